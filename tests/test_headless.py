@@ -1,0 +1,224 @@
+"""Runs of notebooks made on the fly: what is executed, what is kept, what is refused, what is left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from xai_utils import headless, runs
+
+PICTURE = """\
+import os, json
+from pathlib import Path
+folder = Path(os.environ["XAI_FIGURES"])
+(folder / f"{os.environ['XAI_NOTEBOOK'][:2]}_dot.png").write_text(f"{SIZE}")
+(folder / f"{os.environ['XAI_NOTEBOOK'][:2]}_dot.json").write_text(json.dumps({"device": "abacus"}))"""
+CLAIMS = "print('holds  one')\nprint('holds  two')\nprint('does not hold  three')"
+
+
+@pytest.fixture
+def places(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    return runs.Places(tmp_path, tmp_path / "notebooks", tmp_path / "runs", tmp_path / "figures")
+
+
+def write(places, name, *sources, tags=(), parameters="SIZE = 1  # dots"):
+    cells = [new_markdown_cell("# A title"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    cells += [new_code_cell(source, metadata={"tags": list(tags)} if tags else {}) for source in sources]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(
+        new_notebook(cells=cells, metadata={"kernelspec": kernel}), places.notebooks / f"{name}.ipynb"
+    )
+
+
+def configure(places, text):
+    (places.notebooks / "runs.yml").write_text(text)
+
+
+def statuses(records):
+    return [record["status"] for record in records]
+
+
+def test_a_run_leaves_a_copy_a_record_and_figures(places):
+    write(places, "01_dots", PICTURE, CLAIMS, "assert __import__('pathlib').Path.cwd().name == 'notebooks'")
+    (record,) = headless.figures(places)
+    assert json.loads((places.runs / "default/01_dots.json").read_text()) == record
+    assert record["status"] == "finished" and record["claims"] == {"hold": 2, "do not hold": 1}
+    assert set(record["figures"]) == {"01_dot.png", "01_dot.json"} and record["device"].startswith("abacus; ")
+    assert record["figures"]["01_dot.png"] == runs.sha256(places.figures / "01_dot.png")
+    assert sorted(path.name for path in (places.runs / "default").iterdir()) == [
+        "01_dots.ipynb",
+        "01_dots.json",
+    ]
+    assert headless.report([record]) == 0
+
+
+def test_a_result_is_kept_until_something_it_depends_on_changes(places):
+    write(places, "01_dots", PICTURE)
+    configure(places, "big: {parameters: {SIZE: 2}}")
+    assert statuses(headless.figures(places)) == ["finished"]
+    assert statuses(headless.figures(places)) == ["kept"]
+    (places.figures / "01_dot.png").unlink()
+    assert statuses(headless.figures(places)) == ["finished"], "a missing figure"
+    (places.figures / "01_dot.png").write_text("touched by hand")
+    assert statuses(headless.figures(places)) == ["finished"], "a changed figure"
+    assert statuses(headless.figures(places, force=True)) == ["finished"]
+    assert statuses(headless.figures(places, "big")) == ["finished"]
+    assert (places.figures / "big/01_dot.png").read_text() == "2" and (
+        places.figures / "01_dot.png"
+    ).read_text() == "1"
+
+
+def test_the_key_changes_with_every_dependency(places):
+    def key():
+        return runs.plan(places, "any")[0].key
+
+    write(places, "01_dots", PICTURE)
+    configure(places, "any: {}")
+    keys = [key(), key()]
+    for file in ("xai_utils/models.py", "requirements.lock", "data/models/tiny/card.json"):
+        (places.root / file).parent.mkdir(parents=True, exist_ok=True)
+        (places.root / file).write_text("something new")
+        keys.append(key())
+    configure(places, "any: {parameters: {SIZE: 3}}")
+    keys.append(key())
+    write(places, "01_dots", PICTURE, "SIZE")
+    keys.append(key())
+    assert keys[0] == keys[1] and len(set(keys)) == len(keys) - 1
+
+
+def test_a_failure_is_reported_and_the_others_finish(places, capsys):
+    write(places, "01_broken", "1 + 1", "values = {}\nvalues['missing']")
+    write(places, "02_dies", "# the kernel goes away\n__import__('os')._exit(1)")
+    write(places, "03_dots", PICTURE)
+    records = headless.figures(places)
+    assert statuses(records) == ["failed", "failed", "finished"]
+    assert headless.report(records) == 1
+    told = capsys.readouterr().out
+    assert "01_broken failed in cell [3]: values = {}\n    KeyError: 'missing'" in told
+    assert "02_dies failed in cell [2]: # the kernel goes away" in told
+    assert not (places.runs / "default/01_broken.ipynb").exists()
+    assert (places.runs / "default/01_broken.failed.ipynb").exists()
+    write(places, "01_broken", "1 + 1")
+    assert statuses(headless.figures(places, only=["1"])) == ["finished"]
+    assert not (places.runs / "default/01_broken.failed.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "odd: {parameters: {SIZ: 2}}",
+            r"unknown parameter of run odd: SIZ\. Did you mean SIZE\? Known: COLOUR, SIZE",
+        ),
+        ("odd: {overrides: {2: {SIZE: 2}}}", r"unknown parameter of notebook 02: SIZE\. Known: COLOUR"),
+        ("odd: {overrides: {7: {SIZE: 2}}}", r"unknown notebook among the overrides of run odd: 07"),
+        ("odd: {notebooks: [7]}", r"unknown notebook: 07\. .*Known: 01, 02"),
+        ("odd: {paramters: {SIZE: 2}}", r"unknown field of run odd: paramters\. Did you mean parameters\?"),
+        ("od: {}", r"unknown run: odd\. Did you mean od\? Known: default, od"),
+        ("odd: {notebooks: [2]}", r"run odd has only these notebooks: 02_colours"),
+    ],
+)
+def test_unknown_names_are_refused_before_anything_runs(places, text, told):
+    write(places, "01_dots", PICTURE)
+    write(places, "02_colours", parameters="COLOUR = 'red'")
+    configure(places, text)
+    with pytest.raises(ValueError, match=told):
+        headless.figures(places, "odd", only=["01"])
+    assert not places.runs.exists() and not places.figures.exists()
+
+
+def test_parameters_reach_the_notebooks_that_have_them(places):
+    write(places, "01_dots", PICTURE)
+    write(places, "02_colours", parameters="COLOUR = 'red'")
+    configure(places, "odd: {parameters: {SIZE: 2, COLOUR: blue}, overrides: {1: {SIZE: 3}}}")
+    assert [job.parameters for job in runs.plan(places, "odd")] == [{"SIZE": 3}, {"COLOUR": "blue"}]
+    assert [job.parameters for job in runs.plan(places)] == [{}, {}]
+
+
+def test_no_notebook_is_an_error(places):
+    with pytest.raises(ValueError, match=r"no notebook called NN_words\.ipynb"):
+        headless.figures(places)
+
+
+def test_golden_twice_writes_the_same_bytes(places):
+    prints = "import time\nfor n in range(3):\n    print(n, flush=True)\n    time.sleep(0.05)"
+    write(places, "01_dots", PICTURE, prints)
+    write(places, "02_slider", "object()", tags=["widget"])
+    written = []
+    for _ in range(2):
+        assert statuses(headless.golden(places)) == ["finished", "finished"]
+        written.append([path.read_bytes() for path in runs.find_notebooks(places)])
+    assert written[0] == written[1]
+    dots, slider = (nbformat.reads(content, as_version=4) for content in written[0])
+    assert [cell.execution_count for cell in dots.cells[1:]] == [1, 2, 3]
+    assert [output.text for output in dots.cells[3].outputs] == ["0\n1\n2\n"]
+    assert dots.cells[1].metadata == {"tags": ["parameters"]} and dots.cells[2].metadata == {}
+    assert slider.cells[2].outputs == [] and "version" not in slider.metadata.language_info
+
+
+def test_golden_leaves_a_failing_notebook_as_it_was(places):
+    write(places, "01_broken", "1 / 0")
+    before = (places.notebooks / "01_broken.ipynb").read_bytes()
+    (record,) = headless.golden(places)
+    assert record["failure"] == {"cell": "2", "line": "1 / 0", "error": "ZeroDivisionError: division by zero"}
+    assert [path.read_bytes() for path in places.notebooks.iterdir()] == [before]
+
+
+def test_nothing_half_written_when_writing_fails(tmp_path):
+    with pytest.raises(UnicodeEncodeError):
+        headless.write_whole(tmp_path / "record.json", "good so far, then \udc80")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_leaves_no_half_result_and_stops_the_kernel(places):
+    told = places.root / "told"
+    write(places, "01_dots", PICTURE)
+    write(
+        places,
+        "02_slow",
+        f"import os, time\nopen({str(told)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)",
+    )
+    code = (
+        "import sys; from pathlib import Path; from xai_utils import headless, runs\n"
+        "headless.Places = lambda **_: runs.Places(*map(Path, sys.argv[1:]))\n"
+        "sys.exit(headless.main(['figures']))"
+    )
+    folders = [str(path) for path in (places.root, places.notebooks, places.runs, places.figures)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *folders], cwd=runs.ROOT, stderr=subprocess.DEVNULL
+    )
+    wait_for(lambda: told.exists() and told.read_text())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert sorted(path.name for path in (places.runs / "default").iterdir()) == [
+        "01_dots.ipynb",
+        "01_dots.json",
+    ]
+    wait_for(lambda: not alive(int(told.read_text())))
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_command_line_refuses_an_unknown_run(capsys):
+    assert headless.main(["figures", "--run", "no such run"]) == 2
+    assert "error: " in capsys.readouterr().err

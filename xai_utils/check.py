@@ -1,0 +1,68 @@
+"""Input checks shared by the pure modules: each says what came, what was expected and what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def finite(name: str, values: Tensor) -> None:
+    """Refuse NaN and infinity (``ValueError`` with how many and the first place)."""
+    bad = ~torch.isfinite(values)
+    if bad.any():
+        first = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(
+            f"{name} holds {int(bad.sum())} of {bad.numel()} values that are NaN or infinite, the first at "
+            f"{first}. Look at the input (a NaN image?) and at the precision (half precision overflows)."
+        )
+
+
+def square_stack(name: str, maps: Tensor) -> None:
+    """Accept ``(layer, ..., query, key)`` with as many queries as keys and at least one layer."""
+    if maps.ndim < 3 or maps.shape[-1] != maps.shape[-2] or 0 in maps.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(maps.shape)}, expected (layer, ..., query, key) with as many queries "
+            "as keys and nothing empty. A single map needs maps[None]; heads are fused by rollout.fuse."
+        )
+
+
+def non_negative(name: str, maps: Tensor) -> None:
+    """Accept finite values of zero and above."""
+    finite(name, maps)
+    if (smallest := float(maps.min())) < 0:
+        raise ValueError(f"{name} holds negative entries (down to {smallest:.2g}); logits need a softmax over keys.")
+
+
+def row_stochastic(name: str, maps: Tensor, atol: float = 1e-4) -> None:
+    """Accept non-negative maps ``(layer, ..., query, key)`` whose last axis sums to one within ``atol``."""
+    finite(name, maps)
+    off = (maps.sum(-1) - 1).abs().flatten(1).amax(1)
+    low = maps.flatten(1).amin(1)
+    for layer, (gap, smallest) in enumerate(zip(off.tolist(), low.tolist(), strict=True)):
+        if gap > atol or smallest < 0:
+            raise ValueError(
+                f"{name}[{layer}] is not a probability map: its rows miss 1 by up to {gap:.2g} and its "
+                f"smallest entry is {smallest:.2g}. Logits need a softmax over keys; a map with entries "
+                "dropped must be renormalised with keepdim=True (rollout.renormalise)."
+            )
+
+
+def share(name: str, value: float, below: float | None = None) -> None:
+    """Accept a number in [0, 1], or in [0, ``below``) where a limit is given."""
+    if not 0 <= value <= 1 or (below is not None and value >= below):
+        wanted = "between 0 and 1" if below is None else f"from 0 to below {below}"
+        raise ValueError(f"{name} is {value}, expected a share {wanted}.")
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Accept one of the names in ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}, expected one of: {', '.join(allowed)}.")
+
+
+def index(name: str, value: int, size: int) -> None:
+    """Accept a position in a list of ``size`` things, negative ones counting from the end."""
+    if not -size <= value < size:
+        raise IndexError(f"{name} is {value}, but there are {size}: expected 0 to {size - 1} (or -{size} to -1).")

@@ -1,0 +1,233 @@
+"""Run the notebooks without a browser.
+
+``figures`` executes copies of the notebooks under ``runs/<run>/`` (see :mod:`runs`). A notebook that finished
+before for the same sources, parameters, package, lock file and data is left alone, so an interrupted command
+continues where it stopped. ``golden`` re-executes the committed notebooks in place with their own parameters
+and cleans them, so that two such commands write the same bytes. A record beside each copy says what was made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbformat import NotebookNode
+from rich.console import Console
+from rich.table import Table
+from tqdm.auto import tqdm
+
+from xai_utils import runs
+from xai_utils.runs import Job, Places
+
+CLAIMS = {"hold": "holds  ", "do not hold": "does not hold  "}
+VOLATILE = (
+    "metadata.papermill metadata.widgets metadata.signature metadata.language_info.version "
+    "cell.metadata.papermill cell.metadata.execution cell.metadata.ExecuteTime cell.metadata.widgets "
+    "cell.metadata.collapsed cell.metadata.scrolled"
+).split()
+
+
+def figures(
+    places: Places, name: str = "default", only: Iterable[str] = (), force: bool = False
+) -> list[dict[str, Any]]:
+    """Execute what is not up to date in a run; return all its records, those of kept notebooks included."""
+    records = []
+    for job in tqdm(runs.plan(places, name, only), desc="notebooks", unit="notebook"):
+        kept = None if force else runs.finished(job)
+        records.append({**kept, "status": "kept"} if kept else execute(job))
+    return records
+
+
+def golden(places: Places, only: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Re-execute the committed notebooks in place with their own parameters; a failing one stays as it is."""
+    records = []
+    for path in tqdm(runs.find_notebooks(places, only), desc="notebooks", unit="notebook"):
+        job = Job(path, {}, "", places.runs / ".golden", places.figures)
+        records.append(execute(job))
+        if records[-1]["status"] == "finished":
+            executed = nbformat.read(job.file(".ipynb"), as_version=4)
+            write_whole(path, nbformat.writes(clean(executed)) + "\n")
+    return records
+
+
+def clean(notebook: NotebookNode) -> NotebookNode:
+    """Remove what differs between two runs: times, versions, widget states, outputs of ``widget`` cells."""
+    from nbstripout import strip_output  # a development tool, needed here only
+
+    notebook = strip_output(notebook, keep_output=True, keep_count=True, keep_id=False, extra_keys=VOLATILE)
+    for cell in notebook.cells:
+        if "widget" in cell.metadata.get("tags", []):
+            cell.outputs = []
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]  # papermill adds an empty list to every cell
+    return notebook
+
+
+def execute(job: Job) -> dict[str, Any]:
+    """Run one notebook, write its copy, then its record, and return the record; a failure is not raised."""
+    for folder in (job.folder, job.figures):
+        folder.mkdir(parents=True, exist_ok=True)
+    before = {name: path.stat().st_mtime_ns for name, path in job.drawn().items()}
+    started, clock, partial = datetime.now(UTC), time.perf_counter(), job.file(".partial.ipynb")
+    failure = _run(job, partial)
+    drawn = [path for name, path in job.drawn().items() if path.stat().st_mtime_ns != before.get(name)]
+    record = {
+        "notebook": job.notebook.stem,
+        "key": job.key,
+        "parameters": job.parameters,
+        "status": "failed" if failure else "finished",
+        "failure": failure,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - clock, 2),
+        "device": _device(drawn),
+        "figures": {path.name: runs.sha256(path) for path in drawn},
+        "claims": _count_claims(partial),
+    }
+    _publish(job, partial, record)
+    return record
+
+
+def _publish(job: Job, partial: Path, record: Mapping[str, Any]) -> None:
+    """Give the executed copy its name, then write the record: no record without its copy."""
+    job.file(".failed.ipynb").unlink(missing_ok=True)
+    if partial.exists():
+        os.replace(partial, job.file(".failed.ipynb" if record["failure"] else ".ipynb"))
+    write_whole(job.file(".json"), json.dumps(record, indent=1, default=str) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write ``text`` to a file beside ``path`` and rename it, so that ``path`` is never half-written."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _run(job: Job, partial: Path) -> dict[str, str]:
+    """Execute into ``partial``; return what failed, or nothing. Ctrl-C removes the copy and passes on."""
+    partial.unlink(missing_ok=True)
+    try:
+        with _environment(job):
+            papermill.execute_notebook(
+                str(job.notebook),
+                str(partial),
+                job.parameters,
+                kernel_name="python3",
+                cwd=str(job.notebook.parent),
+                progress_bar={"desc": job.notebook.stem, "leave": False},
+                coalesce_streams=True,  # where a stream is cut depends on the moment
+            )
+    except KeyboardInterrupt:
+        partial.unlink(missing_ok=True)
+        raise
+    except Exception as error:  # a broken notebook or a dead kernel must not stop the other notebooks
+        message = str(error).strip() or type(error).__name__
+        return _last_started(partial) | {"error": message.splitlines()[-1]}
+    return {}
+
+
+@contextmanager
+def _environment(job: Job) -> Iterator[None]:
+    """Set what the kernel inherits, and put the old environment back."""
+    old = dict(os.environ)
+    os.environ.update(XAI_FIGURES=str(job.figures), XAI_NOTEBOOK=job.notebook.stem, PYTHONHASHSEED="0")
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = (
+        "1"  # this installation's kernel, not one of the same name at home
+    )
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(old)
+
+
+def _cells(notebook: Path) -> list[NotebookNode]:
+    """Return the code cells; none if the kernel never started."""
+    if not notebook.exists():
+        return []
+    return [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+
+
+def _last_started(notebook: Path) -> dict[str, str]:
+    """Return number and first line of the code cell that began last."""
+    begun = [cell for cell in _cells(notebook) if cell.metadata.get("papermill", {}).get("start_time")]
+    line = begun[-1].source.partition("\n")[0] if begun else "the kernel did not start"
+    return {"cell": str(len(begun)), "line": line}
+
+
+def _count_claims(notebook: Path) -> dict[str, int]:
+    printed = [out.text for cell in _cells(notebook) for out in cell.outputs if out.get("name") == "stdout"]
+    lines = [line for text in printed for line in text.splitlines()]
+    return {name: sum(line.startswith(start) for line in lines) for name, start in CLAIMS.items()}
+
+
+def _device(drawn: Sequence[Path]) -> str:
+    """Return one line: what the figures say they were computed on, then the machine."""
+    named = {json.loads(path.read_text()).get("device", "?") for path in drawn if path.suffix == ".json"}
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return f"{', '.join(sorted(named)) or '?'}; {machine}, Python {platform.python_version()}"
+
+
+def report(records: Sequence[Mapping[str, Any]]) -> int:
+    """Print a table of the notebooks, then every failure; return the exit code."""
+    table = Table("notebook", "status", "seconds", "figures", *(f"claims that {name}" for name in CLAIMS))
+    for record in records:
+        drawings = sum(not name.endswith(".json") for name in record["figures"])
+        counts = [f"{record['seconds']:.1f}", drawings, *record["claims"].values()]
+        table.add_row(record["notebook"], record["status"], *map(str, counts))
+    Console().print(table)
+    failed = [record for record in records if record["failure"]]
+    for record in failed:
+        where = record["failure"]
+        print(f"{record['notebook']} failed in cell [{where['cell']}]: {where['line']}\n    {where['error']}")
+    return 1 if failed else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; ``$XAI_FIGURES`` moves the folder of the figures."""
+    options = _parser().parse_args(arguments)
+    moved = os.environ.get("XAI_FIGURES")
+    places = Places(figures=Path(moved).resolve()) if moved else Places()
+    only = [number for number in options.only.replace(",", " ").split()]
+    try:
+        if options.command == "golden":
+            return report(golden(places, only))
+        return report(figures(places, options.run, only, options.force))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; what had finished is kept, and the same command continues.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m xai_utils.headless", description="Run the notebooks.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    drawing = commands.add_parser("figures", help="execute copies under runs/ and write the figures")
+    drawing.add_argument("--run", default="default", help="a name in notebooks/runs.yml")
+    drawing.add_argument("--force", action="store_true", help="also what is up to date")
+    for command in (
+        drawing,
+        commands.add_parser("golden", help="re-execute the committed notebooks in place"),
+    ):
+        command.add_argument("--only", default="", help="numbers of notebooks, such as 01,03")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Integrated gradients through captum, chunked, with as many steps as completeness asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from captum.attr import IntegratedGradients, LayerIntegratedGradients
+from torch import Tensor
+
+from xai_utils.encode import Batch
+from xai_utils.models import Model
+
+METHOD = "gausslegendre"
+
+
+def gradients(
+    model: Model,
+    batch: Batch,
+    targets: Sequence[int],
+    tolerance: float = 0.02,
+    steps: int = 16,
+    most_steps: int = 256,
+    chunk: int = 32,
+) -> list[tuple[Tensor, dict[str, Any]]]:
+    """Integrate the gradient from a baseline to the input.
+
+    Text: at the word embeddings, from the same sentence with every word replaced by [PAD] (specials stay). Pictures:
+    at the pixels, from a picture of the data set's mean colour (zero after normalisation), added up by patch.
+
+    Args:
+        model: text or vision classifier.
+        batch: its encoded samples.
+        targets: class index of each sample.
+        tolerance: accepted completeness gap, as a share of ``|score(input) - score(baseline)|``.
+        steps: Gauss-Legendre nodes to begin with; doubled for the samples whose gap is too large.
+        most_steps: where doubling stops.
+        chunk: interpolated inputs in one pass; bounds the memory whatever the number of steps.
+
+    Returns:
+        Per sample the scores of every position (zero at the prefix of a picture) and ``steps``, ``gap`` (absolute,
+        logits), ``relative_gap`` and ``converged``.
+
+    Source: Sundararajan, Taly & Yan (2017), arXiv:1703.01365; captum's implementation.
+    """
+    found: dict[int, tuple[Tensor, dict[str, Any]]] = {}
+    waiting = list(range(len(batch)))
+    while waiting:
+        scores, gaps, spans = _pass(model, batch, waiting, [targets[i] for i in waiting], steps, chunk)
+        relative = gaps.abs() / spans.abs().clamp(min=1e-9)
+        last = 2 * steps > most_steps
+        for place, sample in enumerate(waiting):
+            details = {
+                "steps": steps,
+                "gap": float(gaps[place]),
+                "relative_gap": float(relative[place]),
+                "converged": bool(relative[place] <= tolerance),
+            }
+            if details["converged"] or last:
+                found[sample] = scores[place][: batch.length(sample)], details
+        waiting = [sample for sample in waiting if sample not in found]
+        steps *= 2
+    return [found[i] for i in range(len(batch))]
+
+
+def _pass(
+    model: Model, batch: Batch, chosen: list[int], targets: list[int], steps: int, chunk: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run captum once for some samples: scores ``(sample, position)``, gaps and score differences ``(sample,)``."""
+    inputs = {name: tensor[chosen] for name, tensor in batch.inputs.items()}
+    if batch.grid is None:
+        return _words(model, inputs, torch.tensor(targets, device=model.device), steps, max(chunk, len(chosen)))
+    return _pixels(model, batch, inputs, torch.tensor(targets, device=model.device), steps, max(chunk, len(chosen)))
+
+
+def _words(
+    model: Model, inputs: dict[str, Tensor], targets: Tensor, steps: int, chunk: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    ids = inputs["input_ids"]
+    rest = [name for name in inputs if name != "input_ids"]
+
+    def forward(words: Tensor, *others: Tensor) -> Tensor:
+        return model.logits({"input_ids": words, **dict(zip(rest, others, strict=True))})
+
+    others = tuple(inputs[name] for name in rest)
+    baseline = without_words(model, ids)
+    method = LayerIntegratedGradients(forward, model.module.get_input_embeddings())
+    values, gaps = method.attribute(
+        ids, baseline, target=targets, additional_forward_args=others, n_steps=steps, method=METHOD,
+        internal_batch_size=chunk, return_convergence_delta=True,
+    )  # fmt: skip
+    return values.sum(-1).detach(), gaps.detach(), _difference(forward, ids, baseline, others, targets)
+
+
+def _pixels(
+    model: Model, batch: Batch, inputs: dict[str, Tensor], targets: Tensor, steps: int, chunk: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    (name, pixels), *_ = inputs.items()
+
+    def forward(images: Tensor) -> Tensor:
+        return model.logits({name: images})
+
+    baseline = torch.zeros_like(pixels)
+    values, gaps = IntegratedGradients(forward).attribute(
+        pixels, baseline, target=targets, n_steps=steps, method=METHOD, internal_batch_size=chunk,
+        return_convergence_delta=True,
+    )  # fmt: skip
+    assert batch.grid is not None
+    rows, columns = batch.grid
+    patches = values.detach().sum(1).unflatten(1, (rows, -1)).unflatten(3, (columns, -1)).sum((2, 4)).flatten(1)
+    scores = torch.cat([patches.new_zeros(len(patches), batch.prefix), patches], 1)
+    return scores, gaps.detach(), _difference(forward, pixels, baseline, (), targets)
+
+
+def without_words(model: Model, ids: Tensor) -> Tensor:
+    """Replace every token that is not special by [PAD]; ``(batch, token)`` ids."""
+    special = torch.tensor(model.tokenizer.all_special_ids, device=ids.device)
+    if model.tokenizer.pad_token_id is None:
+        raise ValueError(f"the tokenizer of {model.name} has no [PAD], so there is no baseline sentence.")
+    return torch.where(torch.isin(ids, special), ids, model.tokenizer.pad_token_id)
+
+
+def _difference(forward: Any, inputs: Tensor, baseline: Tensor, others: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+    with torch.inference_mode():
+        both = forward(inputs, *others) - forward(baseline, *others)
+    return both.gather(1, targets[:, None]).squeeze(1)

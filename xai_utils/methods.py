@@ -1,0 +1,297 @@
+"""One table of methods, the only place where the mathematics meets a model.
+
+:func:`explain` does everything in one call. To look at one input in many ways, :func:`observe` once (one forward and
+at most one backward pass) and :func:`attribute` as often as wanted; that costs no further pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from xai_utils import check, flow, integrated, rollout
+from xai_utils.capture import capture
+from xai_utils.encode import Batch, encode
+from xai_utils.models import Model
+from xai_utils.result import Attribution
+from xai_utils.samples import Picture, Text
+
+Sample = Text | Picture
+ROWS = ("cls", "max", "mean")
+
+
+@dataclass(frozen=True)
+class View:
+    """What a method sees of one sample; no padding, prefix tokens included.
+
+    Attributes:
+        attention: ``(layer, head, query, key)``.
+        gradient: of the class score by ``attention``, same shape, or ``None``.
+        embedding: ``(token, width)`` entering the first block (behind BERT's embedding LayerNorm), or ``None``.
+        embedding_gradient: of the class score by ``embedding``, or ``None``.
+    """
+
+    attention: Tensor
+    gradient: Tensor | None = None
+    embedding: Tensor | None = None
+    embedding_gradient: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One captured pass over a batch, detached from the model.
+
+    Attributes:
+        model: the model.
+        batch: the encoded samples.
+        attention: ``(layer, sample, head, query, key)``, padded to the longest sample.
+        targets: class index per sample; ``None`` for a model without a classifier.
+        logits: ``(sample, class)`` or ``None``.
+        gradient: of the sum of the target logits by ``attention``, or ``None``.
+        embedding: ``(sample, token, width)`` entering the first block, or ``None``.
+        embedding_gradient: gradient at ``embedding``, or ``None``.
+    """
+
+    model: Model
+    batch: Batch
+    attention: Tensor
+    targets: tuple[int, ...] | None
+    logits: Tensor | None
+    gradient: Tensor | None = None
+    embedding: Tensor | None = None
+    embedding_gradient: Tensor | None = None
+
+    def view(self, sample: int) -> View:
+        """Return one sample without its padding."""
+        n = self.batch.length(sample)
+
+        def square(maps: Tensor | None) -> Any:
+            return None if maps is None else maps[:, sample, :, :n, :n]
+
+        def rows(states: Tensor | None) -> Any:
+            return None if states is None else states[sample, :n]
+
+        return View(square(self.attention), square(self.gradient), rows(self.embedding), rows(self.embedding_gradient))
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the table.
+
+    Attributes:
+        score: ``(view, **options) -> (scores of every position, details)``; ``None`` for :mod:`integrated`, which
+            needs passes of its own.
+        needs_gradient: whether it explains one class.
+        signed: whether negative scores mean evidence against the class.
+        unit: of a score.
+    """
+
+    score: Callable[..., tuple[Tensor, dict[str, Any]]] | None
+    needs_gradient: bool
+    signed: bool
+    unit: str
+
+
+@overload
+def explain(name: str, model: Model, samples: Sample, target: int | str | None = None, **options: Any) -> Attribution: ...
+@overload
+def explain(
+    name: str, model: Model, samples: Sequence[Sample], target: int | str | None = None, **options: Any
+) -> list[Attribution]: ...
+def explain(
+    name: str,
+    model: Model,
+    samples: Sample | Sequence[Sample],
+    target: int | str | None = None,
+    batch_size: int = 16,
+    **options: Any,
+) -> Attribution | list[Attribution]:
+    """Explain one sample or many.
+
+    Args:
+        name: a name in :data:`METHODS`.
+        model: from :func:`models.load`.
+        samples: one sample, or a sequence; a batch gives what a loop gives.
+        target: class index or name for all samples; ``None`` explains each sample's predicted class.
+        batch_size: samples in one pass.
+        **options: of the method, see its function.
+
+    Raises:
+        ValueError: unknown method, class, option value or unusable sample; an empty or NaN map.
+        TypeError: unknown option, or a model the method cannot see into.
+    """
+    check.one_of("method", name, tuple(METHODS))
+    many = [samples] if isinstance(samples, (Text, Picture)) else list(samples)
+    found: list[Attribution] = []
+    for start in range(0, len(many), batch_size):
+        some = many[start : start + batch_size]
+        if METHODS[name].score is None:
+            found += _integrated(model, some, target, options)
+        else:
+            seen = observe(model, some, target, gradient=METHODS[name].needs_gradient)
+            found += [attribute(name, seen, i, **options) for i in range(len(some))]
+    return found[0] if isinstance(samples, (Text, Picture)) else found
+
+
+def observe(
+    model: Model, samples: Sequence[Sample], target: int | str | None = None, gradient: bool = True
+) -> Observation:
+    """Run one captured forward pass, and one backward pass from the target classes if ``gradient``.
+
+    The target logits of all samples are added and back-propagated once; samples do not meet in the model, so each
+    gets its own gradient. Memory: ``layers x batch x heads x tokens² x 4`` bytes for the maps, twice with gradients.
+    """
+    batch = encode(model, samples)
+    if gradient and not model.classes:
+        raise ValueError(f"{model.name} has no classifier, so no class to explain; try minilm-sst2.")
+    with torch.set_grad_enabled(gradient), capture(model.module, model.blocks, hidden=gradient) as trace:
+        logits = model.logits(batch.inputs) if model.classes else model.module(**batch.inputs) and None
+        targets = _targets(model, logits, target)
+        if not gradient:
+            return Observation(model, batch, trace.stack(), targets, logits)
+        assert logits is not None and targets is not None
+        logits[range(len(targets)), targets].sum().backward()
+        return Observation(
+            model, batch, trace.stack(), targets, logits.detach(),
+            trace.stack_grad(), trace.hidden[0].detach(), trace.hidden_grad(0),
+        )  # fmt: skip
+
+
+def attribute(name: str, seen: Observation, sample: int = 0, **options: Any) -> Attribution:
+    """Score the tokens of one observed sample by one method; no further pass through the model."""
+    check.one_of("method", name, tuple(METHODS))
+    method = METHODS[name]
+    check.index("sample", sample, len(seen.batch))
+    if method.score is None:
+        raise ValueError(f"{name} needs passes of its own; call explain({name!r}, ...).")
+    if method.needs_gradient and seen.gradient is None:
+        raise ValueError(f"{name} needs gradients; call observe(..., gradient=True).")
+    scores, details = method.score(seen.view(sample), **options)
+    target = seen.targets[sample] if method.needs_gradient and seen.targets else None
+    return _label(name, seen.model, seen.batch, sample, scores, target, {**options, **details})
+
+
+def raw_attention(
+    view: View, layer: int = -1, head: int | None = None, row: str | int = "cls"
+) -> tuple[Tensor, dict[str, Any]]:
+    """Attention of one layer: one head or their mean, read along one row (see :func:`read_row`)."""
+    check.index("layer", layer, len(view.attention))
+    maps = view.attention[layer]
+    if head is not None:
+        check.index("head", head, len(maps))
+    return read_row(maps.mean(0) if head is None else maps[head], row), {}
+
+
+def attention_rollout(
+    view: View,
+    fusion: str = "mean",
+    discard: float = 0.0,
+    residual: float = 0.5,
+    row: str | int = "cls",
+) -> tuple[Tensor, dict[str, Any]]:
+    """Attention rollout from the last layer (see :func:`rollout.fuse` and :func:`rollout.rollout`)."""
+    return _roll(rollout.fuse(view.attention, fusion, discard, keep=0), residual, row)
+
+
+def gradient_rollout(
+    view: View, discard: float = 0.0, residual: float = 0.5, row: str | int = "cls"
+) -> tuple[Tensor, dict[str, Any]]:
+    """Rollout of attention weighted by its own gradient (see :func:`rollout.gradient_weighted`)."""
+    assert view.gradient is not None
+    return _roll(rollout.gradient_weighted(view.attention, view.gradient, discard), residual, row)
+
+
+def attention_flow(view: View, residual: float = 0.5, layer: int = -1, row: int = 0) -> tuple[Tensor, dict[str, Any]]:
+    """Maximum flow from one position behind a layer to every input token, as shares (see :mod:`flow`)."""
+    check.index("row", row, view.attention.shape[-1])
+    steps = rollout.mix(rollout.fuse(view.attention).double(), residual)
+    return flow.flow_shares(flow.flow(steps, layer, [row % steps.shape[-1]]))[0], {}
+
+
+def gradient_norm(view: View) -> tuple[Tensor, dict[str, Any]]:
+    """Length of the gradient at each token entering the first block.
+
+    The sum over the width of the gradient at a word embedding *before* a LayerNorm is zero in exact arithmetic, so
+    the level matters: here it is behind the LayerNorm of BERT's embeddings, and the token itself in a ViT.
+    """
+    assert view.embedding_gradient is not None
+    return view.embedding_gradient.norm(dim=-1), {}
+
+
+def gradient_x_input(view: View) -> tuple[Tensor, dict[str, Any]]:
+    """Inner product of each token entering the first block with its gradient; same level as :func:`gradient_norm`."""
+    assert view.embedding is not None and view.embedding_gradient is not None
+    return (view.embedding * view.embedding_gradient).sum(-1), {}
+
+
+def read_row(matrix: Tensor, row: str | int) -> Tensor:
+    """Read a ``(query, key)`` matrix: ``"cls"`` (position 0), ``"max"`` or ``"mean"`` over queries, or a position."""
+    if isinstance(row, int):
+        check.index("row", row, len(matrix))
+        return matrix[row]
+    check.one_of("row", row, ROWS)
+    if row == "cls":
+        return matrix[0]
+    return matrix.amax(0) if row == "max" else matrix.mean(0)
+
+
+def _roll(maps: Tensor, residual: float, row: str | int) -> tuple[Tensor, dict[str, Any]]:
+    """Roll out; a single row is carried as a vector, which costs a token's share of the full product."""
+    if row == "cls" or isinstance(row, int):
+        return rollout.rollout_row(maps, 0 if row == "cls" else int(row), residual, rescale=True), {}
+    return read_row(rollout.rollout(maps, residual, rescale=True)[-1], row), {}
+
+
+def _targets(model: Model, logits: Tensor | None, target: int | str | None) -> tuple[int, ...] | None:
+    if logits is None:
+        if target is not None:
+            raise ValueError(f"{model.name} has no classifier, so there is no class {target!r}.")
+        return None
+    if target is None:
+        return tuple(logits.argmax(-1).tolist())
+    return (model.class_index(target),) * len(logits)
+
+
+def _label(
+    name: str, model: Model, batch: Batch, sample: int, scores: Tensor, target: int | None, details: dict[str, Any]
+) -> Attribution:
+    method = METHODS[name]
+    return Attribution(
+        scores[batch.prefix :],
+        batch.labels[sample],
+        name,
+        model.name,
+        target,
+        "" if target is None else model.classes[target],
+        method.unit,
+        method.signed,
+        batch.grid,
+        details,
+    )
+
+
+def _integrated(
+    model: Model, samples: Sequence[Sample], target: int | str | None, options: dict[str, Any]
+) -> Iterator[Attribution]:
+    batch = encode(model, samples)
+    with torch.inference_mode():
+        targets = _targets(model, model.logits(batch.inputs), target)
+    assert targets is not None
+    found = integrated.gradients(model, batch, targets, **options)
+    for sample, (scores, details) in enumerate(found):
+        yield _label("integrated_gradients", model, batch, sample, scores, targets[sample], {**options, **details})
+
+
+METHODS: dict[str, Method] = {
+    "attention": Method(raw_attention, False, False, "attention share"),
+    "rollout": Method(attention_rollout, False, False, "share of the input"),
+    "gradient_rollout": Method(gradient_rollout, True, False, "gradient-weighted share"),
+    "flow": Method(attention_flow, False, False, "share of the flow"),
+    "gradient_norm": Method(gradient_norm, True, False, "logit per unit of embedding"),
+    "gradient_x_input": Method(gradient_x_input, True, True, "logit"),
+    "integrated_gradients": Method(None, True, True, "logit"),
+}

@@ -1,0 +1,222 @@
+"""Recipes of the bundled vision models, trained on :mod:`scenes`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from xai_utils import models, scenes
+
+GRID = scenes.SIZE // scenes.PATCH
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+OBJECTS = (1, 1, 2, 2, 3)  # objects of the scenes in a batch, repeated
+HELD_OUT = 1000  # scenes of each kind that accuracy is measured on
+
+
+class _Scenes:
+    """What both vision recipes share: batches, evaluation, export."""
+
+    seed = 0
+    clip = 1.0
+    warmup = 100
+    architecture = ""
+    arguments: dict[str, Any] = {}  # noqa: RUF012
+    about = ""
+    recipe = ""
+
+    def drawn(self, step: int, size: int, objects: tuple[int, ...], ease: float = 0.0) -> list[scenes.Scene]:
+        """Draw the training scenes of one step; no two steps share a scene."""
+        first = (self.seed * 100_000 + step) * 1_000
+        return [scenes.draw(first + i, objects[i % len(objects)], "train", ease) for i in range(size)]
+
+    def evaluate(self, module: nn.Module) -> dict[str, Any]:
+        """Top-1 on held-out single digits, and both-on-top on held-out pairs; new handwriting, new photographs."""
+        model = module["model"] if isinstance(module, nn.ModuleDict) else module
+        measured: dict[str, Any] = {}
+        for objects, name in ((1, "single_top1"), (2, "pair_top2")):
+            right = 0
+            for start in range(0, HELD_OUT, 50):
+                batch = [scenes.draw(start + i, objects, "test") for i in range(50)]
+                best = model(normalised(batch)).topk(objects).indices.tolist()
+                right += sum(set(b) == set(s.classes) for b, s in zip(best, batch, strict=True))
+            measured[name] = right / HELD_OUT
+        return {**measured, "n": HELD_OUT}
+
+    def export(self, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+        """Return the weights of the model alone; helpers of the training are dropped."""
+        model = module["model"] if isinstance(module, nn.ModuleDict) else module
+        facts = {
+            "about": self.about,
+            "architecture": self.architecture,
+            "arguments": self.arguments,
+            "size": scenes.SIZE,
+            "mean": MEAN,
+            "std": STD,
+            "classes": list(scenes.CLASSES),
+            "data": "scenes drawn by xai_utils.scenes (training handwriting and photographs); measured on held-out ones",
+            "recipe": self.recipe,
+        }
+        return model.state_dict(), facts, {}
+
+
+class ViTScenes(_Scenes):
+    """A plain vision transformer, without a convolutional stem, from scratch.
+
+    The class token stays at chance for long on whole scenes. So the first steps see one digit in a window of the
+    token grid, on a background that fades in, and an extra head names the digit under every patch throughout; the
+    extra head is dropped afterwards.
+    """
+
+    steps = 3600
+    windowed = 1500  # steps on windows
+    window = 8  # side of the window, patches
+    faded = 300  # steps over which the background fades in
+    batches = (128, 64)  # windows, whole scenes
+    peak = 3e-3
+    architecture = "VisionTransformer"
+    arguments = {  # noqa: RUF012
+        "img_size": scenes.SIZE, "patch_size": scenes.PATCH, "embed_dim": 96, "depth": 12, "num_heads": 3,
+        "mlp_ratio": 2, "num_classes": 10,
+    }  # fmt: skip
+    about = "timm VisionTransformer, 14 x 14 tokens, 12 blocks, 3 heads, width 96, fp16"
+    recipe = (
+        "1,500 steps of 128 single digits in an 8 x 8 window of the token grid (background faded in over 300 steps), "
+        "then whole scenes, 64 a step, of one to three digits; cross entropy with equal shares of the classes present, "
+        "plus patch labels by an extra linear head on the final tokens, dropped afterwards (no stem, no distillation); "
+        "mimetic initialisation (Trockman & Kolter 2023) and sine-cosine positions to start from; Muon on the matrices "
+        "of the blocks and AdamW on the rest, 3e-3 with 100 warm-up steps and cosine to zero, weight decay 0.05, "
+        "bfloat16 autocast, gradient norm ≤ 1"
+    )
+
+    def build(self) -> nn.Module:
+        """Return the model and the extra head on patches."""
+        model = models.build_vision(self.architecture, self.arguments)
+        mimetic_(model)
+        positions_(model)
+        return nn.ModuleDict({"model": model, "patches": nn.Linear(model.embed_dim, scenes.BACKGROUND + 1)})
+
+    def optimisers(self, module: nn.Module) -> list[Optimizer]:
+        """Muon on the matrices of the blocks, AdamW on the rest."""
+        matrices = [p for p in module["model"].blocks.parameters() if p.ndim == 2]
+        chosen = {id(p) for p in matrices}
+        rest = [p for p in module.parameters() if id(p) not in chosen]
+        muon = torch.optim.Muon(matrices, lr=self.peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+        return [muon, AdamW(rest, lr=self.peak, weight_decay=0.05)]
+
+    def loss(self, module: nn.Module, step: int) -> Tensor:
+        """Cross entropy of the classes present plus that of the patch labels."""
+        early = step < self.windowed
+        ease = max(0.0, 1 - step / self.faded)
+        drawn = self.drawn(step, self.batches[not early], (1,) if early else OBJECTS, ease)
+        seen = windows(drawn, self.window) if early else None
+        labels = torch.as_tensor(np.stack([scenes.patch_labels(s) for s in drawn])).flatten(1)
+        if seen is not None:
+            labels = labels.gather(1, seen)
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = features(module["model"], normalised(drawn), seen)
+            logits, named = module["model"].forward_head(tokens), module["patches"](tokens[:, 1:])
+        weights = torch.ones(scenes.BACKGROUND + 1)
+        weights[scenes.BACKGROUND] = 0.1
+        patches = F.cross_entropy(named.float().flatten(0, 1), labels.flatten(), weight=weights)
+        return F.cross_entropy(logits.float(), shares(drawn)) + patches
+
+
+class ResNetScenes(_Scenes):
+    """A small residual network on the same scenes."""
+
+    steps = 1500
+    batch = 64
+    peak = 2e-3
+    architecture = "ResNet"
+    arguments = {"layers": [1, 1, 1, 1], "channels": [32, 64, 128, 256], "num_classes": 10}  # noqa: RUF012
+    about = "timm ResNet of basic blocks, one a stage, widths 32 to 256, fp16"
+    recipe = (
+        "scenes of one to three digits, 64 a step; cross entropy with equal shares of the classes present; AdamW 2e-3, "
+        "100 warm-up steps then cosine to zero, weight decay 0.05, bfloat16 autocast, gradient norm ≤ 1"
+    )
+
+    def build(self) -> nn.Module:
+        """Return the untrained network."""
+        return models.build_vision(self.architecture, self.arguments)
+
+    def optimisers(self, module: nn.Module) -> list[Optimizer]:
+        """AdamW on everything."""
+        return [AdamW(module.parameters(), lr=self.peak, weight_decay=0.05)]
+
+    def loss(self, module: nn.Module, step: int) -> Tensor:
+        """Cross entropy of the classes present."""
+        drawn = self.drawn(step, self.batch, OBJECTS)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = module(normalised(drawn))
+        return F.cross_entropy(logits.float(), shares(drawn))
+
+
+def normalised(drawn: list[scenes.Scene]) -> Tensor:
+    """Stack the pictures, ``(batch, 3, SIZE, SIZE)``, as the models take them."""
+    pixels = torch.from_numpy(np.stack([scene.image for scene in drawn]))
+    return (pixels - MEAN[0]) / STD[0]
+
+
+def shares(drawn: list[scenes.Scene]) -> Tensor:
+    """Return ``(batch, class)``: one over the number of digits for each class present."""
+    target = torch.zeros(len(drawn), len(scenes.CLASSES))
+    for row, scene in zip(target, drawn, strict=True):
+        row[list(scene.classes)] = 1 / len(scene.classes)
+    return target
+
+
+def windows(drawn: list[scenes.Scene], side: int) -> Tensor:
+    """Return the flat token indices ``(batch, side²)`` of a square window around each scene's first digit."""
+    centres = torch.tensor([[float(axis.mean()) for axis in np.nonzero(scene.masks[0])] for scene in drawn])
+    corners = (centres / scenes.PATCH - side / 2).round().long().clamp(0, GRID - side)
+    steps = torch.arange(side)
+    rows, columns = corners[:, :1] + steps, corners[:, 1:] + steps
+    return (rows[:, :, None] * GRID + columns[:, None, :]).flatten(1)
+
+
+def features(model: Any, pixels: Tensor, seen: Tensor | None) -> Tensor:
+    """Run a timm ViT on the chosen tokens only, each with its own position; ``(batch, 1 + token, width)``."""
+    tokens = model.patch_embed(pixels) + model.pos_embed[:, 1:]
+    if seen is not None:
+        tokens = tokens.gather(1, seen[..., None].expand(-1, -1, tokens.shape[-1]))
+    start = (model.cls_token + model.pos_embed[:, :1]).expand(len(tokens), -1, -1)
+    return model.norm(model.blocks(torch.cat([start, tokens], 1)))
+
+
+@torch.no_grad()
+def mimetic_(model: Any) -> None:
+    """Initialise attention so that it looks like a trained one: queries meet like keys, values oppose their input.
+
+    Source: Trockman & Kolter (2023), arXiv:2305.09828, sections 3.1 and 3.2 (coefficients 0.7, 0.7 and 0.4, 0.4).
+    """
+    for block in model.blocks:
+        weight, heads = block.attn.qkv.weight, block.attn.num_heads
+        width = weight.shape[1]
+        left, values, right = torch.linalg.svd(_noisy(width, 0.4, -0.4))
+        block.attn.proj.weight.copy_(left * values.sqrt())
+        weight[2 * width :].copy_(values.sqrt()[:, None] * right)
+        size = width // heads
+        for head in range(heads):
+            left, values, right = torch.linalg.svd(_noisy(width, 0.7, 0.7))
+            root = values[:size].sqrt()
+            weight[head * size : (head + 1) * size].copy_((left[:, :size] * root).T)
+            weight[width + head * size : width + (head + 1) * size].copy_(root[:, None] * right[:size])
+
+
+def _noisy(width: int, noise: float, diagonal: float) -> Tensor:
+    return noise * torch.randn(width, width) / width**0.5 + diagonal * torch.eye(width)
+
+
+@torch.no_grad()
+def positions_(model: Any) -> None:
+    """Start the position embedding from sines and cosines of the row and the column, half their usual size."""
+    count = model.embed_dim // 4
+    frequency = 10_000.0 ** -(torch.arange(count) / count)
+    row, column = (axis.flatten()[:, None] * frequency for axis in torch.meshgrid(*[torch.arange(GRID)] * 2, indexing="ij"))
+    model.pos_embed.zero_()
+    model.pos_embed[0, 1:] = 0.5 * torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], 1)

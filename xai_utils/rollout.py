@@ -1,0 +1,147 @@
+r"""Attention rollout: what is left of every input token after each layer of attention.
+
+Pure tensor functions. Maps are attention probabilities, rows are queries; a stack is ``(layer, ..., query, key)``
+with first layer first, and any batch axes between.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from xai_utils import check
+
+FUSIONS = ("mean", "max", "min")
+
+
+def fuse(attention: Tensor, fusion: str = "mean", discard: float = 0.0, keep: int | None = None) -> Tensor:
+    """Fuse the heads into one map.
+
+    Args:
+        attention: ``(layer, ..., head, query, key)`` probabilities.
+        fusion: ``"mean"``, ``"max"`` or ``"min"`` over heads.
+        discard: share of the entries of each fused map set to zero, smallest first, in [0, 1).
+        keep: flat index of one entry that is never dropped (0 is [CLS] to [CLS], as vit-explain does).
+
+    Returns:
+        ``(layer, ..., query, key)``, not negative. Rows sum to 1 only for ``"mean"`` without discarding; for the
+        rest call :func:`rollout` with ``rescale=True``.
+
+    Differs from: vit-explain, which drops the entries of batch item 0 in every item.
+    """
+    check.one_of("fusion", fusion, FUSIONS)
+    check.share("discard", discard, below=1)
+    if attention.ndim < 4:
+        raise ValueError(f"attention has shape {tuple(attention.shape)}, expected (layer, ..., head, query, key).")
+    check.finite("attention", attention)
+    fused = attention.mean(-3) if fusion == "mean" else getattr(attention, "a" + fusion)(-3)
+    return drop_smallest(fused, discard, keep)
+
+
+def drop_smallest(maps: Tensor, share: float, keep: int | None = None) -> Tensor:
+    """Set the ``int(share * size)`` smallest entries of each ``(query, key)`` map to zero, map by map."""
+    if not share:
+        return maps
+    flat = maps.flatten(-2)
+    lowest = flat.topk(int(share * flat.shape[-1]), dim=-1, largest=False).indices
+    dropped = flat.scatter(-1, lowest, 0.0)
+    if keep is not None:
+        dropped[..., keep] = flat[..., keep]
+    return dropped.view_as(maps)
+
+
+def renormalise(maps: Tensor) -> Tensor:
+    """Divide every row by its sum; an empty row becomes its own token (a one on the diagonal)."""
+    sums = maps.sum(-1, keepdim=True)
+    if not (sums == 0).any():
+        return maps / sums
+    identity = torch.eye(maps.shape[-1], dtype=maps.dtype, device=maps.device)
+    return torch.where(sums > 0, maps / sums.where(sums > 0, 1.0), identity)
+
+
+def rollout(maps: Tensor, residual: float = 0.5, rescale: bool = False) -> Tensor:
+    r"""Follow attention from every depth back to the input tokens.
+
+    Each layer is one step of a random walk that stays put with probability ``residual``:
+    :math:`R_\ell = [(1-r) A_\ell + r I]\, R_{\ell-1}` with :math:`R_{-1} = I`.
+
+    Args:
+        maps: head-fused attention ``(layer, ..., query, key)``; rows sum to 1 (unless ``rescale``).
+        residual: share ``r`` of the skip connection, in [0, 1]; dimensionless.
+        rescale: accept any non-negative maps (max or min fusion, entries discarded, gradient weights) and divide
+            the rows of each mixed map by their sums; the skip's share then depends on the weight of the row.
+
+    Returns:
+        ``(layer, ..., query, input)``. ``out[l, i, j]`` is the share of input token ``j`` in position ``i`` after
+        layer ``l``; every row sums to 1.
+
+    Source: Abnar & Zuidema (2020), arXiv:2005.00928, Eq. 1, where ``r`` is 0.5.
+    Differs from: vit-explain, whose rescaling divides columns by row sums (no ``keepdim``).
+    """
+    return torch.stack(list(accumulate(mix(maps, residual, rescale), lambda below, step: step @ below)))
+
+
+def rollout_row(maps: Tensor, query: int = 0, residual: float = 0.5, rescale: bool = False) -> Tensor:
+    """Compute one row of the last layer of :func:`rollout`, ``(..., input)``, in O(layers x tokens²).
+
+    Equal to ``rollout(maps, residual, rescale)[-1][..., query, :]``: the product is taken from the top, so that a
+    vector and not a matrix is carried.
+    """
+    check.index("query", query, maps.shape[-1])
+    row = torch.zeros_like(maps[0][..., :1, :])
+    row[..., query] = 1
+    for step in mix(maps, residual, rescale).flip(0):
+        row = row @ step
+    return row.squeeze(-2)
+
+
+def mix(maps: Tensor, residual: float = 0.5, rescale: bool = False) -> Tensor:
+    """Add the skip connection to a stack of maps; the arguments are those of :func:`rollout`."""
+    check.square_stack("maps", maps)
+    check.share("residual", residual)
+    (check.non_negative if rescale else check.row_stochastic)("maps", maps)
+    mixed = (1 - residual) * maps
+    mixed.diagonal(dim1=-2, dim2=-1).add_(residual)
+    return renormalise(mixed) if rescale else mixed
+
+
+def gradient_weighted(
+    attention: Tensor, gradient: Tensor, discard: float = 0.0, keep: int | None = None
+) -> Tensor:
+    """Weight each layer's attention by its own gradient: mean over heads of the product, positive part.
+
+    Args:
+        attention: ``(layer, ..., head, query, key)`` probabilities.
+        gradient: derivative of one class score by ``attention``, same shape and same order of layers.
+        discard: share of the smallest entries set to zero, in [0, 1).
+        keep: flat index that is never dropped.
+
+    Returns:
+        ``(layer, ..., query, key)``, not negative, in units of the class score; for ``rollout(rescale=True)``.
+
+    Raises:
+        ValueError: the shapes differ, or nothing positive is left in some sample.
+
+    Source: vit-explain's gradient rollout. Differs from it: there layer ``l`` meets the gradient of layer
+        ``L - 1 - l`` (gradients arrive last layer first) and columns are rescaled in place of rows.
+    """
+    if attention.shape != gradient.shape:
+        raise ValueError(f"attention is {tuple(attention.shape)} but its gradient {tuple(gradient.shape)}.")
+    check.share("discard", discard, below=1)
+    check.finite("gradient", gradient)
+    weighted = (attention * gradient).mean(-3).clamp(min=0)
+    if not weighted.amax((0, -1, -2)).all():
+        raise ValueError("no attention entry has a positive gradient for this class: the map would be empty.")
+    return drop_smallest(weighted, discard, keep)
+
+
+def rank_collapse(rolled: Tensor) -> Tensor:
+    """Return the ratio of the second to the first singular value of every map, ``(layer, ...)`` in [0, 1].
+
+    0 means that all rows are equal: every position then tells the same story.
+    """
+    check.finite("rolled", rolled)
+    values = torch.linalg.svdvals(rolled)
+    return values[..., 1] / values[..., 0] if values.shape[-1] > 1 else torch.zeros_like(values[..., 0])

@@ -1,0 +1,161 @@
+"""Named runs: which notebooks, with which parameters, and whether their results are still valid.
+
+``notebooks/runs.yml`` maps the name of a run to ``about`` (text), ``parameters`` (for every notebook that has a
+parameter of that name), ``notebooks`` (numbers; all when left out) and ``overrides`` (parameters by notebook
+number). Nothing is executed here; :mod:`headless` does that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+FIELDS = ("about", "parameters", "notebooks", "overrides")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Folders of a project, as absolute paths; ``root`` holds ``xai_utils``, ``data`` and ``requirements.lock``."""
+
+    root: Path = ROOT
+    notebooks: Path = ROOT / "notebooks"
+    runs: Path = ROOT / "runs"
+    figures: Path = ROOT / "figures"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One entry of ``runs.yml``; numbers of notebooks have two digits."""
+
+    name: str
+    about: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    notebooks: list[str] = field(default_factory=list)
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to execute: its parameters and key, and the folders of its copy and of its figures."""
+
+    notebook: Path
+    parameters: dict[str, Any]
+    key: str
+    folder: Path
+    figures: Path
+
+    def file(self, ending: str) -> Path:
+        """Return ``folder/NN_words`` with an ending such as ``".json"``."""
+        return self.folder / f"{self.notebook.stem}{ending}"
+
+    def drawn(self) -> dict[str, Path]:
+        """Return the figure files that carry this notebook's number, by name."""
+        return {path.name: path for path in sorted(self.figures.glob(f"{self.notebook.stem[:2]}_*.*"))}
+
+
+def plan(places: Places, name: str = "default", only: Iterable[str | int] = ()) -> list[Job]:
+    """Return the jobs of a run, or those with the numbers in ``only``; refuse names that nothing knows."""
+    run = read(places, name)
+    notebooks = find_notebooks(places, run.notebooks)
+    parameters, around = parameters_of(run, notebooks), surroundings(places.root)
+    wanted = set(find_notebooks(places, only)) & set(notebooks)
+    if not wanted:
+        raise ValueError(
+            f"run {name} has only these notebooks: {', '.join(path.stem for path in notebooks)}."
+        )
+    target = places.figures if name == "default" else places.figures / name
+    return [
+        Job(path, parameters[path], key_of(path, parameters[path], around), places.runs / name, target)
+        for path in notebooks
+        if path in wanted
+    ]
+
+
+def find_notebooks(places: Places, only: Iterable[str | int] = ()) -> list[Path]:
+    """Return ``notebooks/NN_words.ipynb`` in order, all or those with the numbers in ``only``."""
+    found = {path.name[:2]: path for path in sorted(places.notebooks.glob("[0-9][0-9]_*.ipynb"))}
+    if not found:
+        raise ValueError(f"no notebook called NN_words.ipynb in {places.notebooks}.")
+    wanted = [_two_digits(number) for number in only]
+    _refuse_unknown("notebook", wanted, found)
+    return [path for number, path in found.items() if number in wanted or not wanted]
+
+
+def read(places: Places, name: str = "default") -> Run:
+    """Read one run from ``notebooks/runs.yml``; a misspelt run or field is refused."""
+    file = places.notebooks / "runs.yml"
+    listed = {"default": {}, **((yaml.safe_load(file.read_text()) if file.exists() else {}) or {})}
+    _refuse_unknown("run", [name], listed)
+    entry = listed[name] or {}
+    _refuse_unknown(f"field of run {name}", entry, FIELDS)
+    numbers = [_two_digits(number) for number in entry.get("notebooks", [])]
+    overrides = {_two_digits(number): values for number, values in entry.get("overrides", {}).items()}
+    return Run(name, **{**entry, "notebooks": numbers, "overrides": overrides})
+
+
+def parameters_of(run: Run, notebooks: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+    """Return the parameters of each of the run's notebooks; refuse a name that none of them knows."""
+    known = {path: set(papermill.inspect_notebook(str(path))) for path in notebooks}
+    numbered = {path.name[:2]: names for path, names in known.items()}
+    _refuse_unknown(f"parameter of run {run.name}", run.parameters, set().union(*known.values()))
+    _refuse_unknown(f"notebook among the overrides of run {run.name}", run.overrides, numbered)
+    for number, values in run.overrides.items():
+        _refuse_unknown(f"parameter of notebook {number}", values, numbered[number])
+    return {
+        path: {name: value for name, value in run.parameters.items() if name in names}
+        | run.overrides.get(path.name[:2], {})
+        for path, names in known.items()
+    }
+
+
+def _two_digits(number: str | int) -> str:
+    return str(number).zfill(2)
+
+
+def _refuse_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            close = get_close_matches(str(name), known, n=1, cutoff=0.5)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ValueError(f"unknown {kind}: {name}.{hint} Known: {', '.join(sorted(known)) or 'none'}.")
+
+
+def surroundings(root: Path) -> dict[str, str]:
+    """Hash everything outside a notebook that its results depend on: package, lock file, data."""
+    files = [*root.glob("xai_utils/*.py"), root / "requirements.lock", *root.glob("data/**/*")]
+    return {path.relative_to(root).as_posix(): sha256(path) for path in sorted(files) if path.is_file()}
+
+
+def key_of(notebook: Path, parameters: Mapping[str, Any], around: Mapping[str, str]) -> str:
+    """Return the key of a result: cells, parameters and :func:`surroundings`; equal keys promise equal results."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    sources = [(cell.cell_type, cell.metadata.get("tags", []), cell.source) for cell in cells]
+    return hashlib.sha256(
+        json.dumps([sources, parameters, around], sort_keys=True, default=str).encode()
+    ).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Hash a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """Return the record of this very job if it finished and its copy and figures are still there."""
+    if not (job.file(".json").exists() and job.file(".ipynb").exists()):
+        return None
+    record: dict[str, Any] = json.loads(job.file(".json").read_text())
+    if record["key"] != job.key or record["status"] != "finished":
+        return None
+    here = {name: sha256(path) for name, path in job.drawn().items() if name in record["figures"]}
+    return record if here == record["figures"] else None

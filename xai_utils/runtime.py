@@ -1,0 +1,105 @@
+"""Start a notebook: seed, device, quiet libraries, and a record of everything that makes its figures."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+LIBRARIES = ("torch", "transformers", "timm", "captum", "matplotlib", "numpy", "scipy", "scikit-image", "scikit-learn")
+
+
+@dataclass
+class Record:
+    """What the running notebook used; :mod:`figures` writes it beside every picture."""
+
+    parameters: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record with the versions that made it, ready for JSON; no time and no path."""
+        return {
+            "parameters": self.parameters,
+            "device": self.device,
+            "models": self.models,
+            "data": self.data,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        }
+
+
+record = Record()
+
+
+def start(parameters: Mapping[str, Any], threads: int | None = None) -> torch.device:
+    """Seed everything, choose the device and begin a new record.
+
+    Args:
+        parameters: the notebook's ``globals()``; its UPPER_CASE literals are the parameters. ``SEED`` is required,
+            ``DEVICE`` is optional (``"auto"``: the GPU when there is one).
+        threads: torch threads; by default as many as torch chose (``OMP_NUM_THREADS``).
+
+    Returns:
+        The device. It is kept in the record, so no figure hides where it was computed.
+    """
+    literals = {
+        name: value
+        for name, value in parameters.items()
+        if name.isupper() and not name.startswith("_") and isinstance(value, (str, int, float, bool, list, type(None)))
+    }
+    if "SEED" not in literals:
+        raise ValueError(f"no SEED among the parameters ({', '.join(literals) or 'none at all'}).")
+    seed(literals["SEED"])
+    if threads is not None:
+        torch.set_num_threads(threads)
+    quiet()
+    chosen = device(literals.get("DEVICE", "auto"))
+    record.parameters, record.models, record.data = literals, {}, {}
+    record.device = _describe(chosen)
+    return chosen
+
+
+def seed(value: int) -> None:
+    """Seed Python, NumPy and torch."""
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
+
+
+def device(name: str = "auto") -> torch.device:
+    """Return ``"auto"`` (CUDA, then Apple's MPS, then CPU) or the named device; never another one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"DEVICE is {name!r}, which torch cannot use here: {reason} Try 'auto' or 'cpu'.") from None
+    return torch.device(name)
+
+
+def quiet() -> None:
+    """Silence progress bars and advice of the libraries; errors still speak."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+def _describe(chosen: torch.device) -> str:
+    return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else chosen.type

@@ -1,0 +1,168 @@
+"""Samples to explain: bundled reviews, scenes, photographs, SST-2, or the user's own sentence or picture."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from xai_utils import runtime, scenes
+
+SENTIMENT = ("negative", "positive")
+PHOTOGRAPHS = {"cat": "chelsea.png", "coffee": "coffee.png", "astronaut": "astronaut.png", "rocket": "rocket.jpg"}
+REVIEWS = runtime.DATA / "texts" / "film_reviews.jsonl"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A sentence, with what is known about it.
+
+    Attributes:
+        text: the sentence.
+        name: how to find it again.
+        label: index in :data:`SENTIMENT`, or ``None``.
+        kind: ``"plain"``, ``"negation"`` or ``"contrast"`` for a bundled review, else ``""``.
+        rationale: ``[start, end)`` character spans marked as the evidence for the label.
+    """
+
+    text: str
+    name: str = "own sentence"
+    label: int | None = None
+    kind: str = ""
+    rationale: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, with what is known about it.
+
+    Attributes:
+        image: ``(3, height, width)`` float32 in [0, 1].
+        name: how to find it again.
+        masks: class name to ``(height, width)`` bool; empty where nothing is known.
+    """
+
+    image: np.ndarray
+    name: str
+    masks: dict[str, np.ndarray]
+
+
+def text(sentence: str) -> Text:
+    """Take the user's own sentence; ``ValueError`` if nothing is in it."""
+    if not isinstance(sentence, str) or not sentence.strip():
+        raise ValueError(f"the sentence is {sentence!r}; expected at least one word.")
+    runtime.record.data["sentence"] = sentence
+    return Text(sentence)
+
+
+def reviews(count: int | None = None) -> list[Text]:
+    """Return the bundled film-review sentences with labels and rationales; the first ``count``, or all."""
+    lines = REVIEWS.read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines[:count]]
+    runtime.record.data["film_reviews"] = f"{len(found)} sentences of data/texts/film_reviews.jsonl"
+    return [
+        Text(row["text"], row["id"], row["label"], row["kind"], tuple(map(tuple, row["rationale"])))  # type: ignore[arg-type]
+        for row in found
+    ]
+
+
+def sst2(split: str = "validation") -> list[Text]:
+    """Return GLUE SST-2 through ``datasets`` (from the hub or its cache); ``label`` is ``None`` for the test split."""
+    import datasets
+
+    try:
+        rows = datasets.load_dataset("nyu-mll/glue", "sst2", split=split)
+    except (OSError, ConnectionError, ValueError) as error:
+        raise OSError(
+            f"SST-2 ({split}) could not be read: {str(error).splitlines()[0]} Connect once, or set HF_HOME to a cache "
+            "that holds nyu-mll/glue; the bundled samples.reviews() need no network."
+        ) from error
+    runtime.record.data["sst2"] = f"nyu-mll/glue sst2, {split}, {len(rows)} sentences"
+    return [
+        Text(row["sentence"].strip(), f"sst2 {split} {row['idx']}", row["label"] if row["label"] >= 0 else None)
+        for row in rows
+    ]
+
+
+def scene_pictures(count: int, objects: int = 1, first: int = 0) -> list[Picture]:
+    """Return held-out scenes ``first`` to ``first + count - 1`` with exact masks."""
+    runtime.record.data["scenes"] = f"test scenes {first} to {first + count - 1}, {objects} object(s)"
+    return [_from_scene(scenes.draw(seed, objects), objects) for seed in range(first, first + count)]
+
+
+def picture(name: str | Path | np.ndarray) -> Picture:
+    """Return a picture by name.
+
+    Args:
+        name: ``"cat"``, ``"coffee"``, ``"astronaut"``, ``"rocket"``; ``"scene:SEED"`` or ``"scene:SEED:OBJECTS"``; the path
+            of an image file; or an array ``(height, width, 3)``, uint8 or float in [0, 1].
+
+    Raises:
+        FileNotFoundError: no such name and no such file.
+        ValueError: not a picture, NaN or values outside [0, 1], a wrong shape, or see-through pixels, for which there
+            is no right colour; flatten those onto a background of your choice first.
+    """
+    if isinstance(name, np.ndarray):
+        return Picture(_from_array(name), "own array", {})
+    label = str(name)
+    runtime.record.data["picture"] = Path(label).name
+    if label in PHOTOGRAPHS:
+        return Picture(_read(_photograph(label)), label, {})
+    if found := re.fullmatch(r"scene:(\d+)(?::([123]))?", label):
+        objects = int(found[2] or 1)
+        return _from_scene(scenes.draw(int(found[1]), objects), objects)
+    if not Path(label).is_file():
+        known = ", ".join([*PHOTOGRAPHS, "scene:SEED", "scene:SEED:OBJECTS"])
+        raise FileNotFoundError(f"no picture {label!r}: no file of that name, and the known names are {known}.")
+    return Picture(_read(Path(label)), Path(label).name, {})
+
+
+def _from_scene(scene: scenes.Scene, objects: int) -> Picture:
+    masks = {scenes.CLASSES[c]: mask for c, mask in zip(scene.classes, scene.masks, strict=True)}
+    return Picture(scene.image, f"scene:{scene.seed}:{objects}", masks)
+
+
+def _photograph(name: str) -> Path:
+    import skimage.data
+
+    return Path(skimage.data.__file__).parent / PHOTOGRAPHS[name]
+
+
+@cache
+def _read(path: Path) -> np.ndarray:
+    """Read a file as RGB in [0, 1]; grey is repeated over the channels, see-through pixels are refused."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path.name} cannot be read as a picture: {error}") from error
+    if "A" in image.getbands() or "transparency" in image.info:
+        seen = np.asarray(image.convert("RGBA"))[..., 3]
+        if (seen < 255).any():
+            raise ValueError(
+                f"{path.name} is see-through in {(seen < 255).mean():.1%} of its pixels, which have no colour of their "
+                "own; flatten it onto a background first (PIL: Image.alpha_composite)."
+            )
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"{path.name} has pixels of mode {image.mode}; convert it to 8 bits a channel first.")
+    return (np.asarray(image.convert("RGB"), dtype=np.float32) / 255).transpose(2, 0, 1)
+
+
+def _from_array(array: np.ndarray) -> np.ndarray:
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ValueError(
+            f"the picture has shape {array.shape}, expected (height, width, 3). Repeat a grey picture over the channels "
+            "(np.repeat(grey[..., None], 3, 2)); flatten see-through pixels (RGBA) onto a background."
+        )
+    if array.dtype == np.uint8:
+        return (array.astype(np.float32) / 255).transpose(2, 0, 1)
+    if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+        raise ValueError(f"the picture is {array.dtype} with NaN or infinity, or no float; expected uint8 or finite floats.")
+    if array.min() < 0 or array.max() > 1:
+        raise ValueError(f"the picture's values run from {array.min():.3g} to {array.max():.3g}, expected [0, 1].")
+    return array.astype(np.float32).transpose(2, 0, 1)

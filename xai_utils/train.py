@@ -1,0 +1,194 @@
+"""Train the bundled models again: ``python -m xai_utils.train NAME`` (``make train MODEL=NAME``).
+
+This module is the loop: it draws the batch of a step from the seed, so that an interrupted training goes on from its
+checkpoint as if nothing had happened, and it writes ``data/models/NAME`` whole or not at all. What is trained, on what
+and how, is in the recipes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from xai_utils import models, recipes_text, recipes_vision, runtime
+
+CHECKPOINTS = runtime.ROOT / "checkpoints"
+SAVE_EVERY = 120.0  # seconds between checkpoints
+
+
+class Recipe(Protocol):
+    """What a recipe must say; see :mod:`recipes_text` and :mod:`recipes_vision`."""
+
+    seed: int
+    steps: int
+    warmup: int
+    clip: float
+
+    def build(self) -> nn.Module:
+        """Return the module to train, freshly initialised."""
+
+    def optimisers(self, module: nn.Module) -> list[Optimizer]:
+        """Return the optimisers with their peak learning rates."""
+
+    def loss(self, module: nn.Module, step: int) -> Tensor:
+        """Draw the batch of this step from the seed and return its loss, a scalar."""
+
+    def evaluate(self, module: nn.Module) -> dict[str, Any]:
+        """Return measured accuracies, each with its n."""
+
+    def export(self, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+        """Return tensors to ship, facts for the card, and further JSON files by name."""
+
+
+RECIPES: dict[str, Any] = {
+    "minilm-sst2": recipes_text.MiniLMSST2,
+    "vit-scenes": recipes_vision.ViTScenes,
+    "resnet-scenes": recipes_vision.ResNetScenes,
+}
+
+
+def train(name: str, recipe: Recipe, out: Path, checkpoint: Path, evaluate_every: int = 0) -> dict[str, Any]:
+    """Train to the end, evaluate, and write weights and card to ``out``; returns the card.
+
+    Args:
+        name: name of the model.
+        recipe: what to train.
+        out: folder to (re)place at the end.
+        checkpoint: file to go on from, if it exists, and to save to.
+        evaluate_every: also evaluate after this many steps and print it; 0 for never.
+    """
+    torch.manual_seed(recipe.seed)
+    module = recipe.build().train()
+    optimisers = recipe.optimisers(module)
+    peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
+    first, seconds = _resume(checkpoint, module, optimisers)
+    begun = saved = time.monotonic()
+    progress = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc=name, mininterval=10)
+    for step in progress:
+        _set_rates(optimisers, peaks, rate(step, recipe.steps, recipe.warmup))
+        torch.manual_seed(recipe.seed * 1_000_003 + step)
+        loss = recipe.loss(module, step)
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], recipe.clip)
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        if time.monotonic() - saved > SAVE_EVERY:
+            saved = time.monotonic()
+            _save_checkpoint(checkpoint, module, optimisers, step + 1, seconds + saved - begun)
+        if evaluate_every and (step + 1) % evaluate_every == 0:
+            tqdm.write(f"step {step + 1}: {_evaluate(recipe, module)}")
+    seconds += time.monotonic() - begun
+    _save_checkpoint(checkpoint, module, optimisers, recipe.steps, seconds)
+    return _ship(name, recipe, module, out, seconds)
+
+
+def rate(step: int, steps: int, warmup: int) -> float:
+    """Return the share of the peak learning rate: linear warm-up, then half a cosine down to zero."""
+    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _set_rates(optimisers: list[Optimizer], peaks: list[list[float]], share: float) -> None:
+    for optimiser, peak in zip(optimisers, peaks, strict=True):
+        for group, value in zip(optimiser.param_groups, peak, strict=True):
+            group["lr"] = value * share
+
+
+def _evaluate(recipe: Recipe, module: nn.Module) -> dict[str, Any]:
+    module.eval()
+    with torch.inference_mode():
+        measured = recipe.evaluate(module)
+    module.train()
+    return measured
+
+
+def _resume(checkpoint: Path, module: nn.Module, optimisers: list[Optimizer]) -> tuple[int, float]:
+    if not checkpoint.is_file():
+        return 0, 0.0
+    state = torch.load(checkpoint, weights_only=True)
+    module.load_state_dict(state["module"], strict=False)
+    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(saved)
+    return state["step"], state["seconds"]
+
+
+def _save_checkpoint(
+    path: Path, module: nn.Module, optimisers: list[Optimizer], step: int, seconds: float
+) -> None:
+    """Save what is trained (frozen weights come from :meth:`Recipe.build`), through a temporary file."""
+    path.parent.mkdir(exist_ok=True)
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    state = {
+        "module": {name: tensor for name, tensor in module.state_dict().items() if name not in frozen},
+        "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+        "step": step,
+        "seconds": seconds,
+    }
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: float) -> dict[str, Any]:
+    """Write the folder of a bundled model beside its place, then swap it in."""
+    measured = _evaluate(recipe, module)
+    tensors, facts, extra = recipe.export(module)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(mkdtemp(dir=out.parent, prefix=f".{name}."))
+    file = "adapter_model.safetensors" if "adapter_config.json" in extra else "model.safetensors"
+    save_file({key: value.half().contiguous() for key, value in tensors.items()}, temporary / file)
+    for extra_file, content in extra.items():
+        (temporary / extra_file).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    card = {
+        "name": name,
+        "measured": measured,
+        **facts,
+        "seed": recipe.seed,
+        "steps": recipe.steps,
+        "minutes": round(seconds / 60, 1),
+        "threads": torch.get_num_threads(),
+        "repeat": f"make train MODEL={name}",
+        "files": {path.name: models.file_sha256(path) for path in sorted(temporary.iterdir())},
+    }
+    (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    temporary.chmod(0o755)
+    if out.exists():
+        shutil.rmtree(out)
+    temporary.replace(out)
+    return card
+
+
+def main() -> None:
+    """Parse the command line and train one model."""
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m xai_utils.train")
+    parser.add_argument("name", choices=RECIPES, help="bundled model to train again")
+    parser.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")
+    parser.add_argument("--steps", type=int, default=None, help="shorter or longer than the recipe")
+    parser.add_argument("--evaluate-every", type=int, default=0, help="print accuracies every so many steps")
+    parser.add_argument("--out", type=Path, default=None, help="folder to write (default: data/models/NAME)")
+    arguments = parser.parse_args()
+    runtime.quiet()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    recipe = RECIPES[arguments.name]()
+    recipe.steps = arguments.steps or recipe.steps
+    out = arguments.out or runtime.DATA / "models" / arguments.name
+    checkpoint = CHECKPOINTS / f"{arguments.name}.pt"
+    print(json.dumps(train(arguments.name, recipe, out, checkpoint, arguments.evaluate_every), indent=1))
+
+
+if __name__ == "__main__":
+    main()
