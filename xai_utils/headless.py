@@ -26,11 +26,13 @@ from nbformat import NotebookNode
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
+from traitlets.config import Config
 
 from xai_utils import runs
 from xai_utils.runs import Job, Places
 
-CLAIMS = {"hold": "holds  ", "do not hold": "does not hold  "}
+CLAIMS = {"held": "holds  ", "not held": "does not hold  "}
+ENCRYPTED = Config(KernelManager={"transport_encryption": "auto"})  # else every kernel warns that it is not
 VOLATILE = (
     "metadata.papermill metadata.widgets metadata.signature metadata.language_info.version "
     "cell.metadata.papermill cell.metadata.execution cell.metadata.ExecuteTime cell.metadata.widgets "
@@ -130,6 +132,7 @@ def _run(job: Job, partial: Path) -> dict[str, str]:
                 cwd=str(job.notebook.parent),
                 progress_bar={"desc": job.notebook.stem, "leave": False},
                 coalesce_streams=True,  # where a stream is cut depends on the moment
+                config=ENCRYPTED,
             )
     except KeyboardInterrupt:
         partial.unlink(missing_ok=True)
@@ -184,7 +187,7 @@ def _device(drawn: Sequence[Path]) -> str:
 
 def report(records: Sequence[Mapping[str, Any]]) -> int:
     """Print a table of the notebooks, then every failure; return the exit code."""
-    table = Table("notebook", "status", "seconds", "figures", *(f"claims that {name}" for name in CLAIMS))
+    table = Table("notebook", "status", "seconds", "figures", *(f"claims {name}" for name in CLAIMS))
     for record in records:
         drawings = sum(not name.endswith(".json") for name in record["figures"])
         counts = [f"{record['seconds']:.1f}", drawings, *record["claims"].values()]

@@ -192,17 +192,20 @@ def attention_rollout(
     discard: float = 0.0,
     residual: float = 0.5,
     row: str | int = "cls",
+    layer: int = -1,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Attention rollout from the last layer (see :func:`rollout.fuse` and :func:`rollout.rollout`)."""
-    return _roll(rollout.fuse(view.attention, fusion, discard, keep=0), residual, row)
+    """Attention rollout from the given layer down (see :func:`rollout.fuse` and :func:`rollout.rollout`)."""
+    maps = rollout.fuse(_below(view.attention, layer), fusion, discard, keep=0)
+    return _roll(maps, residual, row)
 
 
 def gradient_rollout(
-    view: View, discard: float = 0.0, residual: float = 0.5, row: str | int = "cls"
+    view: View, discard: float = 0.0, residual: float = 0.5, row: str | int = "cls", layer: int = -1
 ) -> tuple[Tensor, dict[str, Any]]:
     """Rollout of attention weighted by its own gradient (see :func:`rollout.gradient_weighted`)."""
     assert view.gradient is not None
-    return _roll(rollout.gradient_weighted(view.attention, view.gradient, discard), residual, row)
+    maps = rollout.gradient_weighted(_below(view.attention, layer), _below(view.gradient, layer), discard, keep=0)
+    return _roll(maps, residual, row)
 
 
 def attention_flow(view: View, residual: float = 0.5, layer: int = -1, row: int = 0) -> tuple[Tensor, dict[str, Any]]:
@@ -237,6 +240,12 @@ def read_row(matrix: Tensor, row: str | int) -> Tensor:
     if row == "cls":
         return matrix[0]
     return matrix.amax(0) if row == "max" else matrix.mean(0)
+
+
+def _below(maps: Tensor, layer: int) -> Tensor:
+    """Return the layers up to and with ``layer``."""
+    check.index("layer", layer, len(maps))
+    return maps[: layer % len(maps) + 1]
 
 
 def _roll(maps: Tensor, residual: float, row: str | int) -> tuple[Tensor, dict[str, Any]]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
 
 from xai_utils import check
+
+_SPECIAL = re.compile(r"\[(CLS|SEP|PAD|MASK|UNK)\]|</?s>|<pad>|<mask>")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,12 @@ class Attribution:
         """Return the labels of the ``count`` greatest scores, greatest first."""
         order = self.scores.argsort(descending=True, stable=True)[:count]
         return tuple(self.labels[i] for i in order.tolist())
+
+    def words(self) -> Attribution:
+        """Return the attribution without special tokens ([CLS], [SEP], <s> …); scores are not rescaled."""
+        kept = [i for i, label in enumerate(self.labels) if not _SPECIAL.fullmatch(label)]
+        labels = tuple(self.labels[i] for i in kept)
+        return replace(self, scores=self.scores[kept], labels=labels)
 
     def picture(self) -> Tensor:
         """Return the scores as ``(row, column)``; ``ValueError`` for a text."""

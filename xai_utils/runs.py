@@ -1,8 +1,8 @@
 """Named runs: which notebooks, with which parameters, and whether their results are still valid.
 
-``notebooks/runs.yml`` maps the name of a run to ``about`` (text), ``parameters`` (for every notebook that has a
-parameter of that name), ``notebooks`` (numbers; all when left out) and ``overrides`` (parameters by notebook
-number). Nothing is executed here; :mod:`headless` does that.
+``notebooks/runs.yml`` maps the name of a run to ``about`` (text), ``parameters`` (for every notebook that has
+a parameter of that name), ``notebooks`` (numbers; all when left out) and ``overrides`` (parameters by number
+of the notebook). Nothing is executed here; :mod:`headless` does that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FIELDS = ("about", "parameters", "notebooks", "overrides")
 
 @dataclass(frozen=True)
 class Places:
-    """Folders of a project, as absolute paths; ``root`` holds ``xai_utils``, ``data`` and ``requirements.lock``."""
+    """Folders of a project, absolute; ``root`` holds ``xai_utils``, ``data`` and ``requirements.lock``."""
 
     root: Path = ROOT
     notebooks: Path = ROOT / "notebooks"
@@ -137,12 +137,11 @@ def surroundings(root: Path) -> dict[str, str]:
 
 
 def key_of(notebook: Path, parameters: Mapping[str, Any], around: Mapping[str, str]) -> str:
-    """Return the key of a result: cells, parameters and :func:`surroundings`; equal keys promise equal results."""
+    """Return the key of a result; equal cells, parameters and :func:`surroundings` give equal keys."""
     cells = nbformat.read(notebook, as_version=4).cells
     sources = [(cell.cell_type, cell.metadata.get("tags", []), cell.source) for cell in cells]
-    return hashlib.sha256(
-        json.dumps([sources, parameters, around], sort_keys=True, default=str).encode()
-    ).hexdigest()
+    everything = json.dumps([sources, parameters, around], sort_keys=True, default=str)
+    return hashlib.sha256(everything.encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

@@ -165,6 +165,8 @@ def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: floa
     }
     (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     temporary.chmod(0o755)
+    for path in temporary.iterdir():
+        path.chmod(0o644)
     if out.exists():
         shutil.rmtree(out)
     temporary.replace(out)

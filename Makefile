@@ -1,0 +1,54 @@
+# Every command of the workbook. The first one builds .venv from requirements.lock; later ones start at once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+HEADLESS := $(BIN)/python -m xai_utils.headless
+OTHER := name another one (and remove an old $(VENV)): make PYTHON=/path/to/python3.12
+ROOT_MAY := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.DEFAULT_GOAL := help
+.PHONY: figures test golden train bench explore lint help
+
+figures: $(STAMP)  ## draw every figure from the notebooks (RUN=name ONLY=01,02 FORCE=1); continues where it stopped
+	$(HEADLESS) figures $(if $(RUN),--run $(RUN)) $(if $(ONLY),--only $(ONLY)) $(if $(filter 1,$(FORCE)),--force)
+
+test: $(STAMP)  ## unit tests, then every notebook against its stored output; contacts no network
+	@figures=$$(mktemp -d) || exit 1; trap 'rm -rf "$$figures"' EXIT; trap 'exit 130' INT TERM; \
+	export HF_HUB_OFFLINE=1 PYTHONHASHSEED=0 XAI_FIGURES="$$figures"; failed=0; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests || failed=1; \
+	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 notebooks || failed=1; \
+	exit $$failed
+
+golden: $(STAMP)  ## re-execute the notebooks in place and clean them for git (ONLY=01,02)
+	$(HEADLESS) golden $(if $(ONLY),--only $(ONLY))
+
+train: $(STAMP)  ## train a model of data/models again (MODEL=name)
+	$(BIN)/python -m xai_utils.train $(MODEL)
+
+bench: $(STAMP)  ## time the methods
+	$(BIN)/python -m tests.bench
+
+explore: $(STAMP)  ## open the notebooks in JupyterLab, on this machine only
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(ROOT_MAY) notebooks
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# Hashes and editable packages exclude each other in one call of pip, hence two. The second takes setuptools from
+# the lock file, so nothing unpinned is fetched.
+$(STAMP): requirements.lock pyproject.toml
+	@python=$(BIN)/python; [ -x $$python ] || python=$$(command -v $(PYTHON)) || \
+	{ echo "There is no $(PYTHON) here; $(OTHER)" >&2; exit 1; }; \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "Python 3.11 or newer is needed, but $$python is $$($$python -V 2>&1); $(OTHER)" >&2; exit 1; }
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
+	$(BIN)/python -m pip install --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,81 @@
+"""Which module may import which: the plan of the package as a dictionary."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent.parent / "xai_utils"
+
+MAY_IMPORT = {
+    "check": set(),
+    "runtime": set(),
+    "claims": set(),
+    "scenes": set(),
+    "runs": set(),
+    "result": {"check"},
+    "rollout": {"check"},
+    "flow": {"check"},
+    "mixing": {"check"},
+    "capture": {"check"},
+    "figures": {"runtime"},
+    "headless": {"runs"},
+    "models": {"check", "runtime"},
+    "samples": {"check", "runtime", "scenes"},
+    "encode": {"check", "models", "samples"},
+    "methods": {"capture", "check", "encode", "flow", "mixing", "models", "result", "rollout", "samples"},
+    "plots": {"check", "result"},
+    "explore": {"capture", "check", "encode", "methods", "models", "plots", "result", "rollout", "samples"},
+    "train": {"models", "samples", "scenes", "encode", "runtime"},
+}
+ONLY_IN = {
+    "transformers": {"models", "train", "capture"},
+    "timm": {"models", "train", "capture"},
+    "peft": {"models", "train"},
+    "captum": {"methods"},
+    "ipywidgets": {"explore"},
+    "matplotlib": {"plots", "figures", "explore"},
+    "papermill": {"headless", "runs"},
+    "datasets": {"samples", "train"},
+}
+
+
+def imports(path):
+    """Yield every imported name, wherever in the module the import stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, f"{path.name}: write from xai_utils, not from dots"
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from whole if node.module == "xai_utils" else [node.module]
+
+
+def modules():
+    return {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+
+
+def test_the_plan_and_the_package_name_the_same_modules():
+    assert modules().keys() == MAY_IMPORT.keys()
+    assert set().union(*MAY_IMPORT.values(), *ONLY_IN.values()) <= MAY_IMPORT.keys()
+
+
+def test_modules_import_only_what_the_plan_allows():
+    for name, path in modules().items():
+        for target in imports(path):
+            top, _, rest = target.partition(".")
+            ours = rest.split(".")[0] if top == "xai_utils" else None
+            assert ours is None or ours in MAY_IMPORT.get(name, ()), f"{name} may not import {target}"
+            assert name in ONLY_IN.get(top, {name}), f"{name} may not import {top}"
+
+
+def test_the_arrows_have_no_circle():
+    left = {name: set(targets) for name, targets in MAY_IMPORT.items()}
+    while left:
+        free = {name for name, targets in left.items() if not targets & left.keys()}
+        assert free, f"a circle among {sorted(left)}"
+        left = {name: targets for name, targets in left.items() if name not in free}
+
+
+def test_a_planned_arrow_is_seen(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text("def late():\n    from xai_utils import plots\n    import matplotlib.pyplot\n")
+    assert list(imports(module)) == ["xai_utils.plots", "matplotlib.pyplot"]

@@ -1,0 +1,183 @@
+"""Widgets over a captured pass: capture once, redraw many. The only module that knows ipywidgets.
+
+Every picture is one PNG of a few kilobytes for the chosen layer and head, so the length of a text does not matter, and
+nothing is fetched from anywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from xai_utils import methods, plots, rollout
+from xai_utils.methods import Observation, Sample
+from xai_utils.models import Model
+
+_WIDE = {"description_width": "5.5em"}
+
+
+class _Canvas:
+    """A picture, a line of numbers and a line for errors; ``draw`` replaces all three."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.size = (width, height)
+        self.image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self.note = widgets.HTML()
+        self.box = widgets.VBox([self.image, self.note])
+
+    def draw(self, paint: Callable[[Figure], str]) -> None:
+        """Paint on a fresh figure; an error becomes a message and leaves the picture as it was."""
+        begun = time.perf_counter()
+        fig = Figure(figsize=self.size, dpi=80)
+        try:
+            words = paint(fig)
+        except (ValueError, IndexError, OSError, TypeError) as error:
+            self.note.value = f"<b style='color:#a40000'>{escape(str(error))}</b>"
+            return
+        file = io.BytesIO()
+        fig.savefig(file, format="png")
+        self.image.value = file.getvalue()
+        self.note.value = f"{escape(words)} <small>({1000 * (time.perf_counter() - begun):.0f} ms)</small>"
+
+
+class _Passes:
+    """Observations by class: one pass for each class that is asked for, then kept."""
+
+    def __init__(self, model: Model, sample: Sample) -> None:
+        self.model, self.sample = model, sample
+        self.kept: dict[int | None, Observation] = {}
+
+    def of(self, target: int | None) -> Observation:
+        """Return the pass explained for ``target`` (``None``: the predicted class)."""
+        if target not in self.kept:
+            self.kept[target] = methods.observe(self.model, [self.sample], target, gradient=bool(self.model.classes))
+        return self.kept[target]
+
+
+def attention(model: Model, sample: Sample) -> widgets.Widget:
+    """Drag over layers, heads and rows of one sample's attention, raw or rolled out.
+
+    Args:
+        model: text or vision model.
+        sample: one sentence or picture.
+
+    Returns:
+        Controls above a picture: a sentence shows the whole ``(query, key)`` map beside the chosen row, a picture shows
+        the chosen row over its patches.
+    """
+    passes = _Passes(model, sample)
+    first = passes.of(None)
+    layers, _, heads = first.attention.shape[:3]
+    names = ["attention", "rollout"] + (["gradient_rollout"] if model.classes else [])
+    controls: dict[str, Any] = {
+        "method": widgets.Dropdown(options=names, description="method", style=_WIDE),
+        "layer": widgets.IntSlider(value=layers - 1, max=layers - 1, description="layer", style=_WIDE),
+        "head": widgets.Dropdown(options=[("mean", None), *((str(h), h) for h in range(heads))], description="head", style=_WIDE),
+        "row": widgets.Dropdown(options=_rows(first), description="row", style=_WIDE),
+        "fusion": widgets.Dropdown(options=rollout.FUSIONS, description="fusion", style=_WIDE),
+        "discard": widgets.FloatSlider(value=0.0, max=0.95, step=0.05, description="discard", style=_WIDE),
+        "residual": widgets.FloatSlider(value=0.5, max=1.0, step=0.05, description="residual", style=_WIDE),
+    }
+    if model.classes:
+        controls["target"] = _class_chooser(first)
+    canvas = _Canvas(8.4, 4.0) if first.batch.grid is None else _Canvas(7.6, 3.9)
+
+    def redraw(*_: Any) -> None:
+        chosen = {name: control.value for name, control in controls.items()}
+        used = _used(chosen["method"])
+        for name, control in controls.items():
+            control.disabled = name not in used
+        canvas.draw(lambda fig: _paint(fig, passes.of(chosen.pop("target", None)), used, chosen))
+
+    for control in controls.values():
+        control.observe(redraw, names="value")
+    redraw()
+    half = (len(controls) + 1) // 2
+    columns = [widgets.VBox(list(controls.values())[:half]), widgets.VBox(list(controls.values())[half:])]
+    return widgets.VBox([widgets.HBox(columns), canvas.box])
+
+
+def _rows(first: Observation) -> list[tuple[str, Any]]:
+    """Offer [CLS], the two rules over all rows, and every position by its label."""
+    prefix = first.batch.prefix
+    positions = [(f"{i}: {label}", i + prefix) for i, label in enumerate(first.batch.labels[0])]
+    return [("[CLS]", "cls"), ("max over rows", "max"), ("mean over rows", "mean"), *positions]
+
+
+def _class_chooser(first: Observation) -> widgets.Dropdown:
+    assert first.logits is not None
+    order = first.logits[0].argsort(descending=True)[:50].tolist()
+    score = first.logits[0].softmax(-1)
+    options = [(f"{first.model.classes[i]} ({score[i]:.2f})", i) for i in order]
+    return widgets.Dropdown(options=options, description="class", style=_WIDE)
+
+
+def _used(method: str) -> tuple[str, ...]:
+    """Name the controls that mean something for a method."""
+    common = ("method", "layer", "row", "target")
+    return common + {
+        "attention": ("head",),
+        "rollout": ("fusion", "discard", "residual"),
+        "gradient_rollout": ("discard", "residual"),
+    }[method]
+
+
+def _paint(fig: Figure, seen: Observation, used: tuple[str, ...], chosen: dict[str, Any]) -> str:
+    options = {name: chosen[name] for name in used if name in chosen and name != "method"}
+    found = methods.attribute(chosen["method"], seen, 0, **options)
+    if seen.batch.views is None:
+        left, right = fig.add_axes((0.12, 0.22, 0.4, 0.68)), fig.add_axes((0.68, 0.12, 0.3, 0.78))
+        plots.matrix(left, _matrix(seen, chosen), found.labels, "every row")
+        plots.relevance(right, found, title="the chosen row")
+    else:
+        left, right = fig.add_axes((0.01, 0.03, 0.42, 0.88)), fig.add_axes((0.46, 0.03, 0.42, 0.88))
+        plots.image(left, seen.batch.views[0], seen.model.name)
+        plots.relevance(right, found, seen.batch.views[0])
+    return "strongest: " + ", ".join(f"{label} {_score(found, label):.3g}" for label in found.top(4))
+
+
+def _score(found: Any, label: str) -> float:
+    return float(found.scores[found.labels.index(label)])
+
+
+def _matrix(seen: Observation, chosen: dict[str, Any]) -> Tensor:
+    """Return the whole map that the chosen row is read from, ``(query, key)``."""
+    view = seen.view(0)
+    maps = view.attention[: chosen["layer"] + 1]
+    if chosen["method"] == "attention":
+        return maps[-1].mean(0) if chosen["head"] is None else maps[-1][chosen["head"]]
+    if chosen["method"] == "rollout":
+        fused = rollout.fuse(maps, chosen["fusion"], chosen["discard"], keep=0)
+    else:
+        assert view.gradient is not None
+        fused = rollout.gradient_weighted(maps, view.gradient[: len(maps)], chosen["discard"], keep=0)
+    return rollout.rollout(fused, chosen["residual"], rescale=True)[-1]
+
+
+def depth_graph(steps: Tensor, labels: tuple[str, ...]) -> widgets.Widget:
+    """Choose a token of the last layer and a threshold, and see on which paths it draws on the input.
+
+    Args:
+        steps: residual-mixed maps ``(layer, query, key)`` (see :func:`rollout.mix`).
+        labels: the tokens.
+    """
+    query = widgets.Dropdown(options=[("every token", None), *((f"{i}: {t}", i) for i, t in enumerate(labels))],
+                             description="reader", style=_WIDE)  # fmt: skip
+    least = widgets.FloatSlider(value=0.05, min=0.01, max=0.5, step=0.01, description="least", style=_WIDE)
+    canvas = _Canvas(8.4, 0.8 + 0.28 * len(labels))
+
+    def paint(fig: Figure) -> str:
+        plots.bipartite(fig.add_axes((0.12, 0.08, 0.86, 0.88)), steps, labels, least.value, query.value)
+        return f"lines of at least {least.value:.2f}"
+
+    for control in (query, least):
+        control.observe(lambda *_: canvas.draw(paint), names="value")
+    canvas.draw(paint)
+    return widgets.VBox([widgets.HBox([query, least]), canvas.box])

@@ -1,0 +1,264 @@
+"""Draw on given axes: overlays, token bars, highlighted sentences, head grids, curves and the attention graph.
+
+Colours are safe for colour-blind readers: ``viridis`` for amounts, ``PuOr`` around zero for signed scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from xai_utils import check
+from xai_utils.result import Attribution
+from xai_utils.stats import Interval
+
+AMOUNT, SIGNED = "viridis", "PuOr_r"
+
+
+def image(ax: Axes, picture: np.ndarray, title: str = "") -> None:
+    """Show ``(3, height, width)`` in [0, 1]."""
+    ax.imshow(picture.transpose(1, 2, 0))
+    _bare(ax, title)
+
+
+def relevance(
+    ax: Axes, attribution: Attribution, picture: np.ndarray | None = None, title: str | None = None, bar: bool = True
+) -> None:
+    """Draw an attribution: an overlay when ``picture`` is given, token bars otherwise."""
+    named = f" · {attribution.target_name}" if attribution.target_name else ""
+    title = f"{attribution.method}{named}" if title is None else title
+    if picture is None:
+        token_bars(ax, attribution.scores, attribution.labels, title, attribution.unit, attribution.signed)
+    else:
+        overlay(ax, picture, attribution.picture(), title, attribution.unit, attribution.signed, bar)
+
+
+def overlay(
+    ax: Axes,
+    picture: np.ndarray,
+    scores: Tensor,
+    title: str = "",
+    unit: str = "",
+    signed: bool = False,
+    bar: bool = True,
+    smooth: bool = True,
+) -> None:
+    """Lay a map of patches over its picture, with a colour bar in the unit of the scores.
+
+    Args:
+        ax: where to draw.
+        picture: ``(3, height, width)`` in [0, 1], as the model saw it.
+        scores: ``(row, column)``; upsampled to the picture (bilinear, or in squares if not ``smooth``).
+        title: above the picture.
+        unit: beside the colour bar.
+        signed: colours centred at zero.
+        bar: draw the colour bar.
+        smooth: interpolate between patches.
+    """
+    check.finite("scores", scores)
+    mode = {"mode": "bilinear", "align_corners": False} if smooth else {"mode": "nearest"}
+    large = F.interpolate(scores.detach().float()[None, None], picture.shape[1:], **mode)[0, 0].numpy()  # type: ignore[arg-type]
+    norm = _norm(large, signed)
+    grey = picture.mean(0)
+    ax.imshow(0.35 + 0.65 * grey, cmap="gray", vmin=0, vmax=1)
+    drawn = ax.imshow(large, cmap=SIGNED if signed else AMOUNT, norm=norm, alpha=0.65)
+    _bare(ax, title)
+    if bar:
+        colours = ax.figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.03)
+        colours.set_label(unit, fontsize=7)
+        colours.ax.tick_params(labelsize=6)
+        colours.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
+        colours.ax.yaxis.get_offset_text().set_fontsize(6)
+
+
+def outline(ax: Axes, masks: Mapping[str, np.ndarray]) -> None:
+    """Draw the borders of true masks ``(height, width)`` over a picture, each with its class name."""
+    for name, mask in masks.items():
+        ax.contour(mask, levels=[0.5], colors="white", linewidths=1.6)
+        ax.contour(mask, levels=[0.5], colors="black", linewidths=0.6)
+        row, column = np.nonzero(mask)
+        ax.text(column.max() + 2, row.min(), name, color="white", fontsize=8, weight="bold")
+
+
+def token_bars(
+    ax: Axes, scores: Tensor, labels: Sequence[str], title: str = "", unit: str = "", signed: bool = False
+) -> None:
+    """Draw one horizontal bar a token, first token on top."""
+    values = scores.detach().float().numpy()
+    places = np.arange(len(labels))
+    ax.barh(places, values, color=_colours(values, signed), edgecolor="0.4", linewidth=0.4)
+    ax.set_yticks(places, labels, fontsize=8)
+    ax.invert_yaxis()
+    ax.axvline(0, color="0.3", linewidth=0.6)
+    ax.set_title(title, fontsize=9)
+    ax.set_xlabel(unit, fontsize=8)
+    ax.tick_params(axis="x", labelsize=7)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def highlighted(
+    ax: Axes, rows: Mapping[str, tuple[Tensor, bool]], labels: Sequence[str], marked: Sequence[bool] | None = None
+) -> None:
+    """Write the same sentence once for each method, every token on its colour; scores are scaled row by row.
+
+    Args:
+        ax: where to draw.
+        rows: name to ``(scores (token,), signed)``.
+        labels: the tokens.
+        marked: tokens to underline (a rationale).
+    """
+    widths = np.array([max(2, len(label)) + 1.2 for label in labels])
+    left = np.concatenate([[0], widths.cumsum()[:-1]])
+    for line, (name, (scores, signed)) in enumerate(rows.items()):
+        values = scores.detach().float().numpy()
+        colours = _colours(values, signed)
+        ax.text(-1.0, -line, name, ha="right", va="center", fontsize=8)
+        for place, (start, width, label) in enumerate(zip(left, widths, labels, strict=True)):
+            ax.barh(-line, width - 0.15, left=start, height=0.82, color=colours[place])
+            light = np.dot(colours[place][:3], (0.299, 0.587, 0.114)) > 0.55
+            weight = "bold" if marked is not None and marked[place] else "normal"
+            ink = "black" if light else "white"
+            ax.text(start + width / 2 - 0.07, -line, label, ha="center", va="center", fontsize=8, color=ink, weight=weight)
+            if weight == "bold":
+                ax.plot([start + 0.2, start + width - 0.35], [-line - 0.33] * 2, color=ink, linewidth=1)
+    ax.set_xlim(-1, left[-1] + widths[-1])
+    ax.set_ylim(-len(rows) + 0.4, 0.6)
+    ax.axis("off")
+
+
+def head_grid(fig: Figure, maps: Tensor, title: str = "", unit: str = "") -> None:
+    """Show small maps as a grid, layers downwards and heads across, all on one colour scale.
+
+    Args:
+        fig: an empty figure.
+        maps: ``(layer, head, row, column)``: attention matrices, or one query's attention on the patches.
+        title: above the grid.
+        unit: beside the colour bar.
+    """
+    check.finite("maps", maps)
+    values = maps.detach().float().numpy()
+    layers, heads = values.shape[:2]
+    axes = fig.subplots(layers, heads, squeeze=False, gridspec_kw={"hspace": 0.06, "wspace": 0.06})
+    norm = Normalize(0, float(np.quantile(values, 0.995)) or 1.0)
+    for layer in range(layers):
+        for head in range(heads):
+            ax = axes[layer, head]
+            ax.imshow(values[layer, head], cmap=AMOUNT, norm=norm, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            if head == 0:
+                ax.set_ylabel(layer, fontsize=8, rotation=0, ha="right", va="center")
+            if layer == layers - 1:
+                ax.set_xlabel(head, fontsize=8)
+    fig.supxlabel("head", fontsize=9)
+    fig.supylabel("layer (0 is the first)", fontsize=9)
+    fig.suptitle(title, fontsize=10)
+    colours = fig.colorbar(ScalarMappable(norm, AMOUNT), ax=axes, fraction=0.03, pad=0.02, extend="max")
+    colours.set_label(unit, fontsize=8)
+
+
+def matrix(ax: Axes, values: Tensor, labels: Sequence[str] | None = None, title: str = "", unit: str = "") -> None:
+    """Show one ``(query, key)`` map, token names on both axes where there are at most 40."""
+    drawn = ax.imshow(values.detach().float().numpy(), cmap=AMOUNT, interpolation="nearest")
+    if labels is not None and len(labels) <= 40:
+        ax.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
+        ax.set_yticks(range(len(labels)), labels, fontsize=6)
+    ax.set_xlabel("key: the token that is read", fontsize=7)
+    ax.set_ylabel("query: the token that reads", fontsize=7)
+    ax.set_title(title, fontsize=9)
+    ax.figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.03).set_label(unit, fontsize=7)
+
+
+def band(ax: Axes, x: Sequence[float], samples: Tensor, label: str, colour: str | None = None) -> None:
+    """Draw the mean over samples ``(sample, point)`` with the range from the 5th to the 95th percentile."""
+    values = samples.detach().double()
+    mean = values.mean(0)
+    low, high = torch.quantile(values, torch.tensor([0.05, 0.95], dtype=torch.float64), dim=0)
+    (line,) = ax.plot(x, mean, marker="o", markersize=3, label=label, color=colour)
+    ax.fill_between(x, low, high, alpha=0.18, color=line.get_color(), linewidth=0)
+
+
+def intervals(ax: Axes, found: Mapping[str, Interval], unit: str, null: float | None = None) -> None:
+    """Draw named means with their confidence intervals, and the null as a dashed line; says so if there are none."""
+    for place, (name, interval) in enumerate(found.items()):
+        colour = "0.5" if name == "random" else "#2a4b8d"
+        ax.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2)
+        ax.plot(interval.mean, place, "o", color=colour, markersize=5)
+    if null is not None:
+        ax.axvline(null, color="0.4", linewidth=0.8, linestyle="--")
+    ax.set_yticks(range(len(found)), list(found), fontsize=8)
+    ax.invert_yaxis()
+    ax.set_xlabel(unit, fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    if not found:
+        ax.text(0.5, 0.5, "no known truth for this model", ha="center", va="center", transform=ax.transAxes)
+
+
+def before_after(
+    fig: Figure, before: Tensor, after: Tensor, titles: tuple[str, str] = ("before", "after"), unit: str = ""
+) -> None:
+    """Show two ``(row, column)`` maps side by side on one colour scale."""
+    left, right = fig.subplots(1, 2)
+    norm = _norm(torch.stack([before, after]).numpy(), signed=bool(min(before.min(), after.min()) < 0))
+    name = SIGNED if isinstance(norm, TwoSlopeNorm) else AMOUNT
+    for ax, values, title in ((left, before, titles[0]), (right, after, titles[1])):
+        drawn = ax.imshow(values.detach().float().numpy(), cmap=name, norm=norm, interpolation="nearest")
+        _bare(ax, title)
+    fig.colorbar(drawn, ax=[left, right], fraction=0.03, pad=0.02).set_label(unit, fontsize=8)
+
+
+def bipartite(ax: Axes, steps: Tensor, labels: Sequence[str], least: float = 0.05, query: int | None = None) -> None:
+    """Draw attention as a graph: one column of tokens a depth, input on the left, a line for each weight.
+
+    Args:
+        ax: where to draw.
+        steps: ``(layer, query, key)``; the weight of a line is its width and darkness.
+        labels: the tokens.
+        least: weights below this are not drawn.
+        query: draw only what this token of the last layer draws on, weights multiplied along the paths; ``None`` draws
+            every weight.
+    """
+    depth, tokens, _ = steps.shape
+    weights = steps.detach().double()
+    reach = torch.ones(tokens, dtype=torch.float64)
+    if query is not None:
+        reach = torch.zeros(tokens, dtype=torch.float64)
+        reach[query] = 1
+    for layer in range(depth - 1, -1, -1):
+        flows = reach[:, None] * weights[layer]
+        for reader, source in (flows >= least).nonzero().tolist():
+            share = float(flows[reader, source])
+            shade = min(1.0, 0.15 + share)
+            ax.plot([layer, layer + 1], [source, reader], color="#2a4b8d", alpha=shade, linewidth=0.4 + 3.2 * share)
+        reach = flows.sum(0) if query is not None else reach
+    ax.set_yticks(range(tokens), labels, fontsize=8)
+    ax.set_xticks(range(depth + 1), ["input", *(f"after {layer}" for layer in range(depth))], fontsize=7)
+    ax.invert_yaxis()
+    ax.grid(axis="x", linewidth=0.3)
+    ax.spines[:].set_visible(False)
+
+
+def _norm(values: np.ndarray, signed: bool) -> Normalize:
+    if signed:
+        limit = float(np.abs(values).max()) or 1.0
+        return TwoSlopeNorm(0, -limit, limit)
+    return Normalize(float(values.min()), float(values.max()))
+
+
+def _colours(values: np.ndarray, signed: bool) -> np.ndarray:
+    limit = float(np.abs(values).max()) or 1.0
+    norm = Normalize(-limit, limit) if signed else Normalize(0, limit)
+    return ScalarMappable(norm, SIGNED if signed else AMOUNT).to_rgba(values)  # type: ignore[return-value]
+
+
+def _bare(ax: Any, title: str) -> None:
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=9)
