@@ -32,9 +32,7 @@ def write(places, name, *sources, tags=(), parameters="SIZE = 1  # dots"):
     cells = [new_markdown_cell("# A title"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     cells += [new_code_cell(source, metadata={"tags": list(tags)} if tags else {}) for source in sources]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(
-        new_notebook(cells=cells, metadata={"kernelspec": kernel}), places.notebooks / f"{name}.ipynb"
-    )
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), places.notebooks / f"{name}.ipynb")
 
 
 def configure(places, text):
@@ -70,9 +68,7 @@ def test_a_result_is_kept_until_something_it_depends_on_changes(places):
     assert statuses(headless.figures(places)) == ["finished"], "a changed figure"
     assert statuses(headless.figures(places, force=True)) == ["finished"]
     assert statuses(headless.figures(places, "big")) == ["finished"]
-    assert (places.figures / "big/01_dot.png").read_text() == "2" and (
-        places.figures / "01_dot.png"
-    ).read_text() == "1"
+    assert (places.figures / "big/01_dot.png").read_text() == "2" and (places.figures / "01_dot.png").read_text() == "1"
 
 
 def test_the_key_changes_with_every_dependency(places):
@@ -191,9 +187,7 @@ def test_ctrl_c_leaves_no_half_result_and_stops_the_kernel(places):
         "sys.exit(headless.main(['figures']))"
     )
     folders = [str(path) for path in (places.root, places.notebooks, places.runs, places.figures)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *folders], cwd=runs.ROOT, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([sys.executable, "-c", code, *folders], cwd=runs.ROOT, stderr=subprocess.DEVNULL)
     wait_for(lambda: told.exists() and told.read_text())
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130

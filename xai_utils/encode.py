@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,9 +51,8 @@ def encode(model: Model, samples: Sequence[Text | Picture]) -> Batch:
     wanted = Text if model.kind == "text" else Picture
     for sample in samples:
         if not isinstance(sample, wanted):
-            raise ValueError(
-                f"{model.name} takes {'sentences' if wanted is Text else 'pictures'}, not a {type(sample).__name__.lower()}."
-            )
+            takes = "sentences" if wanted is Text else "pictures"
+            raise ValueError(f"{model.name} takes {takes}, not a {type(sample).__name__.lower()}.")
     if wanted is Text:
         return _texts(model, samples)  # type: ignore[arg-type]
     return _pictures(model, samples)  # type: ignore[arg-type]
@@ -88,17 +88,16 @@ def _texts(model: Model, samples: Sequence[Text]) -> Batch:
     offsets = coded.pop("offset_mapping").tolist()
     lengths = coded["attention_mask"].sum(1).tolist()
     ids = coded["input_ids"].tolist()
-    labels = tuple(
-        tuple(tokenizer.convert_ids_to_tokens(row[:n])) for row, n in zip(ids, lengths, strict=True)
-    )
+    labels = tuple(tuple(tokenizer.convert_ids_to_tokens(row[:n])) for row, n in zip(ids, lengths, strict=True))
     spans = tuple(tuple((s, e) for s, e in row[:n]) for row, n in zip(offsets, lengths, strict=True))
     return Batch({k: v.to(model.device) for k, v in coded.items()}, labels, spans=spans)
 
 
 def _fits(model: Model, sample: Text) -> None:
+    config: Any = model.module.config
     if not sample.text.strip():
         raise ValueError(f"the text of {sample.name!r} is empty; expected at least one word.")
-    limit = min(model.module.config.max_position_embeddings, model.tokenizer.model_max_length)
+    limit = min(config.max_position_embeddings, model.tokenizer.model_max_length)
     count = len(model.tokenizer(sample.text, verbose=False)["input_ids"])
     if count > limit:
         raise ValueError(

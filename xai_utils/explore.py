@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from xai_utils import methods, plots, rollout
-from xai_utils.methods import Observation, Sample
 from xai_utils.models import Model
+from xai_utils.observation import Observation, Sample, observe
 
 _WIDE = {"description_width": "5.5em"}
 
@@ -57,7 +57,7 @@ class _Passes:
     def of(self, target: int | None) -> Observation:
         """Return the pass explained for ``target`` (``None``: the predicted class)."""
         if target not in self.kept:
-            self.kept[target] = methods.observe(self.model, [self.sample], target, gradient=bool(self.model.classes))
+            self.kept[target] = observe(self.model, [self.sample], target, gradient=bool(self.model.classes))
         return self.kept[target]
 
 
@@ -79,7 +79,9 @@ def attention(model: Model, sample: Sample) -> widgets.Widget:
     controls: dict[str, Any] = {
         "method": widgets.Dropdown(options=names, description="method", style=_WIDE),
         "layer": widgets.IntSlider(value=layers - 1, max=layers - 1, description="layer", style=_WIDE),
-        "head": widgets.Dropdown(options=[("mean", None), *((str(h), h) for h in range(heads))], description="head", style=_WIDE),
+        "head": widgets.Dropdown(
+            options=[("mean", None), *((str(h), h) for h in range(heads))], description="head", style=_WIDE
+        ),
         "row": widgets.Dropdown(options=_rows(first), description="row", style=_WIDE),
         "fusion": widgets.Dropdown(options=rollout.FUSIONS, description="fusion", style=_WIDE),
         "discard": widgets.FloatSlider(value=0.0, max=0.95, step=0.05, description="discard", style=_WIDE),
@@ -122,11 +124,14 @@ def _class_chooser(first: Observation) -> widgets.Dropdown:
 def _used(method: str) -> tuple[str, ...]:
     """Name the controls that mean something for a method."""
     common = ("method", "layer", "row", "target")
-    return common + {
-        "attention": ("head",),
-        "rollout": ("fusion", "discard", "residual"),
-        "gradient_rollout": ("discard", "residual"),
-    }[method]
+    return (
+        common
+        + {
+            "attention": ("head",),
+            "rollout": ("fusion", "discard", "residual"),
+            "gradient_rollout": ("discard", "residual"),
+        }[method]
+    )
 
 
 def _paint(fig: Figure, seen: Observation, used: tuple[str, ...], chosen: dict[str, Any]) -> str:

@@ -86,9 +86,7 @@ def flow_shares(flow: Tensor) -> Tensor:
     check.non_negative("flow", flow)
     sums = flow.sum(-1, keepdim=True)
     if not sums.all():
-        raise ValueError(
-            "flow has a row of zeros, which has no shares; ask flow for all inputs, not for a few."
-        )
+        raise ValueError("flow has a row of zeros, which has no shares; ask flow for all inputs, not for a few.")
     return flow / sums
 
 

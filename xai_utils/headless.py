@@ -148,9 +148,7 @@ def _environment(job: Job) -> Iterator[None]:
     """Set what the kernel inherits, and put the old environment back."""
     old = dict(os.environ)
     os.environ.update(XAI_FIGURES=str(job.figures), XAI_NOTEBOOK=job.notebook.stem, PYTHONHASHSEED="0")
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = (
-        "1"  # this installation's kernel, not one of the same name at home
-    )
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this installation's kernel, not one of the same name at home
     try:
         yield
     finally:

@@ -85,7 +85,8 @@ def _words(
 
     others = tuple(inputs[name] for name in rest)
     baseline = without_words(model, ids)
-    method = LayerIntegratedGradients(forward, model.module.get_input_embeddings())
+    module: Any = model.module
+    method = LayerIntegratedGradients(forward, module.get_input_embeddings())
     values, gaps = method.attribute(
         ids, baseline, target=targets, additional_forward_args=others, n_steps=steps, method=METHOD,
         internal_batch_size=chunk, return_convergence_delta=True,

@@ -65,4 +65,6 @@ def average_precision(scores: Tensor, inside: Tensor) -> float:
 def _same_length(scores: Tensor, inside: Tensor) -> None:
     check.finite("scores", scores)
     if scores.shape != inside.shape or scores.ndim != 1:
-        raise ValueError(f"scores {tuple(scores.shape)} and truth {tuple(inside.shape)} should be two (token,) vectors.")
+        raise ValueError(
+            f"scores {tuple(scores.shape)} and truth {tuple(inside.shape)} should be two (token,) vectors."
+        )

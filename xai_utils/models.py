@@ -147,7 +147,16 @@ def load(name: str, device: torch.device | str = "cpu") -> Model:
         parameter.requires_grad_(False)
     digest = state_sha256(module)
     runtime.record.models[name] = {"source": spec.source, "revision": spec.revision, "state_sha256": digest}
-    return Model(name, module, loaded.classes, spec.blocks, loaded.prefix, loaded.tokenizer, loaded.preprocessing, digest)
+    return Model(
+        name,
+        module,
+        loaded.classes,
+        spec.blocks,
+        loaded.prefix,
+        loaded.tokenizer,
+        loaded.preprocessing,
+        digest,
+    )
 
 
 def state_sha256(module: nn.Module) -> str:
@@ -245,7 +254,7 @@ def build_vision(architecture: str, arguments: dict[str, Any]) -> nn.Module:
 
     check.one_of("architecture", architecture, ("VisionTransformer", "ResNet"))
     if architecture == "ResNet":
-        return ResNet(block=BasicBlock, **arguments)
+        return ResNet(block=BasicBlock, **arguments)  # type: ignore[arg-type]
     return VisionTransformer(**arguments)
 
 
@@ -309,7 +318,14 @@ def _fetch(source: str, get: Callable[[], Any]) -> Any:
 
 def _offline(error: BaseException | None) -> bool:
     """Tell a missing file or connection from any other error, following the chain of causes."""
-    named = ("LocalEntryNotFound", "OfflineMode", "ConnectError", "ConnectionError", "ConnectTimeout", "couldn't connect")
+    named = (
+        "LocalEntryNotFound",
+        "OfflineMode",
+        "ConnectError",
+        "ConnectionError",
+        "ConnectTimeout",
+        "couldn't connect",
+    )
     while error is not None:
         if any(word in f"{type(error).__name__} {error}" for word in named):
             return True
@@ -336,7 +352,10 @@ MODELS: dict[str, Spec] = {
     "bert-large": Spec(_transformers, "bert-large-uncased", blocks=24, instead="minilm"),
     "bert-base-sst2": Spec(_transformers, "textattack/bert-base-uncased-SST-2", blocks=12, instead="minilm-sst2"),
     "distilbert-sst2": Spec(
-        _transformers, "distilbert/distilbert-base-uncased-finetuned-sst-2-english", blocks=6, instead="minilm-sst2"
+        _transformers,
+        "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+        blocks=6,
+        instead="minilm-sst2",
     ),
     "vit_base": Spec(_transformers, "google/vit-base-patch16-224", blocks=12, instead="vit-scenes"),
     "deit_tiny": Spec(_timm, "deit_tiny_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),

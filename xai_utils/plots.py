@@ -31,7 +31,11 @@ def image(ax: Axes, picture: np.ndarray, title: str = "") -> None:
 
 
 def relevance(
-    ax: Axes, attribution: Attribution, picture: np.ndarray | None = None, title: str | None = None, bar: bool = True
+    ax: Axes,
+    attribution: Attribution,
+    picture: np.ndarray | None = None,
+    title: str | None = None,
+    bar: bool = True,
 ) -> None:
     """Draw an attribution: an overlay when ``picture`` is given, token bars otherwise."""
     named = f" · {attribution.target_name}" if attribution.target_name else ""
@@ -66,7 +70,7 @@ def overlay(
     """
     check.finite("scores", scores)
     mode = {"mode": "bilinear", "align_corners": False} if smooth else {"mode": "nearest"}
-    large = F.interpolate(scores.detach().float()[None, None], picture.shape[1:], **mode)[0, 0].numpy()  # type: ignore[arg-type]
+    large = F.interpolate(scores.detach().float().cpu()[None, None], picture.shape[1:], **mode)[0, 0].numpy()  # type: ignore[arg-type]
     norm = _norm(large, signed)
     grey = picture.mean(0)
     ax.imshow(0.35 + 0.65 * grey, cmap="gray", vmin=0, vmax=1)
@@ -93,7 +97,7 @@ def token_bars(
     ax: Axes, scores: Tensor, labels: Sequence[str], title: str = "", unit: str = "", signed: bool = False
 ) -> None:
     """Draw one horizontal bar a token, first token on top."""
-    values = scores.detach().float().numpy()
+    values = scores.detach().float().cpu().numpy()
     places = np.arange(len(labels))
     ax.barh(places, values, color=_colours(values, signed), edgecolor="0.4", linewidth=0.4)
     ax.set_yticks(places, labels, fontsize=8)
@@ -106,7 +110,10 @@ def token_bars(
 
 
 def highlighted(
-    ax: Axes, rows: Mapping[str, tuple[Tensor, bool]], labels: Sequence[str], marked: Sequence[bool] | None = None
+    ax: Axes,
+    rows: Mapping[str, tuple[Tensor, bool]],
+    labels: Sequence[str],
+    marked: Sequence[bool] | None = None,
 ) -> None:
     """Write the same sentence once for each method, every token on its colour; scores are scaled row by row.
 
@@ -119,7 +126,7 @@ def highlighted(
     widths = np.array([max(2, len(label)) + 1.2 for label in labels])
     left = np.concatenate([[0], widths.cumsum()[:-1]])
     for line, (name, (scores, signed)) in enumerate(rows.items()):
-        values = scores.detach().float().numpy()
+        values = scores.detach().float().cpu().numpy()
         colours = _colours(values, signed)
         ax.text(-1.0, -line, name, ha="right", va="center", fontsize=8)
         for place, (start, width, label) in enumerate(zip(left, widths, labels, strict=True)):
@@ -127,7 +134,16 @@ def highlighted(
             light = np.dot(colours[place][:3], (0.299, 0.587, 0.114)) > 0.55
             weight = "bold" if marked is not None and marked[place] else "normal"
             ink = "black" if light else "white"
-            ax.text(start + width / 2 - 0.07, -line, label, ha="center", va="center", fontsize=8, color=ink, weight=weight)
+            ax.text(
+                start + width / 2 - 0.07,
+                -line,
+                label,
+                ha="center",
+                va="center",
+                fontsize=8,
+                color=ink,
+                weight=weight,
+            )
             if weight == "bold":
                 ax.plot([start + 0.2, start + width - 0.35], [-line - 0.33] * 2, color=ink, linewidth=1)
     ax.set_xlim(-1, left[-1] + widths[-1])
@@ -136,7 +152,7 @@ def highlighted(
 
 
 def head_grid(fig: Figure, maps: Tensor, title: str = "", unit: str = "") -> None:
-    """Show small maps as a grid, layers downwards and heads across, all on one colour scale.
+    """Show small maps as a grid, heads downwards and layers across, all on one colour scale.
 
     Args:
         fig: an empty figure.
@@ -145,21 +161,21 @@ def head_grid(fig: Figure, maps: Tensor, title: str = "", unit: str = "") -> Non
         unit: beside the colour bar.
     """
     check.finite("maps", maps)
-    values = maps.detach().float().numpy()
+    values = maps.detach().float().cpu().numpy()
     layers, heads = values.shape[:2]
-    axes = fig.subplots(layers, heads, squeeze=False, gridspec_kw={"hspace": 0.06, "wspace": 0.06})
+    axes = fig.subplots(heads, layers, squeeze=False, gridspec_kw={"hspace": 0.06, "wspace": 0.06})
     norm = Normalize(0, float(np.quantile(values, 0.995)) or 1.0)
     for layer in range(layers):
         for head in range(heads):
-            ax = axes[layer, head]
+            ax = axes[head, layer]
             ax.imshow(values[layer, head], cmap=AMOUNT, norm=norm, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
-            if head == 0:
-                ax.set_ylabel(layer, fontsize=8, rotation=0, ha="right", va="center")
-            if layer == layers - 1:
-                ax.set_xlabel(head, fontsize=8)
-    fig.supxlabel("head", fontsize=9)
-    fig.supylabel("layer (0 is the first)", fontsize=9)
+            if layer == 0:
+                ax.set_ylabel(head, fontsize=8, rotation=0, ha="right", va="center")
+            if head == heads - 1:
+                ax.set_xlabel(layer, fontsize=8)
+    fig.supxlabel("layer (0 is the first)", fontsize=9)
+    fig.supylabel("head", fontsize=9)
     fig.suptitle(title, fontsize=10)
     colours = fig.colorbar(ScalarMappable(norm, AMOUNT), ax=axes, fraction=0.03, pad=0.02, extend="max")
     colours.set_label(unit, fontsize=8)
@@ -167,7 +183,7 @@ def head_grid(fig: Figure, maps: Tensor, title: str = "", unit: str = "") -> Non
 
 def matrix(ax: Axes, values: Tensor, labels: Sequence[str] | None = None, title: str = "", unit: str = "") -> None:
     """Show one ``(query, key)`` map, token names on both axes where there are at most 40."""
-    drawn = ax.imshow(values.detach().float().numpy(), cmap=AMOUNT, interpolation="nearest")
+    drawn = ax.imshow(values.detach().float().cpu().numpy(), cmap=AMOUNT, interpolation="nearest")
     if labels is not None and len(labels) <= 40:
         ax.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
         ax.set_yticks(range(len(labels)), labels, fontsize=6)
@@ -210,7 +226,7 @@ def before_after(
     norm = _norm(torch.stack([before, after]).numpy(), signed=bool(min(before.min(), after.min()) < 0))
     name = SIGNED if isinstance(norm, TwoSlopeNorm) else AMOUNT
     for ax, values, title in ((left, before, titles[0]), (right, after, titles[1])):
-        drawn = ax.imshow(values.detach().float().numpy(), cmap=name, norm=norm, interpolation="nearest")
+        drawn = ax.imshow(values.detach().float().cpu().numpy(), cmap=name, norm=norm, interpolation="nearest")
         _bare(ax, title)
     fig.colorbar(drawn, ax=[left, right], fraction=0.03, pad=0.02).set_label(unit, fontsize=8)
 
@@ -237,7 +253,13 @@ def bipartite(ax: Axes, steps: Tensor, labels: Sequence[str], least: float = 0.0
         for reader, source in (flows >= least).nonzero().tolist():
             share = float(flows[reader, source])
             shade = min(1.0, 0.15 + share)
-            ax.plot([layer, layer + 1], [source, reader], color="#2a4b8d", alpha=shade, linewidth=0.4 + 3.2 * share)
+            ax.plot(
+                [layer, layer + 1],
+                [source, reader],
+                color="#2a4b8d",
+                alpha=shade,
+                linewidth=0.4 + 3.2 * share,
+            )
         reach = flows.sum(0) if query is not None else reach
     ax.set_yticks(range(tokens), labels, fontsize=8)
     ax.set_xticks(range(depth + 1), ["input", *(f"after {layer}" for layer in range(depth))], fontsize=7)

@@ -43,11 +43,11 @@ class MiniLMSST2:
         )  # fmt: skip
         return get_peft_model(base, adapter)
 
-    def optimisers(self, module: nn.Module) -> list[Optimizer]:
+    def optimisers(self, module: Any) -> list[Optimizer]:
         """AdamW on the adapter and the head."""
         return [AdamW([p for p in module.parameters() if p.requires_grad], lr=self.peak, weight_decay=0.01)]
 
-    def loss(self, module: nn.Module, step: int) -> Tensor:
+    def loss(self, module: Any, step: int) -> Tensor:
         """Cross entropy of one batch."""
         chosen = self._batch(step)
         inputs = self.tokenizer([self.sentences[i] for i in chosen], padding=True, return_tensors="pt")
@@ -63,7 +63,7 @@ class MiniLMSST2:
         pool = pool[np.argsort(self.lengths[pool], kind="stable")].reshape(self.pool, self.batch)
         return pool[noise.permutation(self.pool)[place]]
 
-    def evaluate(self, module: nn.Module) -> dict[str, Any]:
+    def evaluate(self, module: Any) -> dict[str, Any]:
         """Accuracy on the 872 sentences of SST-2's validation split."""
         sentences, labels = self._read("validation")
         right = 0
@@ -73,7 +73,7 @@ class MiniLMSST2:
             right += int((predicted == labels[start : start + 64]).sum())
         return {"sst2_validation_accuracy": round(right / len(labels), 4), "n": len(labels)}
 
-    def export(self, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
         """Return the adapter in peft's own format."""
         from peft import get_peft_model_state_dict
 

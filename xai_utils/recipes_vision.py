@@ -34,7 +34,7 @@ class _Scenes:
         first = (self.seed * 100_000 + step) * 1_000
         return [scenes.draw(first + i, objects[i % len(objects)], "train", ease) for i in range(size)]
 
-    def evaluate(self, module: nn.Module) -> dict[str, Any]:
+    def evaluate(self, module: Any) -> dict[str, Any]:
         """Top-1 on held-out single digits, and both-on-top on held-out pairs; new handwriting, new photographs."""
         model = module["model"] if isinstance(module, nn.ModuleDict) else module
         measured: dict[str, Any] = {}
@@ -47,7 +47,7 @@ class _Scenes:
             measured[name] = right / HELD_OUT
         return {**measured, "n": HELD_OUT}
 
-    def export(self, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
         """Return the weights of the model alone; helpers of the training are dropped."""
         model = module["model"] if isinstance(module, nn.ModuleDict) else module
         facts = {
@@ -58,7 +58,7 @@ class _Scenes:
             "mean": MEAN,
             "std": STD,
             "classes": list(scenes.CLASSES),
-            "data": "scenes drawn by xai_utils.scenes (training handwriting and photographs); measured on held-out ones",
+            "data": "scenes of xai_utils.scenes (training handwriting and photographs); measured on held-out ones",
             "recipe": self.recipe,
         }
         return model.state_dict(), facts, {}
@@ -95,12 +95,12 @@ class ViTScenes(_Scenes):
 
     def build(self) -> nn.Module:
         """Return the model and the extra head on patches."""
-        model = models.build_vision(self.architecture, self.arguments)
+        model: Any = models.build_vision(self.architecture, self.arguments)
         mimetic_(model)
         positions_(model)
         return nn.ModuleDict({"model": model, "patches": nn.Linear(model.embed_dim, scenes.BACKGROUND + 1)})
 
-    def optimisers(self, module: nn.Module) -> list[Optimizer]:
+    def optimisers(self, module: Any) -> list[Optimizer]:
         """Muon on the matrices of the blocks, AdamW on the rest."""
         matrices = [p for p in module["model"].blocks.parameters() if p.ndim == 2]
         chosen = {id(p) for p in matrices}
@@ -108,7 +108,7 @@ class ViTScenes(_Scenes):
         muon = torch.optim.Muon(matrices, lr=self.peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
         return [muon, AdamW(rest, lr=self.peak, weight_decay=0.05)]
 
-    def loss(self, module: nn.Module, step: int) -> Tensor:
+    def loss(self, module: Any, step: int) -> Tensor:
         """Cross entropy of the classes present plus that of the patch labels."""
         early = step < self.windowed
         ease = max(0.0, 1 - step / self.faded)
@@ -144,11 +144,11 @@ class ResNetScenes(_Scenes):
         """Return the untrained network."""
         return models.build_vision(self.architecture, self.arguments)
 
-    def optimisers(self, module: nn.Module) -> list[Optimizer]:
+    def optimisers(self, module: Any) -> list[Optimizer]:
         """AdamW on everything."""
         return [AdamW(module.parameters(), lr=self.peak, weight_decay=0.05)]
 
-    def loss(self, module: nn.Module, step: int) -> Tensor:
+    def loss(self, module: Any, step: int) -> Tensor:
         """Cross entropy of the classes present."""
         drawn = self.drawn(step, self.batch, OBJECTS)
         with torch.autocast("cpu", torch.bfloat16):
@@ -217,6 +217,8 @@ def positions_(model: Any) -> None:
     """Start the position embedding from sines and cosines of the row and the column, half their usual size."""
     count = model.embed_dim // 4
     frequency = 10_000.0 ** -(torch.arange(count) / count)
-    row, column = (axis.flatten()[:, None] * frequency for axis in torch.meshgrid(*[torch.arange(GRID)] * 2, indexing="ij"))
+    row, column = (
+        axis.flatten()[:, None] * frequency for axis in torch.meshgrid(*[torch.arange(GRID)] * 2, indexing="ij")
+    )
     model.pos_embed.zero_()
     model.pos_embed[0, 1:] = 0.5 * torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], 1)

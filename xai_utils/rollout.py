@@ -107,9 +107,7 @@ def mix(maps: Tensor, residual: float = 0.5, rescale: bool = False) -> Tensor:
     return renormalise(mixed) if rescale else mixed
 
 
-def gradient_weighted(
-    attention: Tensor, gradient: Tensor, discard: float = 0.0, keep: int | None = None
-) -> Tensor:
+def gradient_weighted(attention: Tensor, gradient: Tensor, discard: float = 0.0, keep: int | None = None) -> Tensor:
     """Weight each layer's attention by its own gradient: mean over heads of the product, positive part.
 
     Args:

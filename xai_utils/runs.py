@@ -70,9 +70,7 @@ def plan(places: Places, name: str = "default", only: Iterable[str | int] = ()) 
     parameters, around = parameters_of(run, notebooks), surroundings(places.root)
     wanted = set(find_notebooks(places, only)) & set(notebooks)
     if not wanted:
-        raise ValueError(
-            f"run {name} has only these notebooks: {', '.join(path.stem for path in notebooks)}."
-        )
+        raise ValueError(f"run {name} has only these notebooks: {', '.join(path.stem for path in notebooks)}.")
     target = places.figures if name == "default" else places.figures / name
     return [
         Job(path, parameters[path], key_of(path, parameters[path], around), places.runs / name, target)

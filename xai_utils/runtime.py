@@ -16,7 +16,17 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
-LIBRARIES = ("torch", "transformers", "timm", "captum", "matplotlib", "numpy", "scipy", "scikit-image", "scikit-learn")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "timm",
+    "captum",
+    "matplotlib",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "scikit-learn",
+)
 
 
 @dataclass
@@ -53,7 +63,7 @@ def start(parameters: Mapping[str, Any], threads: int | None = None) -> torch.de
     Returns:
         The device. It is kept in the record, so no figure hides where it was computed.
     """
-    literals = {
+    literals: dict[str, Any] = {
         name: value
         for name, value in parameters.items()
         if name.isupper() and not name.startswith("_") and isinstance(value, (str, int, float, bool, list, type(None)))

@@ -14,7 +14,12 @@ from PIL import Image, UnidentifiedImageError
 from xai_utils import runtime, scenes
 
 SENTIMENT = ("negative", "positive")
-PHOTOGRAPHS = {"cat": "chelsea.png", "coffee": "coffee.png", "astronaut": "astronaut.png", "rocket": "rocket.jpg"}
+PHOTOGRAPHS = {
+    "cat": "chelsea.png",
+    "coffee": "coffee.png",
+    "astronaut": "astronaut.png",
+    "rocket": "rocket.jpg",
+}
 REVIEWS = runtime.DATA / "texts" / "film_reviews.jsonl"
 
 
@@ -99,8 +104,8 @@ def picture(name: str | Path | np.ndarray) -> Picture:
     """Return a picture by name.
 
     Args:
-        name: ``"cat"``, ``"coffee"``, ``"astronaut"``, ``"rocket"``; ``"scene:SEED"`` or ``"scene:SEED:OBJECTS"``; the path
-            of an image file; or an array ``(height, width, 3)``, uint8 or float in [0, 1].
+        name: ``"cat"``, ``"coffee"``, ``"astronaut"``, ``"rocket"``; ``"scene:SEED"`` or ``"scene:SEED:OBJECTS"``;
+            the path of an image file; or an array ``(height, width, 3)``, uint8 or float in [0, 1].
 
     Raises:
         FileNotFoundError: no such name and no such file.
@@ -156,13 +161,15 @@ def _read(path: Path) -> np.ndarray:
 def _from_array(array: np.ndarray) -> np.ndarray:
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ValueError(
-            f"the picture has shape {array.shape}, expected (height, width, 3). Repeat a grey picture over the channels "
+            f"the picture has shape {array.shape}, expected (height, width, 3). Repeat a grey picture over channels "
             "(np.repeat(grey[..., None], 3, 2)); flatten see-through pixels (RGBA) onto a background."
         )
     if array.dtype == np.uint8:
         return (array.astype(np.float32) / 255).transpose(2, 0, 1)
     if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-        raise ValueError(f"the picture is {array.dtype} with NaN or infinity, or no float; expected uint8 or finite floats.")
+        raise ValueError(
+            f"the picture is {array.dtype} with NaN or infinity, or no float; expected uint8 or finite floats."
+        )
     if array.min() < 0 or array.max() > 1:
         raise ValueError(f"the picture's values run from {array.min():.3g} to {array.max():.3g}, expected [0, 1].")
     return array.astype(np.float32).transpose(2, 0, 1)

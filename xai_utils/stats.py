@@ -36,7 +36,9 @@ def mean_interval(values: Sequence[float], seed: int, level: float = 0.95, resam
     """
     data = np.asarray(values, dtype=float)
     if data.ndim != 1 or len(data) < 2 or not np.isfinite(data).all():
-        raise ValueError(f"expected at least two finite numbers, got shape {data.shape} with {np.isnan(data).sum()} NaN.")
+        raise ValueError(
+            f"expected at least two finite numbers, got shape {data.shape} with {np.isnan(data).sum()} NaN."
+        )
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a share between 0 and 1.")
     noise = np.random.default_rng(seed)

@@ -70,6 +70,7 @@ def train(name: str, recipe: Recipe, out: Path, checkpoint: Path, evaluate_every
         evaluate_every: also evaluate after this many steps and print it; 0 for never.
     """
     torch.manual_seed(recipe.seed)
+    torch.set_flush_denormal(True)  # values near 1e-40 make a CPU step ten times slower
     module = recipe.build().train()
     optimisers = recipe.optimisers(module)
     peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
@@ -125,9 +126,7 @@ def _resume(checkpoint: Path, module: nn.Module, optimisers: list[Optimizer]) ->
     return state["step"], state["seconds"]
 
 
-def _save_checkpoint(
-    path: Path, module: nn.Module, optimisers: list[Optimizer], step: int, seconds: float
-) -> None:
+def _save_checkpoint(path: Path, module: nn.Module, optimisers: list[Optimizer], step: int, seconds: float) -> None:
     """Save what is trained (frozen weights come from :meth:`Recipe.build`), through a temporary file."""
     path.parent.mkdir(exist_ok=True)
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}

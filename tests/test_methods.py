@@ -1,0 +1,457 @@
+"""Methods on tiny models: properties of every method, mathematics by hand, published numbers, refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+from transformers import BertConfig, BertForSequenceClassification
+
+from xai_utils import flow, methods, rollout
+from xai_utils.capture import capture
+from xai_utils.methods import METHODS, attribute, explain, observe
+from xai_utils.models import Model, state_sha256
+from xai_utils.result import Attribution
+from xai_utils.samples import Text
+
+GOLDEN = Path(__file__).parent / "golden"
+MODELS = ("bert", "timm-vit")
+EACH = pytest.mark.parametrize("method", METHODS)
+OBSERVED = tuple(name for name, method in METHODS.items() if method.score is not None)
+GRADIENT = tuple(name for name, method in METHODS.items() if method.needs_gradient)
+BOTH = pytest.mark.parametrize("name", MODELS)
+
+
+def same(left, right, atol=1e-10):
+    torch.testing.assert_close(left, right, rtol=0, atol=atol)
+
+
+def tolerance(name):
+    return 1e-10 if name in tiny.TEXT else 1e-5
+
+
+def forwards(model):
+    """Count the forward passes of a model from now on; call the second value to stop."""
+    passes = []
+    return passes, model.module.register_forward_hook(lambda *_: passes.append(1)).remove
+
+
+# Every method
+
+
+@BOTH
+@EACH
+def test_a_batch_gives_what_a_loop_gives(method, name):
+    model, samples = tiny.model(name), tiny.samples(name)
+    loop = [explain(method, model, sample) for sample in samples]
+    for size in (1, 2, 16):
+        batch = explain(method, model, samples, batch_size=size)
+        assert len(batch) == len(loop)
+        for one, alone in zip(batch, loop, strict=True):
+            assert isinstance(one, Attribution) and one.labels == alone.labels and one.target == alone.target
+            same(one.scores, alone.scores, tolerance(name))
+
+
+@BOTH
+@EACH
+def test_twice_is_once(method, name):
+    model, sample = tiny.model(name), tiny.samples(name)[0]
+    first, second = (
+        explain(method, model, sample, target=1 if METHODS[method].needs_gradient else None) for _ in range(2)
+    )
+    assert torch.equal(first.scores, second.scores) and first.details == second.details
+    assert state_sha256(model.module) == model.sha256 and not any(p.requires_grad for p in model.module.parameters())
+
+
+@BOTH
+@EACH
+def test_the_result_is_labelled(method, name):
+    model, sample = tiny.model(name), tiny.samples(name)[0]
+    found = explain(method, model, sample, target=2)
+    assert (found.method, found.model, found.unit, found.signed) == (
+        method, model.name, METHODS[method].unit, METHODS[method].signed
+    )  # fmt: skip
+    if METHODS[method].needs_gradient:
+        assert (found.target, found.target_name) == (2, model.classes[2])
+    else:
+        assert (found.target, found.target_name) == (None, "")
+    if name in tiny.TEXT:
+        assert found.labels == ("[CLS]", "the", "film", "is", "not", "dull", ",", "but", "slow", ".", "[SEP]")
+        assert found.grid is None
+    else:
+        assert found.grid == tiny.GRID and found.labels[5] == "1,1" and len(found.labels) == 16
+
+
+@BOTH
+@pytest.mark.parametrize("method", GRADIENT)
+def test_the_explained_class_follows_the_target(method, name):
+    model, sample = tiny.model(name), tiny.samples(name)[0]
+    by_index = [explain(method, model, sample, target=i) for i in range(len(model.classes))]
+    for i, class_name in enumerate(model.classes):
+        named = explain(method, model, sample, target=class_name)
+        assert named.target == i and named.target_name == class_name
+        same(named.scores, by_index[i].scores, 0)
+        assert (by_index[i].scores - by_index[i - 1].scores).abs().max() > 1e-4
+    same(explain(method, model, sample, target=-1).scores, by_index[-1].scores, 0)
+    predicted = int(model.logits(methods.encode(model, [sample]).inputs).argmax())
+    assert explain(method, model, sample).target == predicted
+    same(explain(method, model, sample).scores, by_index[predicted].scores, 0)
+
+
+@BOTH
+def test_a_batch_explains_the_prediction_of_each_sample(name):
+    model = tiny.model(name)
+    samples = [
+        *tiny.samples(name),
+        *([Text("slow and dull"), Text("two funny , warm friends")] if name == "bert" else []),
+    ]
+    seen = observe(model, samples)
+    assert seen.targets == tuple(seen.logits.argmax(-1).tolist())
+    assert [found.target for found in explain("gradient_norm", model, samples)] == list(seen.targets)
+
+
+@pytest.mark.parametrize("name", [*tiny.TEXT, *tiny.VISION])
+def test_one_score_for_each_token_of_each_family(name):
+    model, sample = tiny.model(name), tiny.samples(name)[1]
+    for method in ("attention", "rollout", "gradient_rollout", "gradient_x_input"):
+        found = explain(method, model, sample, target=1)
+        assert len(found.scores) == len(found.labels) == (16 if name in tiny.VISION else 3 if name == "gpt2" else 5)
+
+
+@pytest.mark.parametrize("name", tiny.VISION)
+def test_prefix_tokens_are_left_out_and_patches_kept_in_order(name):
+    model, sample = tiny.model(name), tiny.samples(name)[0]
+    seen = observe(model, [sample])
+    assert seen.attention.shape[-1] == 16 + tiny.PREFIX[name]
+    same(attribute("attention", seen).scores, seen.attention[-1, 0].mean(0)[0, tiny.PREFIX[name] :], 1e-7)
+    same(attribute("gradient_norm", seen).scores, seen.embedding_gradient[0, tiny.PREFIX[name] :].norm(dim=-1), 1e-6)
+
+
+@BOTH
+def test_observing_costs_one_pass_and_attributing_none(name):
+    model, samples = tiny.model(name), tiny.samples(name)
+    passes, stop = forwards(model)
+    seen = observe(model, samples)
+    for method in OBSERVED:
+        for i in range(len(samples)):
+            attribute(method, seen, i)
+    stop()
+    assert len(passes) == 1
+
+
+def test_without_gradient_no_graph_is_kept():
+    seen = observe(tiny.model("bert"), tiny.SENTENCES, gradient=False)
+    assert seen.gradient is None and seen.embedding is None and seen.attention.grad_fn is None
+    assert not seen.logits.requires_grad
+    with pytest.raises(ValueError, match=r"needs gradients; call observe\(\.\.\., gradient=True\)"):
+        attribute("gradient_rollout", seen)
+
+
+def test_a_view_holds_one_sample_without_padding():
+    seen = observe(tiny.model("bert"), tiny.SENTENCES, target=0)
+    view = seen.view(1)
+    assert view.attention.shape == view.gradient.shape == (tiny.BLOCKS, tiny.HEADS, 5, 5)
+    assert view.embedding.shape == view.embedding_gradient.shape == (5, tiny.WIDTH)
+    same(view.attention.sum(-1), torch.ones_like(view.attention[..., 0]))
+    alone = observe(tiny.model("bert"), tiny.SENTENCES[1:2], target=0).view(0)
+    for part in ("attention", "gradient", "embedding", "embedding_gradient"):
+        same(getattr(view, part), getattr(alone, part))
+
+
+# Each method by hand
+
+
+def autograd(model, sample, target):
+    """Return maps, their gradients, embeddings and their gradients by ``torch.autograd.grad``, without capture."""
+    inputs = methods.encode(model, [sample]).inputs
+    module = tiny.module("bert")
+    module.set_attn_implementation("eager")
+    states = module.bert.embeddings(inputs["input_ids"]).detach().requires_grad_()
+    handle = module.bert.embeddings.register_forward_hook(lambda *_: states)
+    output = module(**inputs, output_attentions=True)
+    handle.remove()
+    *gradients, embedding = torch.autograd.grad(output.logits[0, target], [*output.attentions, states])
+    return torch.cat(output.attentions).detach(), torch.cat(gradients), states[0].detach(), embedding[0]
+
+
+@pytest.fixture(scope="module")
+def by_hand():
+    return autograd(tiny.model("bert"), tiny.SENTENCES[0], target=2)
+
+
+def rolled_by_hand(maps, residual):
+    total = np.eye(maps.shape[-1])
+    for one in maps.numpy():
+        mixed = (1 - residual) * one + residual * np.eye(len(one))
+        total = (mixed / mixed.sum(1, keepdims=True)) @ total
+    return torch.from_numpy(total)
+
+
+def told(method, target=2, **options):
+    return explain(method, tiny.model("bert"), tiny.SENTENCES[0], target, **options).scores
+
+
+def test_attention_reads_layer_head_and_row(by_hand):
+    maps = by_hand[0]
+    same(told("attention"), maps[-1].mean(0)[0])
+    same(told("attention", layer=0, head=2, row=3), maps[0, 2, 3])
+    same(told("attention", layer=-2, row="max"), maps[1].mean(0).amax(0))
+    same(told("attention", layer=1, head=-1, row="mean"), maps[1, -1].mean(0))
+
+
+def test_rollout_is_the_product_of_mixed_maps(by_hand):
+    maps = by_hand[0]
+    for residual in (0.5, 0.2):
+        same(told("rollout", residual=residual), rolled_by_hand(maps.mean(1), residual)[0])
+        for layer in range(tiny.BLOCKS):
+            whole = rollout.rollout(maps.mean(1), residual)[layer]
+            same(told("rollout", residual=residual, layer=layer), whole[0])
+            same(told("rollout", residual=residual, layer=layer, row=4), whole[4])
+            same(told("rollout", residual=residual, layer=layer, row=-1), whole[-1])
+            same(told("rollout", residual=residual, layer=layer, row="mean"), whole.mean(0))
+            same(told("rollout", residual=residual, layer=layer, row="max"), whole.amax(0))
+    assert (told("rollout", layer=0) - told("rollout")).abs().max() > 1e-3
+
+
+def test_rollout_fuses_and_discards(by_hand):
+    maps = by_hand[0]
+    same(told("rollout", fusion="max"), rolled_by_hand(maps.amax(1), 0.5)[0])
+    fused, kept = maps.amin(1), []
+    for one in fused:
+        lowest = one.flatten().argsort()[: int(0.7 * one.numel())]
+        dropped = one.flatten().clone()
+        dropped[lowest] = 0
+        dropped[0] = one[0, 0]
+        kept.append(dropped.view_as(one))
+    same(told("rollout", fusion="min", discard=0.7), rolled_by_hand(torch.stack(kept), 0.5)[0])
+
+
+def test_gradient_rollout_meets_its_own_layers_gradient(by_hand):
+    maps, gradients, *_ = by_hand
+    weighted = (maps * gradients).mean(1).clamp(min=0)
+    same(told("gradient_rollout"), rolled_by_hand(weighted, 0.5)[0])
+    same(told("gradient_rollout", residual=0.1, layer=1, row=3), rolled_by_hand(weighted[:2], 0.1)[3])
+    reversed_order = (maps * gradients.flip(0)).mean(1).clamp(min=0)
+    assert (told("gradient_rollout", residual=0.01) - rolled_by_hand(reversed_order, 0.01)[0]).abs().max() > 1e-2
+
+
+def test_flow_is_the_share_of_the_maximum_flow(by_hand):
+    steps = rollout.mix(by_hand[0].mean(1), 0.3)
+    for layer, row in ((-1, 0), (1, 2), (0, -1)):
+        amount = flow.flow(steps, layer)[row]
+        same(told("flow", residual=0.3, layer=layer, row=row), amount / amount.sum())
+
+
+def test_gradients_are_those_at_the_embedding_output(by_hand):
+    _, _, embedding, gradient = by_hand
+    same(told("gradient_norm"), (gradient**2).sum(-1).sqrt())
+    same(told("gradient_x_input"), (gradient * embedding).sum(-1))
+    assert (told("gradient_x_input") < 0).any()
+
+
+# Published numbers
+
+
+class Rows:
+    """A tokenizer that reads the number of a stored row and returns that row."""
+
+    all_special_ids, pad_token_id, model_max_length = [0, 1, 2, 3], 0, 24
+
+    def __init__(self, stored):
+        self.stored = stored
+
+    def __call__(self, texts, **_):
+        if isinstance(texts, str):
+            return {"input_ids": self.stored["input_ids"][int(texts)].tolist()}
+        rows = [int(text) for text in texts]
+        longest = int(self.stored["attention_mask"][rows].sum(1).max())
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        coded = {name: torch.from_numpy(self.stored[name][rows][:, :longest]) for name in names}
+        return {**coded, "offset_mapping": torch.zeros(*coded["input_ids"].shape, 2)}
+
+    def convert_ids_to_tokens(self, ids):
+        return [f"word {i}" for i in ids]
+
+
+def golden_model(stored) -> Model:
+    module = BertForSequenceClassification(BertConfig(**json.loads(str(stored["config"])))).double().eval()
+    module.load_state_dict(load_file(GOLDEN / "bert_seqcls.safetensors"))
+    module.requires_grad_(False)
+    return Model("golden", module, ("a", "b", "c"), 4, 0, Rows(stored), None, "")
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN / "nullity.npz") as file:
+        stored = dict(file)
+    return stored, golden_model(stored)
+
+
+ROWS = [Text("0"), Text("1"), Text("2")]
+
+
+def test_golden_logits(golden):
+    stored, model = golden
+    same(observe(model, ROWS, gradient=False).logits, torch.from_numpy(stored["logits"]))
+
+
+@pytest.mark.parametrize("target", range(3))
+@pytest.mark.parametrize(
+    ("method", "name"), [("gradient_norm", "l2_grad_embed_out"), ("gradient_x_input", "gxi_embed_out")]
+)
+def test_golden_gradients_behind_the_layer_norm(golden, target, method, name):
+    stored, model = golden
+    for i, found in enumerate(explain(method, model, ROWS, target)):
+        same(found.scores, torch.from_numpy(stored[name])[i, target, : len(found.scores)], 1e-8)
+
+
+@pytest.mark.parametrize("target", range(3))
+def test_golden_gradients_before_the_layer_norm_say_nothing(golden, target):
+    stored, model = golden
+    inputs = methods.encode(model, ROWS).inputs
+    words = []
+    with capture(model.module) as trace:
+        embedding = model.module.get_input_embeddings()
+        handle = embedding.register_forward_hook(lambda _module, _args, output: words.append(output))
+        model.logits(inputs)[:, target].sum().backward()
+        handle.remove()
+    assert trace.stack_grad().any()
+    word, gradient = words[0].detach(), words[0].grad
+    same(gradient, torch.from_numpy(stored["grad_word"])[:, target])
+    parts = model.module.bert.embeddings
+    other = parts.position_embeddings.weight[: word.shape[1]] + parts.token_type_embeddings(inputs["token_type_ids"])
+    length, present = gradient.norm(dim=-1), inputs["attention_mask"].bool()
+    assert (gradient.sum(-1).abs()[present] / length[present]).max() <= 1e-12
+    assert (length[~present] == 0).all()
+    assert (gradient * (word + other)).sum(-1).abs().max() <= 1e-9
+    same((gradient * word).sum(-1), -(gradient * other).sum(-1), 1e-9)
+
+
+# Refusals
+
+
+def test_unknown_names_list_what_exists():
+    model, sample = tiny.model("bert"), tiny.SENTENCES[0]
+    with pytest.raises(ValueError, match=r"method is 'saliency', expected one of: attention, rollout"):
+        explain("saliency", model, sample)
+    with pytest.raises(ValueError, match=r"method is 'saliency', expected one of: attention, rollout"):
+        attribute("saliency", observe(model, [sample]))
+    for method in ("rollout", "gradient_norm", "integrated_gradients"):
+        with pytest.raises(ValueError, match=r"tiny bert has no class 'superb'; such as: bad, fair, good"):
+            explain(method, model, sample, target="superb")
+        for wrong in (3, -4):
+            with pytest.raises(IndexError, match=rf"class of tiny bert is {wrong}, but there are 3"):
+                explain(method, model, sample, target=wrong)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "error", "message"),
+    [
+        ("attention", {"layer": 3}, IndexError, "layer is 3, but there are 3: expected 0 to 2"),
+        ("rollout", {"layer": -4}, IndexError, "layer is -4, but there are 3"),
+        ("gradient_rollout", {"layer": 9}, IndexError, "layer is 9, but there are 3"),
+        ("flow", {"layer": 3}, IndexError, "layer is 3, but there are 3"),
+        ("attention", {"head": 4}, IndexError, "head is 4, but there are 4: expected 0 to 3"),
+        ("attention", {"row": 11}, IndexError, "row is 11, but there are 11"),
+        ("rollout", {"row": 11}, IndexError, "(row|query) is 11, but there are 11"),
+        ("gradient_rollout", {"row": -12}, IndexError, "(row|query) is -12, but there are 11"),
+        ("flow", {"row": 11}, IndexError, "row is 11, but there are 11"),
+        ("attention", {"row": "last"}, ValueError, "row is 'last', expected one of: cls, max, mean"),
+        ("rollout", {"row": "last"}, ValueError, "row is 'last', expected one of: cls, max, mean"),
+        ("rollout", {"fusion": "median"}, ValueError, "fusion is 'median', expected one of: mean, max, min"),
+        ("rollout", {"discard": 1.0}, ValueError, r"discard is 1.0, expected a share from 0 to below 1"),
+        ("rollout", {"residual": 1.5}, ValueError, "residual is 1.5, expected a share between 0 and 1"),
+        ("gradient_rollout", {"residual": -0.1}, ValueError, "residual is -0.1"),
+        ("flow", {"residual": 2}, ValueError, "residual is 2"),
+        ("gradient_norm", {"layer": 0}, TypeError, "unexpected keyword argument 'layer'"),
+        ("rollout", {"head": 0}, TypeError, "unexpected keyword argument 'head'"),
+        ("integrated_gradients", {"layers": 0}, TypeError, "unexpected keyword argument 'layers'"),
+    ],
+)
+def test_wrong_options_are_refused(method, options, error, message):
+    with pytest.raises(error, match=message):
+        explain(method, tiny.model("bert"), tiny.SENTENCES[0], **options)
+
+
+def test_a_sample_that_was_not_observed_is_refused():
+    seen = observe(tiny.model("bert"), tiny.SENTENCES[:2])
+    with pytest.raises(IndexError, match="sample is 2, but there are 2"):
+        attribute("rollout", seen, 2)
+    with pytest.raises(ValueError, match=r"integrated_gradients needs passes of its own; call explain\("):
+        attribute("integrated_gradients", seen)
+
+
+@pytest.mark.parametrize("size", [0, -2])
+def test_a_batch_size_below_one_is_refused(size):
+    with pytest.raises(ValueError, match="batch_size"):
+        explain("rollout", tiny.model("bert"), tiny.SENTENCES, batch_size=size)
+
+
+@BOTH
+@pytest.mark.parametrize("method", GRADIENT)
+def test_no_gradient_is_an_error_and_not_a_picture(method, name):
+    module = tiny.module(name, dtype=torch.float64 if name == "bert" else torch.float32)
+    head = module.classifier if name == "bert" else module.head
+    with torch.no_grad():
+        head.weight[1] = 0
+    model = tiny.wrap(name, module)
+    assert explain(method, model, tiny.samples(name)[0], target=0).scores.any()
+    with pytest.raises(ValueError, match=r"every score is zero|positive gradient"):
+        explain(method, model, tiny.samples(name)[0], target=1)
+
+
+@pytest.mark.parametrize("method", OBSERVED)
+def test_nan_in_the_model_is_an_error_and_not_a_picture(method):
+    module = tiny.module("bert")
+    with torch.no_grad():
+        module.bert.encoder.layer[0].attention.self.query.weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"NaN|not a probability map"):
+        explain(method, tiny.wrap("bert", module), tiny.SENTENCES[0], target=0)
+
+
+@pytest.mark.parametrize("method", OBSERVED)
+def test_models_that_methods_cannot_see_into_are_refused(method):
+    picture = tiny.samples("resnet")[0]
+    with pytest.raises(TypeError, match="no attention block"):
+        explain(method, tiny.model("resnet"), picture)
+    with pytest.raises((TypeError, ValueError), match=r"Swin|equal blocks"):
+        explain(method, tiny.model("swin"), picture)
+
+
+def test_a_model_without_classes_has_no_class_to_explain():
+    module = tiny.module("bert").bert
+    model = Model("bare", module, (), 3, 0, tiny.tokenizer(), None, "")
+    assert explain("rollout", model, tiny.SENTENCES[0]).target is None
+    for method in GRADIENT:
+        with pytest.raises(ValueError, match="bare has no classifier"):
+            explain(method, model, tiny.SENTENCES[0])
+    with pytest.raises(ValueError, match="no classifier, so there is no class 'good'"):
+        explain("rollout", model, tiny.SENTENCES[0], target="good")
+
+
+def test_the_wrong_kind_of_sample_is_refused():
+    with pytest.raises(ValueError, match="takes sentences, not a picture"):
+        explain("rollout", tiny.model("bert"), tiny.samples("vit")[0])
+    with pytest.raises(ValueError, match="takes pictures, not a text"):
+        explain("rollout", tiny.model("vit"), tiny.SENTENCES[0])
+    with pytest.raises(ValueError, match="has 36 tokens, but tiny bert reads at most 32"):
+        explain("rollout", tiny.model("bert"), Text("dull " * 34, "long"))
+    assert len(explain("rollout", tiny.model("bert"), Text("dull " * 30)).scores) == 32
+
+
+@pytest.mark.parametrize("name", tiny.TEXT)
+def test_the_longest_sentence_that_is_let_in_can_be_read(name):
+    model = tiny.model(name)
+    words = 32
+    while True:
+        try:
+            found = explain("attention", model, Text("dull " * words), row=-1)
+        except ValueError as error:
+            assert "reads at most" in str(error)
+            words -= 1
+        else:
+            assert len(found.scores) >= 30
+            break

@@ -1,0 +1,81 @@
+"""Intervals: properties, a case worked out by hand, coverage of the true mean, refusals."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import steady
+
+from xai_utils.stats import Interval, mean_interval
+
+
+def sample(seed, count=40):
+    return np.random.default_rng(seed).normal(2.0, 1.0, count)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    assert mean_interval(sample(0), seed=1) == mean_interval(list(sample(0)), seed=1)
+    assert mean_interval(sample(0), seed=1) != mean_interval(sample(0), seed=2)
+
+
+@steady
+@given(seed=st.integers(0, 999), count=st.integers(2, 30))
+def test_the_mean_lies_in_its_interval_and_the_count_is_reported(seed, count):
+    found = mean_interval(sample(seed, count), seed, resamples=200)
+    assert found.n == count and found.mean == pytest.approx(sample(seed, count).mean())
+    assert sample(seed, count).min() <= found.low <= found.mean <= found.high <= sample(seed, count).max()
+
+
+def test_intervals_move_and_stretch_with_the_data():
+    found, moved = mean_interval(sample(0), seed=3), mean_interval(10 - 2 * sample(0), seed=3)
+    assert (moved.low, moved.high) == pytest.approx((10 - 2 * found.high, 10 - 2 * found.low))
+
+
+def test_more_confidence_or_fewer_samples_make_it_wider():
+    def width(found):
+        return found.high - found.low
+
+    assert width(mean_interval(sample(0), 1, level=0.99)) > 1.2 * width(mean_interval(sample(0), 1, level=0.9))
+    assert width(mean_interval(sample(0, 25), 1)) > 1.5 * width(mean_interval(sample(0, 225), 1))
+
+
+def test_two_values_by_hand():  # the mean of two draws from {0, 1} is 0, 1/2, 1 with odds 1 : 2 : 1
+    assert mean_interval([0.0, 1.0], seed=0, level=0.9) == Interval(0.5, 0.0, 1.0, 2)
+    assert mean_interval([0.0, 1.0], seed=0, level=0.4) == Interval(0.5, 0.5, 0.5, 2)
+
+
+def test_equal_values_leave_no_doubt():
+    assert mean_interval([3.0] * 5, seed=0) == Interval(3.0, 3.0, 3.0, 5)
+
+
+def test_the_width_is_that_of_a_normal_mean():
+    found, data = mean_interval(sample(5, 400), seed=0), sample(5, 400)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * data.std() / 20, rel=0.1)
+
+
+@pytest.mark.parametrize(("level", "least", "most"), [(0.95, 0.89, 0.98), (0.5, 0.4, 0.59)])
+def test_the_interval_covers_the_true_mean_as_often_as_it_says(level, least, most):
+    found = [mean_interval(sample(seed), seed, level, resamples=300) for seed in range(300)]
+    assert least < np.mean([interval.low <= 2.0 <= interval.high for interval in found]) < most
+
+
+def test_it_reads_as_a_line():
+    assert str(Interval(0.12345, -0.1, 0.3, 20)) == "0.123 [-0.100, 0.300] (n = 20)"
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [[1.0, 2.0], [3.0, 4.0]], 3.0])
+def test_fewer_than_two_numbers_are_refused(values):
+    with pytest.raises(ValueError, match="expected at least two finite numbers, got shape"):
+        mean_interval(values, seed=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(value):
+    with pytest.raises(ValueError, match="finite numbers"):
+        mean_interval([1.0, 2.0, value], seed=0)
+
+
+@pytest.mark.parametrize("level", [0, 1, 95, -0.5, float("nan")])
+def test_a_level_that_is_no_share_is_refused(level):
+    with pytest.raises(ValueError, match=f"level is {level}"):
+        mean_interval([1.0, 2.0], seed=0, level=level)

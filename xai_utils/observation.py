@@ -1,0 +1,106 @@
+"""One captured pass over a batch: everything that attention and gradient methods look at, kept for redrawing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xai_utils.capture import capture
+from xai_utils.encode import Batch, encode
+from xai_utils.models import Model
+from xai_utils.samples import Picture, Text
+
+Sample = Text | Picture
+
+
+@dataclass(frozen=True)
+class View:
+    """What a method sees of one sample; no padding, prefix tokens included.
+
+    Attributes:
+        attention: ``(layer, head, query, key)``.
+        gradient: of the class score by ``attention``, same shape, or ``None``.
+        embedding: ``(token, width)`` entering the first block (behind BERT's embedding LayerNorm), or ``None``.
+        embedding_gradient: of the class score by ``embedding``, or ``None``.
+    """
+
+    attention: Tensor
+    gradient: Tensor | None = None
+    embedding: Tensor | None = None
+    embedding_gradient: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One captured pass over a batch, detached from the model.
+
+    Attributes:
+        model: the model.
+        batch: the encoded samples.
+        attention: ``(layer, sample, head, query, key)``, padded to the longest sample.
+        targets: class index per sample; ``None`` for a model without a classifier.
+        logits: ``(sample, class)`` or ``None``.
+        gradient: of the sum of the target logits by ``attention``, or ``None``.
+        embedding: ``(sample, token, width)`` entering the first block, or ``None``.
+        embedding_gradient: gradient at ``embedding``, or ``None``.
+    """
+
+    model: Model
+    batch: Batch
+    attention: Tensor
+    targets: tuple[int, ...] | None
+    logits: Tensor | None
+    gradient: Tensor | None = None
+    embedding: Tensor | None = None
+    embedding_gradient: Tensor | None = None
+
+    def view(self, sample: int) -> View:
+        """Return one sample without its padding."""
+        n = self.batch.length(sample)
+
+        def square(maps: Tensor | None) -> Any:
+            return None if maps is None else maps[:, sample, :, :n, :n]
+
+        def rows(states: Tensor | None) -> Any:
+            return None if states is None else states[sample, :n]
+
+        return View(square(self.attention), square(self.gradient), rows(self.embedding), rows(self.embedding_gradient))
+
+
+def observe(
+    model: Model, samples: Sequence[Sample], target: int | str | None = None, gradient: bool = True
+) -> Observation:
+    """Run one captured forward pass, and one backward pass from the target classes if ``gradient``.
+
+    The target logits of all samples are added and back-propagated once; samples do not meet in the model, so each
+    gets its own gradient. Memory: ``layers x batch x heads x tokens² x 4`` bytes for the maps, twice with gradients.
+    """
+    batch = encode(model, samples)
+    if gradient and not model.classes:
+        raise ValueError(f"{model.name} has no classifier, so no class to explain; try minilm-sst2.")
+    with torch.set_grad_enabled(gradient), capture(model.module, model.blocks, hidden=gradient) as trace:
+        logits = model.logits(batch.inputs) if model.classes else model.module(**batch.inputs) and None
+        targets = targets_of(model, logits, target)
+        if not gradient:
+            return Observation(model, batch, trace.stack(), targets, logits)
+        assert logits is not None and targets is not None
+        logits[range(len(targets)), targets].sum().backward()
+        return Observation(
+            model, batch, trace.stack(), targets, logits.detach(),
+            trace.stack_grad(), trace.hidden[0].detach(), trace.hidden_grad(0),
+        )  # fmt: skip
+
+
+def targets_of(model: Model, logits: Tensor | None, target: int | str | None) -> tuple[int, ...] | None:
+    """Return the class to explain for each row of ``logits``: the given one, or the predicted one."""
+    if logits is None:
+        if target is not None:
+            raise ValueError(f"{model.name} has no classifier, so there is no class {target!r}.")
+        return None
+    if target is None:
+        return tuple(logits.argmax(-1).tolist())
+    return (model.class_index(target),) * len(logits)
