@@ -31,8 +31,8 @@ def captured(model, inputs, index=1, **options):
 
 def state(model: nn.Module) -> dict:
     """Describe everything about a model that capture touches, or might."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",
-             "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called")  # fmt: skip
+    hooks = [f"_{way}{kind}" for way in ("forward", "backward") for kind in ("_hooks", "_pre_hooks")]
+    hooks += ["_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called"]
     about: dict = {"implementation": getattr(getattr(model, "config", None), "_attn_implementation", None)}
     for name, module in model.named_modules():
         about[name] = (

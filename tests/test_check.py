@@ -51,7 +51,7 @@ def test_a_share_may_be_anything_from_zero_to_one(value):
 def test_a_limit_of_a_share_is_itself_refused():
     check.share("discard", 0.999, below=1)
     check.share("discard", 0.0, below=1)
-    with pytest.raises(ValueError, match="discard is 1.0, expected a share from 0 to below 1"):
+    with pytest.raises(ValueError, match=r"discard is 1\.0, expected a share from 0 to below 1"):
         check.share("discard", 1.0, below=1)
 
 
@@ -74,7 +74,7 @@ def test_how_many_values_are_not_finite_and_where_the_first_is(value):
 
 @pytest.mark.parametrize("shape", [(3, 3), (2, 3, 4), (2, 4, 3), (0, 3, 3), (2, 0, 0), (2, 0, 3, 3), (5,), ()])
 def test_other_shapes_are_no_stack(shape):
-    with pytest.raises(ValueError, match="maps has shape .*expected"):
+    with pytest.raises(ValueError, match=r"maps has shape .*expected"):
         check.square_stack("maps", torch.zeros(shape))
 
 

@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
-from xai_utils import flow, methods, rollout
+from xai_utils import flow, rollout
 from xai_utils.capture import capture
-from xai_utils.methods import METHODS, attribute, explain, observe
+from xai_utils.encode import encode
+from xai_utils.methods import METHODS, attribute, explain
 from xai_utils.models import Model, state_sha256
+from xai_utils.observation import observe
 from xai_utils.result import Attribution
 from xai_utils.samples import Text
 
@@ -96,7 +98,7 @@ def test_the_explained_class_follows_the_target(method, name):
         same(named.scores, by_index[i].scores, 0)
         assert (by_index[i].scores - by_index[i - 1].scores).abs().max() > 1e-4
     same(explain(method, model, sample, target=-1).scores, by_index[-1].scores, 0)
-    predicted = int(model.logits(methods.encode(model, [sample]).inputs).argmax())
+    predicted = int(model.logits(encode(model, [sample]).inputs).argmax())
     assert explain(method, model, sample).target == predicted
     same(explain(method, model, sample).scores, by_index[predicted].scores, 0)
 
@@ -166,7 +168,7 @@ def test_a_view_holds_one_sample_without_padding():
 
 def autograd(model, sample, target):
     """Return maps, their gradients, embeddings and their gradients by ``torch.autograd.grad``, without capture."""
-    inputs = methods.encode(model, [sample]).inputs
+    inputs = encode(model, [sample]).inputs
     module = tiny.module("bert")
     module.set_attn_implementation("eager")
     states = module.bert.embeddings(inputs["input_ids"]).detach().requires_grad_()
@@ -311,7 +313,7 @@ def test_golden_gradients_behind_the_layer_norm(golden, target, method, name):
 @pytest.mark.parametrize("target", range(3))
 def test_golden_gradients_before_the_layer_norm_say_nothing(golden, target):
     stored, model = golden
-    inputs = methods.encode(model, ROWS).inputs
+    inputs = encode(model, ROWS).inputs
     words = []
     with capture(model.module) as trace:
         embedding = model.module.get_input_embeddings()

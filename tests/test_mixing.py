@@ -163,7 +163,7 @@ def test_maps_with_another_number_of_keys_are_refused():
 
 
 def test_a_share_outside_and_a_single_map_are_refused():
-    with pytest.raises(ValueError, match="residual is 1.5"):
+    with pytest.raises(ValueError, match=r"residual is 1\.5"):
         untouched_share(rollout(attention(2, 3, 3)), 1.5)
     with pytest.raises(ValueError, match=r"maps\[None\]"):
         untouched_share(attention(3, 3))

@@ -149,12 +149,12 @@ def _meets_bound(first: Array, middle: Array, top: Array, bound: Array) -> NDArr
     link = np.minimum(middle[below : below + linked], 5 / len(first))
     most = bound.max(0)
     demand, short = _carry(middle[:below], first * _divide(most, first.sum(0)))
-    supply, unsent = _carry(middle[below + linked :].transpose(0, 2, 1)[::-1], (top / top.sum(-1)[:, None]).T)
-    found = []
-    for sent, lost, goal in zip(supply.T, unsent, bound, strict=True):
-        part = _divide(goal, most)
-        found.append(short + lost + _link(link, np.outer(sent, goal), demand * part) <= TOLERANCE)
-    return np.stack(found)
+    supply, _ = _carry(middle[below + linked :].transpose(0, 2, 1)[::-1], (top / top.sum(-1)[:, None]).T)
+    missing = [
+        short + _link(link, np.outer(sent, goal), demand * _divide(goal, most))
+        for sent, goal in zip(supply.T, bound, strict=True)
+    ]
+    return np.stack(missing) <= TOLERANCE
 
 
 def _carry(layers: Array, mass: Array) -> tuple[Array, Array]:
@@ -175,7 +175,7 @@ def _fill(capacity: Array, mass: Array) -> Array:
     others = len(width) - np.arange(len(width))
     carried = narrower + others[:, None] * width  # by all pipes together, at the level of this pipe's width
     handed = np.zeros_like(mass)
-    for token, amount in enumerate(np.minimum(mass, carried[-1][:, None])):
+    for token, amount in enumerate(mass):
         pipe = np.searchsorted(carried[:, token], amount).clip(max=len(width) - 1)
         level = (amount - narrower[pipe, token]) / others[pipe]
         handed += np.minimum(capacity[:, token, None], level)

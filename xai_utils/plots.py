@@ -236,7 +236,7 @@ def bipartite(ax: Axes, steps: Tensor, labels: Sequence[str], least: float = 0.0
 
     Args:
         ax: where to draw.
-        steps: ``(layer, query, key)``; the weight of a line is its width and darkness.
+        steps: ``(layer, query, key)``; a line's width and darkness grow with the root of its weight.
         labels: the tokens.
         least: weights below this are not drawn.
         query: draw only what this token of the last layer draws on, weights multiplied along the paths; ``None`` draws
@@ -251,14 +251,13 @@ def bipartite(ax: Axes, steps: Tensor, labels: Sequence[str], least: float = 0.0
     for layer in range(depth - 1, -1, -1):
         flows = reach[:, None] * weights[layer]
         for reader, source in (flows >= least).nonzero().tolist():
-            share = float(flows[reader, source])
-            shade = min(1.0, 0.15 + share)
+            strength = float(flows[reader, source]) ** 0.5  # so that weak paths stay visible beside the skip
             ax.plot(
                 [layer, layer + 1],
                 [source, reader],
                 color="#2a4b8d",
-                alpha=shade,
-                linewidth=0.4 + 3.2 * share,
+                alpha=min(1.0, 0.1 + strength),
+                linewidth=0.3 + 3.5 * strength,
             )
         reach = flows.sum(0) if query is not None else reach
     ax.set_yticks(range(tokens), labels, fontsize=8)

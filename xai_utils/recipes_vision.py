@@ -24,15 +24,19 @@ class _Scenes:
     seed = 0
     clip = 1.0
     warmup = 100
+    select_from = 0
+    select_every = 1
     architecture = ""
     arguments: dict[str, Any] = {}  # noqa: RUF012
     about = ""
     recipe = ""
 
-    def drawn(self, step: int, size: int, objects: tuple[int, ...], ease: float = 0.0) -> list[scenes.Scene]:
+    def drawn(
+        self, step: int, size: int, objects: tuple[int, ...], split: str, ease: float = 0.0
+    ) -> list[scenes.Scene]:
         """Draw the training scenes of one step; no two steps share a scene."""
         first = (self.seed * 100_000 + step) * 1_000
-        return [scenes.draw(first + i, objects[i % len(objects)], "train", ease) for i in range(size)]
+        return [scenes.draw(first + i, objects[i % len(objects)], split, ease) for i in range(size)]
 
     def evaluate(self, module: Any) -> dict[str, Any]:
         """Top-1 on held-out single digits, and both-on-top on held-out pairs; new handwriting, new photographs."""
@@ -72,8 +76,9 @@ class ViTScenes(_Scenes):
     extra head is dropped afterwards.
     """
 
-    steps = 3600
+    steps = 4000
     windowed = 1500  # steps on windows
+    plain = 2400  # steps before the scenes are varied
     window = 8  # side of the window, patches
     faded = 300  # steps over which the background fades in
     batches = (128, 64)  # windows, whole scenes
@@ -86,7 +91,8 @@ class ViTScenes(_Scenes):
     about = "timm VisionTransformer, 14 x 14 tokens, 12 blocks, 3 heads, width 96, fp16"
     recipe = (
         "1,500 steps of 128 single digits in an 8 x 8 window of the token grid (background faded in over 300 steps), "
-        "then whole scenes, 64 a step, of one to three digits; cross entropy with equal shares of the classes present, "
+        "then whole scenes, 64 a step, of one to three digits, varied from step 2,400 on; cross entropy with equal "
+        "shares of the classes present, "
         "plus patch labels by an extra linear head on the final tokens, dropped afterwards (no stem, no distillation); "
         "mimetic initialisation (Trockman & Kolter 2023) and sine-cosine positions to start from; Muon on the matrices "
         "of the blocks and AdamW on the rest, 3e-3 with 100 warm-up steps and cosine to zero, weight decay 0.05, "
@@ -112,7 +118,8 @@ class ViTScenes(_Scenes):
         """Cross entropy of the classes present plus that of the patch labels."""
         early = step < self.windowed
         ease = max(0.0, 1 - step / self.faded)
-        drawn = self.drawn(step, self.batches[not early], (1,) if early else OBJECTS, ease)
+        split = "train" if step < self.plain else "varied"
+        drawn = self.drawn(step, self.batches[not early], (1,) if early else OBJECTS, split, ease)
         seen = windows(drawn, self.window) if early else None
         labels = torch.as_tensor(np.stack([scenes.patch_labels(s) for s in drawn])).flatten(1)
         if seen is not None:
@@ -136,8 +143,8 @@ class ResNetScenes(_Scenes):
     arguments = {"layers": [1, 1, 1, 1], "channels": [32, 64, 128, 256], "num_classes": 10}  # noqa: RUF012
     about = "timm ResNet of basic blocks, one a stage, widths 32 to 256, fp16"
     recipe = (
-        "scenes of one to three digits, 64 a step; cross entropy with equal shares of the classes present; AdamW 2e-3, "
-        "100 warm-up steps then cosine to zero, weight decay 0.05, bfloat16 autocast, gradient norm ≤ 1"
+        "varied scenes of one to three digits, 64 a step; cross entropy with equal shares of the classes present; "
+        "AdamW 2e-3, 100 warm-up steps then cosine to zero, weight decay 0.05, bfloat16 autocast, gradient norm ≤ 1"
     )
 
     def build(self) -> nn.Module:
@@ -150,7 +157,7 @@ class ResNetScenes(_Scenes):
 
     def loss(self, module: Any, step: int) -> Tensor:
         """Cross entropy of the classes present."""
-        drawn = self.drawn(step, self.batch, OBJECTS)
+        drawn = self.drawn(step, self.batch, OBJECTS, "varied")
         with torch.autocast("cpu", torch.bfloat16):
             logits = module(normalised(drawn))
         return F.cross_entropy(logits.float(), shares(drawn))

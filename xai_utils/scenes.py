@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from importlib import resources
 
 import numpy as np
 from PIL import Image
@@ -18,14 +18,15 @@ SIZE = 112  #: side of a scene, pixels
 PATCH = 8  #: side of a patch of the bundled vision models, pixels
 CLASSES = tuple(str(digit) for digit in range(10))
 BACKGROUND = len(CLASSES)  #: label of a patch that shows no digit
-SPLITS = ("train", "test")
+SPLITS = ("train", "test", "varied")
 
-# Photographs shipped inside scikit-image; the test pictures are never seen in training.
+# Photographs shipped inside scikit-image and scikit-learn; the test pictures are never seen in training.
 _PICTURES = {
     "train": ("astronaut.png", "brick.png", "camera.png", "clock_motion.png", "coins.png", "grass.png",
               "hubble_deep_field.jpg", "ihc.png", "moon.png", "retina.jpg", "rocket.jpg"),
     "test": ("chelsea.png", "coffee.png", "gravel.png", "motorcycle_left.png"),
 }  # fmt: skip
+_PICTURES["varied"] = (*_PICTURES["train"], "china.jpg", "flower.jpg")
 _SIDES = {1: (32, 80), 2: (28, 56), 3: (28, 46)}  # least and greatest side of a digit, pixels
 _TEST_DIGITS = 360  # of 1,797; drawn once with a fixed seed
 
@@ -59,7 +60,8 @@ def draw(seed: int, objects: int = 1, split: str = "test", ease: float = 0.0) ->
     Args:
         seed: any non-negative integer.
         objects: how many digits, 1 to 3.
-        split: ``"train"`` or ``"test"``: disjoint handwriting and disjoint photographs.
+        split: ``"train"`` or ``"test"``: disjoint handwriting and disjoint photographs. ``"varied"`` is a harder
+            training split: more photographs, recoloured, turned and joined, and slanted handwriting.
         ease: 0 draws the scenes everything is measured on; up to 1 fades the background and enlarges single
             digits (a curriculum for training only).
     """
@@ -74,7 +76,7 @@ def draw(seed: int, objects: int = 1, split: str = "test", ease: float = 0.0) ->
     masks = np.zeros((objects, SIZE, SIZE), dtype=bool)
     for index, (top, left, side) in enumerate(_places(noise, objects, ease)):
         drawing = drawings[noise.choice(np.flatnonzero(labels == classes[index]))]
-        ink = _ink(drawing, side)
+        ink = _ink(_slant(noise, drawing, side) if split == "varied" else _enlarge(drawing, side))
         window = np.s_[top : top + side, left : left + side]
         colour = _colour(noise, image[window].mean())
         image[window] = (1 - ink) * image[window] + ink * colour
@@ -91,15 +93,40 @@ def patch_labels(scene: Scene, least: float = 0.2) -> np.ndarray:
 
 
 def _background(noise: np.random.Generator, split: str, ease: float) -> np.ndarray:
+    image = _crop(noise, split)
+    if split == "varied":
+        image = _join(noise, _recolour(noise, image), _recolour(noise, _crop(noise, split)))
+    return ((1 - ease) * image + ease * image.mean((0, 1))).astype(np.float32)
+
+
+def _crop(noise: np.random.Generator, split: str) -> np.ndarray:
+    """Cut a random square out of a random photograph, perhaps mirrored: ``(SIZE, SIZE, 3)`` in [0, 1]."""
     picture = _pictures(split)[noise.integers(len(_PICTURES[split]))]
     width, height = picture.size
     side = noise.uniform(0.3, 0.9) * min(width, height)
     left, top = noise.uniform(0, width - side), noise.uniform(0, height - side)
     crop = picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
     image = np.asarray(crop, dtype=np.float32) / 255
-    if noise.random() < 0.5:
-        image = image[:, ::-1]
-    return ((1 - ease) * image + ease * image.mean((0, 1))).astype(np.float32)
+    return image[:, ::-1] if noise.random() < 0.5 else image
+
+
+def _recolour(noise: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Exchange channels, perhaps invert, change contrast and brightness, and turn by a multiple of 90°."""
+    image = np.rot90(image, int(noise.integers(4)))[..., noise.permutation(3)]
+    image = 1 - image if noise.random() < 0.3 else image
+    changed = (image - image.mean()) * noise.uniform(0.5, 1.5) + image.mean() + noise.uniform(-0.15, 0.15)
+    return np.clip(changed, 0, 1)
+
+
+def _join(noise: np.random.Generator, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Put two pictures side by side along a random line, or on top of each other, or keep the first."""
+    how = noise.random()
+    if how < 0.4:
+        angle, offset = noise.uniform(0, 2 * np.pi), noise.uniform(-0.3, 0.3)
+        row, column = np.mgrid[-0.5 : 0.5 : SIZE * 1j, -0.5 : 0.5 : SIZE * 1j]
+        return np.where((row * np.sin(angle) + column * np.cos(angle) > offset)[..., None], other, one)
+    share = noise.uniform(0.2, 0.5) if how < 0.7 else 0.0
+    return (1 - share) * one + share * other
 
 
 def _places(noise: np.random.Generator, objects: int, ease: float) -> list[tuple[int, int, int]]:
@@ -117,11 +144,27 @@ def _apart(one: tuple[int, int, int], two: tuple[int, int, int]) -> bool:
     return any(a + one[2] <= b or b + two[2] <= a for a, b in zip(one[:2], two[:2], strict=True))
 
 
-def _ink(drawing: np.ndarray, side: int) -> np.ndarray:
-    """Enlarge an 8 x 8 drawing to ``(side, side, 1)`` opacity in [0, 1] with edges about one pixel wide."""
-    smooth = Image.fromarray(drawing).resize((side, side), Image.Resampling.BICUBIC)
-    sharpness = side / 8
-    return np.clip((np.asarray(smooth)[..., None] - 0.45) * sharpness + 0.5, 0, 1)
+def _enlarge(drawing: np.ndarray, side: int) -> np.ndarray:
+    """Enlarge an 8 x 8 drawing to ``(side, side)``."""
+    return np.asarray(Image.fromarray(drawing).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _slant(noise: np.random.Generator, drawing: np.ndarray, side: int) -> np.ndarray:
+    """Enlarge a drawing, turned by up to 10° and sheared and stretched by up to a tenth."""
+    angle, shear, wide, high = noise.uniform(-0.17, 0.17), *noise.uniform(-0.1, 0.1, 3)
+    turn = np.array([[np.cos(angle), np.sin(angle) + shear], [-np.sin(angle), np.cos(angle)]])
+    matrix = turn * np.array([1 + wide, 1 + high]) * 8 / side
+    shift = 4 - matrix @ [side / 2, side / 2]
+    affine = (*matrix[0], shift[0], *matrix[1], shift[1])
+    size = (side, side)
+    return np.asarray(
+        Image.fromarray(drawing).transform(size, Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
+    )
+
+
+def _ink(smooth: np.ndarray) -> np.ndarray:
+    """Sharpen ``(side, side)`` to opacity ``(side, side, 1)`` in [0, 1] with edges about one pixel wide."""
+    return np.clip((smooth[..., None] - 0.45) * len(smooth) / 8 + 0.5, 0, 1)
 
 
 def _colour(noise: np.random.Generator, brightness: float) -> np.ndarray:
@@ -140,7 +183,6 @@ def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _pictures(split: str) -> list[Image.Image]:
-    import skimage.data
-
-    folder = Path(skimage.data.__file__).parent
-    return [Image.open(folder / name).convert("RGB") for name in _PICTURES[split]]
+    folders = [resources.files("skimage.data"), resources.files("sklearn.datasets.images")]
+    found = [next(folder / name for folder in folders if (folder / name).is_file()) for name in _PICTURES[split]]
+    return [Image.open(str(path)).convert("RGB") for path in found]

@@ -35,6 +35,8 @@ class Recipe(Protocol):
     steps: int
     warmup: int
     clip: float
+    select_from: int  # first step after which accuracies are measured to keep the best weights; 0: keep the last
+    select_every: int
 
     def build(self) -> nn.Module:
         """Return the module to train, freshly initialised."""
@@ -74,7 +76,7 @@ def train(name: str, recipe: Recipe, out: Path, checkpoint: Path, evaluate_every
     module = recipe.build().train()
     optimisers = recipe.optimisers(module)
     peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
-    first, seconds = _resume(checkpoint, module, optimisers)
+    first, seconds, best = _resume(checkpoint, module, optimisers)
     begun = saved = time.monotonic()
     progress = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc=name, mininterval=10)
     for step in progress:
@@ -89,11 +91,15 @@ def train(name: str, recipe: Recipe, out: Path, checkpoint: Path, evaluate_every
         progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         if time.monotonic() - saved > SAVE_EVERY:
             saved = time.monotonic()
-            _save_checkpoint(checkpoint, module, optimisers, step + 1, seconds + saved - begun)
+            _save_checkpoint(checkpoint, module, optimisers, step + 1, seconds + saved - begun, best)
+        if recipe.select_from and step + 1 >= recipe.select_from and (step + 1) % recipe.select_every == 0:
+            best = _better(best, recipe, module, step + 1)
         if evaluate_every and (step + 1) % evaluate_every == 0:
             tqdm.write(f"step {step + 1}: {_evaluate(recipe, module)}")
     seconds += time.monotonic() - begun
-    _save_checkpoint(checkpoint, module, optimisers, recipe.steps, seconds)
+    _save_checkpoint(checkpoint, module, optimisers, recipe.steps, seconds, best)
+    if best:
+        module.load_state_dict(best["weights"], strict=False)
     return _ship(name, recipe, module, out, seconds)
 
 
@@ -116,17 +122,30 @@ def _evaluate(recipe: Recipe, module: nn.Module) -> dict[str, Any]:
     return measured
 
 
-def _resume(checkpoint: Path, module: nn.Module, optimisers: list[Optimizer]) -> tuple[int, float]:
+def _better(best: dict[str, Any], recipe: Recipe, module: nn.Module, step: int) -> dict[str, Any]:
+    """Measure the module; return it, copied, if its first accuracy beats the best so far."""
+    measured = _evaluate(recipe, module)
+    accuracy = next(iter(measured.values()))
+    tqdm.write(f"step {step}: {measured}")
+    if best and accuracy <= best["accuracy"]:
+        return best
+    weights = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+    return {"accuracy": accuracy, "step": step, "weights": weights}
+
+
+def _resume(checkpoint: Path, module: nn.Module, optimisers: list[Optimizer]) -> tuple[int, float, dict[str, Any]]:
     if not checkpoint.is_file():
-        return 0, 0.0
+        return 0, 0.0, {}
     state = torch.load(checkpoint, weights_only=True)
     module.load_state_dict(state["module"], strict=False)
     for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
-    return state["step"], state["seconds"]
+    return state["step"], state["seconds"], state.get("best", {})
 
 
-def _save_checkpoint(path: Path, module: nn.Module, optimisers: list[Optimizer], step: int, seconds: float) -> None:
+def _save_checkpoint(
+    path: Path, module: nn.Module, optimisers: list[Optimizer], step: int, seconds: float, best: dict[str, Any]
+) -> None:
     """Save what is trained (frozen weights come from :meth:`Recipe.build`), through a temporary file."""
     path.parent.mkdir(exist_ok=True)
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
@@ -135,6 +154,7 @@ def _save_checkpoint(path: Path, module: nn.Module, optimisers: list[Optimizer],
         "optimisers": [optimiser.state_dict() for optimiser in optimisers],
         "step": step,
         "seconds": seconds,
+        "best": best,
     }
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
