@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 #: Same examples in every run, however slow the machine.
-steady = settings(max_examples=60, deadline=None, derandomize=True)
+steady = settings(max_examples=40, deadline=None, derandomize=True)
 
 # Axes between the layer and the query.
 NO_AXES = st.just(())

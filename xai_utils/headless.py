@@ -48,6 +48,7 @@ def figures(
     for job in tqdm(runs.plan(places, name, only), desc="notebooks", unit="notebook"):
         kept = None if force else runs.finished(job)
         records.append({**kept, "status": "kept"} if kept else execute(job))
+        catalogue(job.figures)
     return records
 
 
@@ -60,6 +61,7 @@ def golden(places: Places, only: Iterable[str] = ()) -> list[dict[str, Any]]:
         if records[-1]["status"] == "finished":
             executed = nbformat.read(job.file(".ipynb"), as_version=4)
             write_whole(path, nbformat.writes(clean(executed)) + "\n")
+        catalogue(places.figures)
     return records
 
 
@@ -181,6 +183,17 @@ def _device(drawn: Sequence[Path]) -> str:
     named = {json.loads(path.read_text()).get("device", "?") for path in drawn if path.suffix == ".json"}
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return f"{', '.join(sorted(named)) or '?'}; {machine}, Python {platform.python_version()}"
+
+
+def catalogue(folder: Path) -> None:
+    """Write ``README.md`` beside the figures: models and caption of each; the name begins with the notebook."""
+    about = [json.loads(path.read_text()) for path in sorted(folder.glob("[0-9][0-9]_*.json"))]
+    lines = [
+        f"| [{one['figure']}]({one['figure']}.png) | {', '.join(one['models'])} | {one['caption']} |" for one in about
+    ]
+    head = "# Figures\n\nWritten by the notebooks; the JSON beside each says what made it.\n\n"
+    table = "| figure | models | caption |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+    write_whole(folder / "README.md", head + table)
 
 
 def report(records: Sequence[Mapping[str, Any]]) -> int:

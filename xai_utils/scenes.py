@@ -27,7 +27,7 @@ _PICTURES = {
     "test": ("chelsea.png", "coffee.png", "gravel.png", "motorcycle_left.png"),
 }  # fmt: skip
 _PICTURES["varied"] = (*_PICTURES["train"], "china.jpg", "flower.jpg")
-_SIDES = {1: (32, 80), 2: (28, 56), 3: (28, 46)}  # least and greatest side of a digit, pixels
+_SIDES = {1: (40, 80), 2: (32, 56), 3: (28, 46)}  # least and greatest side of a digit, pixels
 _TEST_DIGITS = 360  # of 1,797; drawn once with a fixed seed
 
 
@@ -170,7 +170,7 @@ def _ink(smooth: np.ndarray) -> np.ndarray:
 def _colour(noise: np.random.Generator, brightness: float) -> np.ndarray:
     """Draw an ink colour clearly darker or lighter than the pixels it will cover."""
     dark = brightness > 0.5 if abs(brightness - 0.5) > 0.15 else noise.random() < 0.5
-    return (noise.uniform(0.0, 0.25, 3) if dark else noise.uniform(0.75, 1.0, 3)).astype(np.float32)
+    return (noise.uniform(0.0, 0.15, 3) if dark else noise.uniform(0.85, 1.0, 3)).astype(np.float32)
 
 
 @cache

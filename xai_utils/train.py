@@ -47,6 +47,9 @@ class Recipe(Protocol):
     def loss(self, module: nn.Module, step: int) -> Tensor:
         """Draw the batch of this step from the seed and return its loss, a scalar."""
 
+    def finish(self, module: nn.Module) -> None:
+        """Change the trained weights once, in place, before they are measured and shipped."""
+
     def evaluate(self, module: nn.Module) -> dict[str, Any]:
         """Return measured accuracies, each with its n."""
 
@@ -163,6 +166,7 @@ def _save_checkpoint(
 
 def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: float) -> dict[str, Any]:
     """Write the folder of a bundled model beside its place, then swap it in."""
+    recipe.finish(module)
     measured = _evaluate(recipe, module)
     tensors, facts, extra = recipe.export(module)
     out.parent.mkdir(parents=True, exist_ok=True)
