@@ -19,7 +19,7 @@ from scipy.stats import binom
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 
-from xai_utils import models, recipes_vision, runtime, samples, scenes
+from xai_utils import loaders, models, recipes_vision, runtime, samples, scenes
 from xai_utils.capture import capture
 from xai_utils.encode import encode
 from xai_utils.methods import explain
@@ -54,7 +54,7 @@ def test_the_card_lists_every_file_with_its_hash(name):
     files = {path.name for path in (FOLDER / name).iterdir()} - {"card.json"}
     assert files == set(card(name)["files"]) and any(file.endswith(".safetensors") for file in files)
     for file, digest in card(name)["files"].items():
-        assert models.file_sha256(FOLDER / name / file) == digest
+        assert loaders.file_sha256(FOLDER / name / file) == digest
 
 
 @EACH
@@ -118,7 +118,7 @@ def test_pictures_reach_the_vision_models_as_in_training():
 
 def test_minilm_is_the_official_one(minilm):
     official = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-    assert models.MINILM_SHA256 == official == models.file_sha256(models.minilm_folder() / "model.safetensors")
+    assert loaders.MINILM_SHA256 == official == loaders.file_sha256(loaders.minilm_folder() / "model.safetensors")
     assert (minilm.classes, minilm.blocks, minilm.kind) == ((), 6, "text")
     with pytest.raises(ValueError, match="minilm has no classifier, so no class to explain"):
         minilm.logits({})
@@ -134,7 +134,7 @@ def refuse_to_load(monkeypatch):
 
     for loader in (hf.AutoModel, hf.AutoModelForSequenceClassification):
         monkeypatch.setattr(loader, "from_pretrained", never)
-    monkeypatch.setattr(models, "build_vision", never)
+    monkeypatch.setattr(loaders, "build_vision", never)
     monkeypatch.setattr("safetensors.torch.load_file", never)
 
 
@@ -148,7 +148,7 @@ def flip(path):
 @pytest.mark.parametrize("name", ["minilm", "minilm-sst2"])
 def test_a_damaged_minilm_is_refused_before_it_is_loaded(name, monkeypatch, tmp_path):
     (tmp_path / "model").mkdir()
-    shutil.copy(models.minilm_folder() / "model.safetensors", tmp_path / "model")
+    shutil.copy(loaders.minilm_folder() / "model.safetensors", tmp_path / "model")
     (tmp_path / "model/model.safetensors").chmod(0o644)
     flip(tmp_path / "model/model.safetensors")
     found = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
@@ -225,7 +225,7 @@ def test_classes_are_found_by_index_and_by_name():
 
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(ValueError, match="architecture is 'Swin', expected one of: VisionTransformer, ResNet"):
-        models.build_vision("Swin", {})
+        loaders.build_vision("Swin", {})
 
 
 # Models of a hub, from folders on this disk
@@ -325,7 +325,7 @@ def test_a_picture_reaches_a_timm_model_as_its_configuration_says(kind, size, tm
 SCRIPT = """
 import json, sys
 import torch
-from xai_utils import models, runtime, samples
+from xai_utils import loaders, models, runtime, samples
 from xai_utils.methods import explain
 runtime.quiet()
 told = {}

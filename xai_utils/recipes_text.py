@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from xai_utils import models, samples
+from xai_utils import loaders, samples
 
 
 class MiniLMSST2:
@@ -37,10 +37,10 @@ class MiniLMSST2:
         from peft import LoraConfig, get_peft_model
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(models.minilm_folder())
+        self.tokenizer = AutoTokenizer.from_pretrained(loaders.minilm_folder())
         self.sentences, self.labels = self._read("train")
         self.lengths = np.array([len(text.split()) for text in self.sentences])
-        base = AutoModelForSequenceClassification.from_pretrained(models.minilm_folder(), num_labels=2)
+        base = AutoModelForSequenceClassification.from_pretrained(loaders.minilm_folder(), num_labels=2)
         adapter = LoraConfig(
             task_type="SEQ_CLS", r=self.rank, lora_alpha=self.rank, lora_dropout=0.1,
             target_modules="all-linear", modules_to_save=["classifier"],
@@ -104,7 +104,7 @@ class MiniLMSST2:
         settings = {key: sorted(v) if isinstance(v := config[key], set) else v for key in keep}
         facts = {
             "about": "all-MiniLM-L6-v2 with a LoRA adapter and a classification head, fp16",
-            "base_sha256": models.MINILM_SHA256,
+            "base_sha256": loaders.MINILM_SHA256,
             "classes": list(samples.SENTIMENT),
             "data": "GLUE SST-2 training sentences (67,349); measured on its validation sentences",
             "recipe": (

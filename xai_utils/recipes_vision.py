@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from xai_utils import models, scenes
+from xai_utils import loaders, scenes
 
 GRID = scenes.SIZE // scenes.PATCH
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -111,7 +111,7 @@ class ViTScenes(_Scenes):
 
     def build(self) -> nn.Module:
         """Return the model and the extra head on patches."""
-        model: Any = models.build_vision(self.architecture, self.arguments)
+        model: Any = loaders.build_vision(self.architecture, self.arguments)
         mimetic_(model)
         positions_(model)
         return nn.ModuleDict({"model": model, "patches": nn.Linear(model.embed_dim, scenes.BACKGROUND + 1)})
@@ -159,7 +159,7 @@ class ResNetScenes(_Scenes):
 
     def build(self) -> nn.Module:
         """Return the untrained network."""
-        return models.build_vision(self.architecture, self.arguments)
+        return loaders.build_vision(self.architecture, self.arguments)
 
     def optimisers(self, module: Any) -> list[Optimizer]:
         """AdamW on everything."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from xai_utils import models, recipes_text, recipes_vision, runtime
+from xai_utils import loaders, recipes_text, recipes_vision, runtime
 
 CHECKPOINTS = runtime.ROOT / "checkpoints"
 SAVE_EVERY = 120.0  # seconds between checkpoints
@@ -184,7 +184,7 @@ def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: floa
         "minutes": round(seconds / 60, 1),
         "threads": torch.get_num_threads(),
         "repeat": f"make train MODEL={name}",
-        "files": {path.name: models.file_sha256(path) for path in sorted(temporary.iterdir())},
+        "files": {path.name: loaders.file_sha256(path) for path in sorted(temporary.iterdir())},
     }
     (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     temporary.chmod(0o755)
