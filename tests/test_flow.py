@@ -252,19 +252,26 @@ def carried(layers, supply, demand):
     return nx.maximum_flow_value(network, "above", "below")
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_parts_of_the_proof_claim_no_more_than_pipes_can_carry(seed):
+@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("kind", ["sink", "unequal layers"])
+def test_parts_of_the_proof_claim_no_more_than_pipes_can_carry(kind, seed):
     noise = np.random.default_rng(seed)
-    layers = patchwork(2, 5, seed).numpy()
-    supply, demand = noise.random((2, 5, 6)) * (noise.random((2, 5, 6)) < 0.7) * np.linspace(0.2, 2, 6)
+    layers = noise.random((2 + seed % 2, 5, 5))
+    if kind == "sink":
+        layers *= [5, 1, 1, 1, 1]
+        layers /= layers.sum(-1, keepdims=True)
+    else:
+        layers *= 10 ** noise.uniform(-1, 1, (len(layers), 1, 1))
+    supply, demand = noise.random((2, 5, 6)) * np.logspace(-1, 0.3, 6)
+    supply *= noise.random(supply.shape) < 0.8
+    demand *= supply.sum(0) / demand.sum(0)
     missing = module._link(layers, supply, demand)
     mass, lost = module._carry(layers, supply)
-    for column in range(6):
-        most = carried(layers, supply[:, column], demand[:, column])
-        assert demand[:, column].sum() - missing[column] <= most + 1e-12
-        upwards = carried(layers.transpose(0, 2, 1)[::-1], supply[:, column], mass[:, column])
-        assert abs(upwards - mass[:, column].sum()) < 1e-12
-        assert abs(supply[:, column].sum() - lost[column] - upwards) < 1e-12
+    for given_above, wanted_below, gap, arrived, gone in zip(supply.T, demand.T, missing, mass.T, lost, strict=True):
+        assert wanted_below.sum() - gap <= carried(layers, given_above, wanted_below) + 1e-12
+        assert abs(given_above.sum() - gone - arrived.sum()) < 1e-12
+        upwards = carried(layers.transpose(0, 2, 1)[::-1], given_above, arrived)
+        assert abs(upwards - arrived.sum()) < 1e-12
 
 
 def test_proofs_notice_rows_that_miss_one_by_rounding():

@@ -146,7 +146,7 @@ class ViTScenes(_Scenes):
 class ResNetScenes(_Scenes):
     """A small residual network on the same scenes."""
 
-    steps = 1500
+    steps = 3300
     batch = 64
     peak = 2e-3
     architecture = "ResNet"

@@ -134,7 +134,7 @@ def batch_rows(quick: bool, repeats: int) -> list[dict[str, object]]:
 
 def integrated_rows(quick: bool, repeats: int) -> list[dict[str, object]]:
     """Compare chunks with captum's default, which sends all steps of all sentences through the model at once."""
-    model, count, tokens = text_model(), 8, 32 if quick else 128
+    model, count, tokens = text_model(), 8, 32 if quick else 64
     batch = encode(model, sentences(count, tokens))
     targets = [1] * count
     baseline = integrated.without_words(model, batch.inputs["input_ids"])
@@ -188,7 +188,7 @@ def rows(quick: bool = False) -> list[dict[str, object]]:
     repeats = 3 if quick else 7
     return [
         *rollout_rows(quick, repeats),
-        *batch_rows(quick, 2 if quick else 3),
-        *integrated_rows(quick, 2 if quick else 3),
+        *batch_rows(quick, 2),
+        *integrated_rows(quick, 2),
         *explorer_rows(repeats),
     ]
