@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "models": {"check", "loaders", "runtime"},
     "samples": {"check", "runtime", "scenes"},
     "encode": {"check", "models", "samples"},
-    "integrated": {"encode", "models"},
+    "integrated": {"check", "encode", "models"},
     "metrics": {"check"},
     "stats": set(),
     "observation": {"capture", "encode", "models", "samples"},

@@ -86,7 +86,7 @@ def test_the_smallest_negative_entry_is_named():
 @pytest.mark.parametrize(
     ("maps", "what"),
     [
-        (spoilt((1, 0), torch.tensor([0.5, 0.5, 0.1, 0.0])), r"maps\[1\].*miss 1 by up to 0.1 "),
+        (spoilt((1, 3), torch.tensor([0.5, 0.5, 0.1, 0.0])), r"maps\[1\].*miss 1 by up to 0.1 "),
         (spoilt((2, 3), torch.tensor([1.5, -0.5, 0.0, 0.0])), r"maps\[2\].*smallest entry is -0.5"),
         (attention(3, 4, 4).log(), r"maps\[0\]"),
         (1.0002 * attention(3, 2, 4, 4), r"maps\[0\].*miss 1 by up to 0.0002 "),

@@ -153,8 +153,8 @@ def test_flow_follows_groups_of_tokens_through_every_layer(seed):
     for level in (0, 6, 7):  # here the three tokens of a group share what they read, elsewhere groups only move
         moves[level] = torch.arange(3)
     groups = torch.eye(3, dtype=torch.float64)[torch.stack(moves)]
-    alone, shared = torch.eye(3, dtype=torch.float64), torch.full((3, 3), 1 / 3, dtype=torch.float64)
-    steps = torch.stack([torch.kron(g, shared if k in (0, 6, 7) else alone) for k, g in enumerate(groups)])
+    alone, mixed = torch.eye(3, dtype=torch.float64), torch.full((3, 3), 1 / 3, dtype=torch.float64)
+    steps = torch.stack([torch.kron(g, mixed if k in (0, 6, 7) else alone) for k, g in enumerate(groups)])
     place = 0
     for move in reversed(moves):
         place = int(move[place])

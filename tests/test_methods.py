@@ -211,6 +211,7 @@ def test_rollout_is_the_product_of_mixed_maps(by_hand):
         for layer in range(tiny.BLOCKS):
             whole = rollout.rollout(maps.mean(1), residual)[layer]
             same(told("rollout", residual=residual, layer=layer), whole[0])
+            same(told("rollout", residual=residual, layer=layer - tiny.BLOCKS), whole[0])
             same(told("rollout", residual=residual, layer=layer, row=4), whole[4])
             same(told("rollout", residual=residual, layer=layer, row=-1), whole[-1])
             same(told("rollout", residual=residual, layer=layer, row="mean"), whole.mean(0))

@@ -420,7 +420,7 @@ def test_what_is_not_there_is_named_with_the_cache_and_another_model(offline, na
     assert told[name]["error"] == "Unavailable", told[name]
     message = told[name]["message"]
     assert message.startswith(f"{source} is not in the hub cache {home / 'hub'} and cannot be fetched")
-    assert "HF_HUB_OFFLINE is set" in message and message.endswith(f"or use the bundled {instead}.")
+    assert "HF_HUB_OFFLINE is set" in message and message.endswith(f"Or take the bundled {instead}.")
 
 
 def test_other_errors_are_not_taken_for_a_missing_network(tmp_path):

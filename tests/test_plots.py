@@ -284,6 +284,6 @@ def test_a_graph_of_one_query_multiplies_weights_along_the_paths(ax):
         [[[0.5, 0.5, 0.0], [0.0, 0.9, 0.1], [0.0, 0.0, 1.0]], [[0.8, 0.2, 0.0], [0.0, 1.0, 0.0], [1.0, 0, 0]]]
     )
     plots.bipartite(ax, steps, "abc", least=0.15, query=0)
-    drawn = {(line.get_xdata()[0], *line.get_ydata()): (line.get_linewidth() - 0.4) / 3.2 for line in ax.lines}
+    drawn = {(line.get_xdata()[0], *line.get_ydata()): ((line.get_linewidth() - 0.3) / 3.5) ** 2 for line in ax.lines}
     # from a: to a .8 and b .2; below, a spreads .4 to a and .4 to b, b leaves .18 to b and .02 (too little) to c
     assert drawn == pytest.approx({(1, 0, 0): 0.8, (1, 1, 0): 0.2, (0, 0, 0): 0.4, (0, 1, 0): 0.4, (0, 1, 1): 0.18})

@@ -49,8 +49,11 @@ class Trace:
         """Return ``(layer, batch, head, query, key)`` without graph.
 
         Raises:
+            RuntimeError: no forward pass was made inside the with-block.
             ValueError: the layers do not share one token grid (Swin windows), so there is no stack.
         """
+        if not self.attention:
+            raise RuntimeError("nothing was captured yet: run the model inside the with-block first.")
         shapes = sorted({tuple(a.shape) for a in self.attention})
         if len(shapes) != 1:
             raise ValueError(

@@ -62,6 +62,12 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} is {value!r}, expected one of: {', '.join(allowed)}.")
 
 
+def at_least_one(name: str, value: int) -> None:
+    """Accept a count of one and above."""
+    if value < 1:
+        raise ValueError(f"{name} is {value}, expected at least 1.")
+
+
 def index(name: str, value: int, size: int) -> None:
     """Accept a position in a list of ``size`` things, negative ones counting from the end."""
     if not -size <= value < size:

@@ -94,16 +94,23 @@ def _texts(model: Model, samples: Sequence[Text]) -> Batch:
 
 
 def _fits(model: Model, sample: Text) -> None:
-    config: Any = model.module.config
     if not sample.text.strip():
         raise ValueError(f"the text of {sample.name!r} is empty; expected at least one word.")
-    limit = min(config.max_position_embeddings, model.tokenizer.model_max_length)
+    limit = min(_positions(model.module), model.tokenizer.model_max_length)
     count = len(model.tokenizer(sample.text, verbose=False)["input_ids"])
     if count > limit:
         raise ValueError(
             f"{sample.name!r} has {count} tokens, but {model.name} reads at most {limit}. Nothing is cut off silently: "
             "shorten the text, or explain it piece by piece."
         )
+
+
+def _positions(module: Any) -> int:
+    """Return how many positions a text model has; RoBERTa leaves the first ones, up to its padding index, unused."""
+    for name, table in module.named_modules():
+        if name.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None:
+            return table.num_embeddings - table.padding_idx - 1
+    return module.config.max_position_embeddings
 
 
 def _pictures(model: Model, samples: Sequence[Picture]) -> Batch:
@@ -134,7 +141,7 @@ def patch_grid(model: Model) -> tuple[int, int]:
 
 def _resized(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
     if preprocessing.squash:
-        return preprocessing.size, preprocessing.size
+        return preprocessing.resize, preprocessing.resize
     width, height = size
     scale = preprocessing.resize / min(width, height)
     return max(preprocessing.resize, math.floor(width * scale)), max(preprocessing.resize, math.floor(height * scale))

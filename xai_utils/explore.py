@@ -38,7 +38,7 @@ class _Canvas:
         fig = Figure(figsize=self.size, dpi=80)
         try:
             words = paint(fig)
-        except (ValueError, IndexError, OSError, TypeError) as error:
+        except (ValueError, IndexError, OSError, TypeError, RuntimeError) as error:
             self.note.value = f"<b style='color:#a40000'>{escape(str(error))}</b>"
             return
         file = io.BytesIO()
@@ -57,7 +57,10 @@ class _Passes:
     def of(self, target: int | None) -> Observation:
         """Return the pass explained for ``target`` (``None``: the predicted class)."""
         if target not in self.kept:
-            self.kept[target] = observe(self.model, [self.sample], target, gradient=bool(self.model.classes))
+            seen = observe(self.model, [self.sample], target, gradient=bool(self.model.classes))
+            self.kept[target] = seen
+            if seen.targets is not None:
+                self.kept[seen.targets[0]] = seen
         return self.kept[target]
 
 
@@ -145,11 +148,8 @@ def _paint(fig: Figure, seen: Observation, used: tuple[str, ...], chosen: dict[s
         left, right = fig.add_axes((0.01, 0.03, 0.42, 0.88)), fig.add_axes((0.46, 0.03, 0.42, 0.88))
         plots.image(left, seen.batch.views[0], seen.model.name)
         plots.relevance(right, found, seen.batch.views[0])
-    return "strongest: " + ", ".join(f"{label} {_score(found, label):.3g}" for label in found.top(4))
-
-
-def _score(found: Any, label: str) -> float:
-    return float(found.scores[found.labels.index(label)])
+    strongest = found.scores.argsort(descending=True, stable=True)[:4].tolist()
+    return "strongest: " + ", ".join(f"{found.labels[i]} {found.scores[i]:.3g}" for i in strongest)
 
 
 def _matrix(seen: Observation, chosen: dict[str, Any]) -> Tensor:

@@ -187,9 +187,10 @@ def _device(drawn: Sequence[Path]) -> str:
 
 def catalogue(folder: Path) -> None:
     """Write ``README.md`` beside the figures: models and caption of each; the name begins with the notebook."""
-    about = [json.loads(path.read_text()) for path in sorted(folder.glob("[0-9][0-9]_*.json"))]
+    about = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("[0-9][0-9]_*.json"))}
     lines = [
-        f"| [{one['figure']}]({one['figure']}.png) | {', '.join(one['models'])} | {one['caption']} |" for one in about
+        f"| [{name}]({name}.png) | {', '.join(one.get('models', ()))} | {one.get('caption', '')} |"
+        for name, one in about.items()
     ]
     head = "# Figures\n\nWritten by the notebooks; the JSON beside each says what made it.\n\n"
     table = "| figure | models | caption |\n|---|---|---|\n" + "\n".join(lines) + "\n"

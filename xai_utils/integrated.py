@@ -9,6 +9,7 @@ import torch
 from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from torch import Tensor
 
+from xai_utils import check
 from xai_utils.encode import Batch
 from xai_utils.models import Model
 
@@ -44,6 +45,8 @@ def gradients(
 
     Source: Sundararajan, Taly & Yan (2017), arXiv:1703.01365; captum's implementation.
     """
+    for name, value in (("steps", steps), ("most_steps", most_steps), ("chunk", chunk)):
+        check.at_least_one(name, value)
     found: dict[int, tuple[Tensor, dict[str, Any]]] = {}
     waiting = list(range(len(batch)))
     while waiting:
@@ -86,12 +89,20 @@ def _words(
     others = tuple(inputs[name] for name in rest)
     baseline = without_words(model, ids)
     module: Any = model.module
-    method = LayerIntegratedGradients(forward, module.get_input_embeddings())
-    values, gaps = method.attribute(
+    words = module.get_input_embeddings()
+    values = LayerIntegratedGradients(forward, words).attribute(
         ids, baseline, target=targets, additional_forward_args=others, n_steps=steps, method=METHOD,
-        internal_batch_size=chunk, return_convergence_delta=True,
+        internal_batch_size=chunk,
     )  # fmt: skip
-    return values.sum(-1).detach(), gaps.detach(), _difference(forward, ids, baseline, others, targets)
+    with torch.inference_mode():
+        at_input, nothing = forward(ids, *others), words(baseline)
+        # Only the vectors are replaced: ids also tell RoBERTa its positions and GPT-2 its last word.
+        hook = words.register_forward_hook(lambda *_: nothing)
+        try:
+            difference = at_input - forward(ids, *others)
+        finally:
+            hook.remove()
+    return _with_gaps(values.sum(-1).detach(), difference.gather(1, targets[:, None]).squeeze(1))
 
 
 def _pixels(
@@ -103,15 +114,21 @@ def _pixels(
         return model.logits({name: images})
 
     baseline = torch.zeros_like(pixels)
-    values, gaps = IntegratedGradients(forward).attribute(
-        pixels, baseline, target=targets, n_steps=steps, method=METHOD, internal_batch_size=chunk,
-        return_convergence_delta=True,
-    )  # fmt: skip
+    values = IntegratedGradients(forward).attribute(
+        pixels, baseline, target=targets, n_steps=steps, method=METHOD, internal_batch_size=chunk
+    )
     assert batch.grid is not None
     rows, columns = batch.grid
     patches = values.detach().sum(1).unflatten(1, (rows, -1)).unflatten(3, (columns, -1)).sum((2, 4)).flatten(1)
     scores = torch.cat([patches.new_zeros(len(patches), batch.prefix), patches], 1)
-    return scores, gaps.detach(), _difference(forward, pixels, baseline, (), targets)
+    with torch.inference_mode():
+        difference = forward(pixels) - forward(baseline)
+    return _with_gaps(scores, difference.gather(1, targets[:, None]).squeeze(1))
+
+
+def _with_gaps(scores: Tensor, difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return scores ``(sample, position)``, their sum minus the score difference, and that difference ``(sample,)``."""
+    return scores, scores.sum(1) - difference, difference
 
 
 def without_words(model: Model, ids: Tensor) -> Tensor:
@@ -120,9 +137,3 @@ def without_words(model: Model, ids: Tensor) -> Tensor:
     if model.tokenizer.pad_token_id is None:
         raise ValueError(f"the tokenizer of {model.name} has no [PAD], so there is no baseline sentence.")
     return torch.where(torch.isin(ids, special), ids, model.tokenizer.pad_token_id)
-
-
-def _difference(forward: Any, inputs: Tensor, baseline: Tensor, others: tuple[Tensor, ...], targets: Tensor) -> Tensor:
-    with torch.inference_mode():
-        both = forward(inputs, *others) - forward(baseline, *others)
-    return both.gather(1, targets[:, None]).squeeze(1)

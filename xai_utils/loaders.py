@@ -28,7 +28,7 @@ class Preprocessing:
         mean: per channel, subtracted from values in [0, 1].
         std: per channel, divided by.
         interpolation: a name of ``PIL.Image.Resampling``, lower case.
-        squash: resize both sides to ``size`` and crop nothing (the aspect ratio changes).
+        squash: resize both sides to ``resize`` (the aspect ratio changes).
     """
 
     size: int
@@ -145,7 +145,8 @@ def timm_hub(source: str, _revision: str | None) -> Loaded:
     data = resolve_model_data_config(module)
     size = data["input_size"][-1]
     resize = int(size / data["crop_pct"])
-    preprocessing = Preprocessing(size, resize, data["mean"], data["std"], data["interpolation"])
+    squash = data["crop_mode"] == "squash"
+    preprocessing = Preprocessing(size, resize, data["mean"], data["std"], data["interpolation"], squash)
     classes = _imagenet(ImageNetInfo()) if module.num_classes == 1000 else _numbered(module.num_classes)
     return Loaded(module, classes, None, preprocessing, getattr(module, "num_prefix_tokens", 0))
 
@@ -174,7 +175,7 @@ def _from_processor(processor: Any) -> Preprocessing:
     crop = processor.crop_size["height"] if getattr(processor, "do_center_crop", False) else size
     names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
     mean, std = tuple(processor.image_mean), tuple(processor.image_std)
-    squash = "height" in processor.size and crop == size
+    squash = "height" in processor.size
     return Preprocessing(crop, size, mean, std, names[int(processor.resample)], squash)
 
 

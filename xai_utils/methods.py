@@ -72,6 +72,7 @@ def explain(
         TypeError: unknown option, or a model the method cannot see into.
     """
     check.one_of("method", name, tuple(METHODS))
+    check.at_least_one("batch_size", batch_size)
     many = [samples] if isinstance(samples, (Text, Picture)) else list(samples)
     found: list[Attribution] = []
     for start in range(0, len(many), batch_size):

@@ -132,8 +132,14 @@ def _better(best: dict[str, Any], recipe: Recipe, module: nn.Module, step: int) 
     tqdm.write(f"step {step}: {measured}")
     if best and accuracy <= best["accuracy"]:
         return best
-    weights = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+    weights = {name: tensor.clone() for name, tensor in _trained(module).items()}
     return {"accuracy": accuracy, "step": step, "weights": weights}
+
+
+def _trained(module: nn.Module) -> dict[str, Tensor]:
+    """Return what training changes: weights that are not frozen, and running statistics."""
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
 
 
 def _resume(checkpoint: Path, module: nn.Module, optimisers: list[Optimizer]) -> tuple[int, float, dict[str, Any]]:
@@ -151,9 +157,8 @@ def _save_checkpoint(
 ) -> None:
     """Save what is trained (frozen weights come from :meth:`Recipe.build`), through a temporary file."""
     path.parent.mkdir(exist_ok=True)
-    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
     state = {
-        "module": {name: tensor for name, tensor in module.state_dict().items() if name not in frozen},
+        "module": _trained(module),
         "optimisers": [optimiser.state_dict() for optimiser in optimisers],
         "step": step,
         "seconds": seconds,
@@ -171,28 +176,32 @@ def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: floa
     tensors, facts, extra = recipe.export(module)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(mkdtemp(dir=out.parent, prefix=f".{name}."))
-    file = "adapter_model.safetensors" if "adapter_config.json" in extra else "model.safetensors"
-    save_file({key: value.half().contiguous() for key, value in tensors.items()}, temporary / file)
-    for extra_file, content in extra.items():
-        (temporary / extra_file).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    card = {
-        "name": name,
-        "measured": measured,
-        **facts,
-        "seed": recipe.seed,
-        "steps": recipe.steps,
-        "minutes": round(seconds / 60, 1),
-        "threads": torch.get_num_threads(),
-        "repeat": f"make train MODEL={name}",
-        "files": {path.name: loaders.file_sha256(path) for path in sorted(temporary.iterdir())},
-    }
-    (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-    temporary.chmod(0o755)
-    for path in temporary.iterdir():
-        path.chmod(0o644)
-    if out.exists():
-        shutil.rmtree(out)
-    temporary.replace(out)
+    try:
+        file = "adapter_model.safetensors" if "adapter_config.json" in extra else "model.safetensors"
+        save_file({key: value.half().contiguous() for key, value in tensors.items()}, temporary / file)
+        for extra_file, content in extra.items():
+            (temporary / extra_file).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+        card = {
+            "name": name,
+            "measured": measured,
+            **facts,
+            "seed": recipe.seed,
+            "steps": recipe.steps,
+            "minutes": round(seconds / 60, 1),
+            "threads": torch.get_num_threads(),
+            "repeat": f"make train MODEL={name}",
+            "files": {path.name: loaders.file_sha256(path) for path in sorted(temporary.iterdir())},
+        }
+        (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+        temporary.chmod(0o755)
+        for path in temporary.iterdir():
+            path.chmod(0o644)
+        if out.exists():
+            shutil.rmtree(out)
+        temporary.replace(out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     return card
 
 
