@@ -200,6 +200,8 @@ def test_the_hash_of_the_weights_sees_every_change():
     module.head = module.fc
     changed.add(models.state_sha256(module))
     assert len(changed) == 4
+    one, other = (torch.nn.ModuleDict({name: module.fc}) for name in ("one", "other"))
+    assert models.state_sha256(one) != models.state_sha256(other)
 
 
 # Names

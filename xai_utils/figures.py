@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from xai_utils import runtime
 
-plt.rcParams["figure.dpi"] = 64  # of the pictures kept inside notebooks; files have their own resolution
+plt.rcParams["figure.dpi"] = 56  # of the pictures kept inside notebooks; files have their own resolution
 FORMATS = ("png", "pdf")
 _NAME = re.compile(r"\d\d_[a-z0-9_]+")
 

@@ -146,7 +146,7 @@ class ViTScenes(_Scenes):
 class ResNetScenes(_Scenes):
     """A small residual network on the same scenes."""
 
-    steps = 3300
+    steps = 4500
     batch = 64
     peak = 2e-3
     architecture = "ResNet"
