@@ -116,7 +116,7 @@ def test_the_longest_sentence_that_fits_is_taken_whole(minilm):
 )
 def test_a_mask_lands_on_the_pixels_of_its_picture(height, width, size, margin, squash, seed):
     mask = np.random.default_rng(seed).random((height, width)) < 0.5
-    nearest = Preprocessing(size, size if squash else size + margin, *GREY, "nearest", squash)
+    nearest = Preprocessing(size, size + margin, *GREY, "nearest", squash)
     seen = view(np.stack([mask] * 3).astype(np.float32), nearest)
     assert seen.shape == (3, size, size) and seen.dtype == np.float32
     assert np.array_equal(seen[0] > 0.5, view_mask(mask, nearest))

@@ -154,4 +154,4 @@ def test_every_figure_comes_from_one_place():
 
 @EACH
 def test_it_is_small(path):
-    assert path.stat().st_size <= 1_000_000
+    assert path.stat().st_size <= 2**20
