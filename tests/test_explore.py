@@ -105,6 +105,20 @@ def test_it_shows_what_the_methods_say(name):
         assert opened.told() == [(found.labels[i], f"{float(found.scores[i]):.3g}") for i in order]
 
 
+def test_the_map_beside_the_row_is_the_one_it_is_read_from(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(explore.plots, "matrix", lambda _ax, values, *_: drawn.append(values))
+    opened = explorer("bert")
+    opened.stop()
+    seen = observe(tiny.model("bert"), [sample("bert")])
+    for method, options in (("attention", {"layer": 1, "head": 2, "row": 3}), ("rollout", {"fusion": "max"}),
+                            ("gradient_rollout", {"discard": 0.5})):  # fmt: skip
+        for key, value in {"method": method, **options}.items():
+            opened.controls[key].value = value
+        used = {key: opened.controls[key].value for key in USED[method] - {"method", "class"}}
+        torch.testing.assert_close(drawn[-1][3], methods.attribute(method, seen, **used).scores)
+
+
 def test_a_word_that_stands_twice_is_told_twice_with_its_own_scores():
     model, sample = tiny.model("bert"), Text("the film , the plot , the very film")
     opened = Explorer(model, sample)

@@ -68,10 +68,14 @@ class Trace:
         Raises:
             RuntimeError: nothing was back-propagated inside the with-block, or gradients were switched off.
         """
+        if not self.attention:
+            raise RuntimeError("nothing was captured yet: run the model inside the with-block first.")
         return torch.stack([_gradient(a) for a in self.attention])
 
     def hidden_grad(self, place: int = 0) -> Tensor:
         """Return the gradient at ``hidden[place]``, ``(batch, token, width)``."""
+        if not self.hidden:
+            raise RuntimeError("nothing was captured yet: run the model inside the with-block, with hidden=True, first.")
         return _gradient(self.hidden[place])
 
     def memory(self) -> int:

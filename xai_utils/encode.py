@@ -116,10 +116,10 @@ def _positions(module: Any) -> int:
 def _pictures(model: Model, samples: Sequence[Picture]) -> Batch:
     preprocessing = model.preprocessing
     assert preprocessing is not None  # a vision model has one
+    for sample in samples:
+        if not np.isfinite(sample.image).all():
+            raise ValueError(f"the picture {sample.name!r} holds NaN or infinity.")
     views = np.stack([view(sample.image, preprocessing) for sample in samples])
-    if not np.isfinite(views).all():
-        bad = next(s.name for s, v in zip(samples, views, strict=True) if not np.isfinite(v).all())
-        raise ValueError(f"the picture {bad!r} holds NaN or infinity.")
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
     pixels = ((torch.from_numpy(views) - mean) / std).to(model.device)
     grid = patch_grid(model)

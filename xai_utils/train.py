@@ -92,11 +92,11 @@ def train(name: str, recipe: Recipe, out: Path, checkpoint: Path, evaluate_every
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        if recipe.select_from and step + 1 >= recipe.select_from and (step + 1) % recipe.select_every == 0:
+            best = _better(best, recipe, module, step + 1)
         if time.monotonic() - saved > SAVE_EVERY:
             saved = time.monotonic()
             _save_checkpoint(checkpoint, module, optimisers, step + 1, seconds + saved - begun, best)
-        if recipe.select_from and step + 1 >= recipe.select_from and (step + 1) % recipe.select_every == 0:
-            best = _better(best, recipe, module, step + 1)
         if evaluate_every and (step + 1) % evaluate_every == 0:
             tqdm.write(f"step {step + 1}: {_evaluate(recipe, module)}")
     seconds += time.monotonic() - begun
