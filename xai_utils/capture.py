@@ -75,7 +75,7 @@ class Trace:
     def hidden_grad(self, place: int = 0) -> Tensor:
         """Return the gradient at ``hidden[place]``, ``(batch, token, width)``."""
         if not self.hidden:
-            raise RuntimeError("nothing was captured yet: run the model inside the with-block, with hidden=True, first.")
+            raise RuntimeError("nothing was captured yet: run the model inside the with-block (hidden=True).")
         return _gradient(self.hidden[place])
 
     def memory(self) -> int:
