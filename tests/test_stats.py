@@ -1,4 +1,4 @@
-"""Intervals: properties, a case worked out by hand, coverage of the true mean, refusals."""
+"""Intervals and tests: properties, a case worked out by hand, coverage of the true mean, refusals."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import steady
 
-from xai_utils.stats import Interval, mean_interval
+from xai_utils.stats import Interval, holm, mean_interval, permutation_p
 
 
 def sample(seed, count=40):
@@ -23,7 +23,8 @@ def test_the_same_seed_gives_the_same_interval():
 def test_the_mean_lies_in_its_interval_and_the_count_is_reported(seed, count):
     found = mean_interval(sample(seed, count), seed, resamples=200)
     assert found.n == count and found.mean == pytest.approx(sample(seed, count).mean())
-    assert sample(seed, count).min() <= found.low <= found.mean <= found.high <= sample(seed, count).max()
+    least, most = sample(seed, count).min() - 1e-12, sample(seed, count).max() + 1e-12  # means are rounded
+    assert least <= found.low <= found.mean <= found.high <= most
 
 
 def test_intervals_move_and_stretch_with_the_data():
@@ -79,3 +80,33 @@ def test_values_that_are_not_finite_are_refused(value):
 def test_a_level_that_is_no_share_is_refused(level):
     with pytest.raises(ValueError, match=f"level is {level}"):
         mean_interval([1.0, 2.0], seed=0, level=level)
+
+
+# Permutation test and Holm's correction
+
+
+def test_few_pairs_are_all_permuted():  # all six sign changes but (+++) and (---) have a smaller mean: 2 of 8
+    assert permutation_p([1.0, 2.0, 3.0], seed=0) == 0.25
+    assert permutation_p([1.0, -1.0], seed=0) == 1.0
+
+
+def test_the_sign_of_the_differences_does_not_matter():
+    assert permutation_p(sample(0, 9), seed=0) == permutation_p(-sample(0, 9), seed=1)
+
+
+def test_a_clear_difference_is_found_and_noise_is_not_found_more_often_than_it_should():
+    assert permutation_p(sample(0), seed=0, permutations=999) <= 0.002
+    noise = [permutation_p(sample(seed, 20) - 2.0, seed, permutations=199) for seed in range(200)]
+    assert 0.02 <= np.mean(np.array(noise) <= 0.05) <= 0.09
+
+
+def test_pairs_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="finite numbers"):
+        permutation_p([1.0, float("nan")], seed=0)
+
+
+def test_holm_by_hand():
+    found = holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    assert list(found) == ["a", "b", "c"]
+    assert [found[name] for name in "abc"] == pytest.approx([0.03, 0.06, 0.06])
+    assert holm({}) == {}

@@ -1,12 +1,13 @@
-"""Numbers with their uncertainty: bootstrap intervals of a mean over samples."""
+"""Numbers with their uncertainty: bootstrap intervals, permutation tests of paired differences, families of tests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, permutation_test
+from statsmodels.stats.multitest import multipletests
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,7 @@ def mean_interval(values: Sequence[float], seed: int, level: float = 0.95, resam
     Raises:
         ValueError: fewer than two samples, or NaN among them.
     """
-    data = np.asarray(values, dtype=float)
-    if data.ndim != 1 or len(data) < 2 or not np.isfinite(data).all():
-        raise ValueError(
-            f"expected at least two finite numbers, got shape {data.shape} with {np.isnan(data).sum()} NaN."
-        )
+    data = _sample(values)
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a share between 0 and 1.")
     noise = np.random.default_rng(seed)
@@ -46,3 +43,42 @@ def mean_interval(values: Sequence[float], seed: int, level: float = 0.95, resam
         (data,), np.mean, confidence_level=level, n_resamples=resamples, method="percentile", rng=noise
     ).confidence_interval
     return Interval(float(data.mean()), float(found.low), float(found.high), len(data))
+
+
+def permutation_p(differences: Sequence[float], seed: int, permutations: int = 9999) -> float:
+    """Return the two-sided p-value of a mean paired difference, under exchange of the two members of each pair.
+
+    Args:
+        differences: one number per sample: one method's minus the other's.
+        seed: of the random sign changes; all of them are tried where there are no more than ``permutations``.
+        permutations: sign changes drawn.
+
+    Raises:
+        ValueError: fewer than two samples, or NaN among them.
+
+    Source: Fisher's sign-change test, as in :func:`scipy.stats.permutation_test` with ``"samples"``.
+    """
+    data = _sample(differences)
+    test = permutation_test(
+        (data,), np.mean, permutation_type="samples", vectorized=True, n_resamples=permutations,
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(test.pvalue)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return Holm's adjusted p-values of a family of tests, by name.
+
+    Source: Holm (1979), as in statsmodels' ``multipletests``.
+    """
+    adjusted = multipletests(list(p_values.values()), method="holm")[1] if p_values else ()
+    return dict(zip(p_values, map(float, adjusted), strict=True))
+
+
+def _sample(values: Sequence[float]) -> np.ndarray:
+    data = np.asarray(values, dtype=float)
+    if data.ndim != 1 or len(data) < 2 or not np.isfinite(data).all():
+        raise ValueError(
+            f"expected at least two finite numbers, got shape {data.shape} with {np.isnan(data).sum()} NaN."
+        )
+    return data
