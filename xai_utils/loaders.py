@@ -113,6 +113,15 @@ def minilm_adapter(source: str, _revision: str | None) -> Loaded:
     return Loaded(merged.float(), tuple(card["classes"]), AutoTokenizer.from_pretrained(minilm_folder()))
 
 
+def attention_classifier(source: str, _revision: str | None) -> Loaded:
+    """Load a bundled attention classifier; its half-precision weights become float32."""
+    from xai_utils.attention_classifier import load
+
+    folder, card = _bundled(source)
+    module, tokenizer = load(folder)
+    return Loaded(module, tuple(card["classes"]), tokenizer)
+
+
 def scenes(source: str, _revision: str | None) -> Loaded:
     """Build a bundled vision model from its card and load its half-precision weights into float32."""
     from safetensors.torch import load_file
