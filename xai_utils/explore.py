@@ -23,7 +23,7 @@ from xai_utils.observation import Observation, Sample, observe
 _WIDE = {"description_width": "5.5em"}
 
 
-class _Canvas:
+class Canvas:
     """A picture, a line of numbers and a line for errors; ``draw`` replaces all three."""
 
     def __init__(self, width: float, height: float) -> None:
@@ -92,7 +92,7 @@ def attention(model: Model, sample: Sample) -> widgets.Widget:
     }
     if model.classes:
         controls["target"] = _class_chooser(first)
-    canvas = _Canvas(8.4, 4.0) if first.batch.grid is None else _Canvas(7.6, 3.9)
+    canvas = Canvas(8.4, 4.0) if first.batch.grid is None else Canvas(7.6, 3.9)
 
     def redraw(*_: Any) -> None:
         chosen = {name: control.value for name, control in controls.items()}
@@ -176,7 +176,7 @@ def depth_graph(steps: Tensor, labels: tuple[str, ...]) -> widgets.Widget:
     query = widgets.Dropdown(options=[("every token", None), *((f"{i}: {t}", i) for i, t in enumerate(labels))],
                              description="reader", style=_WIDE)  # fmt: skip
     least = widgets.FloatSlider(value=0.05, min=0.01, max=0.5, step=0.01, description="least", style=_WIDE)
-    canvas = _Canvas(8.4, 0.8 + 0.28 * len(labels))
+    canvas = Canvas(8.4, 0.8 + 0.28 * len(labels))
 
     def paint(fig: Figure) -> str:
         plots.bipartite(fig.add_axes((0.12, 0.08, 0.86, 0.88)), steps, labels, least.value, query.value)

@@ -76,6 +76,13 @@ def reviews(count: int | None = None) -> list[Text]:
     ]
 
 
+def paragraphs(count: int, seed: int, most: int = 8) -> list[Text]:
+    """Join 1 to ``most`` bundled reviews at random, ``count`` times: texts of lengths that one sentence does not have."""
+    noise, bundled = np.random.default_rng(seed), reviews()
+    chosen = (noise.choice(len(bundled), noise.integers(1, most + 1), replace=False) for _ in range(count))
+    return [Text(" ".join(bundled[i].text for i in some), f"paragraph {n}") for n, some in enumerate(chosen)]
+
+
 def sst2(split: str = "validation") -> list[Text]:
     """Return GLUE SST-2 through ``datasets`` (from the hub or its cache); ``label`` is ``None`` for the test split."""
     return _fetched("SST-2", ("nyu-mll/glue", "sst2"), split, "sentence")
