@@ -68,7 +68,7 @@ def word_gradients(
 def relative_sum(gradient: Tensor) -> Tensor:
     """Return ``|sum over the width| / length`` of each token's gradient: ``(token, width)`` to ``(token,)``.
 
-    At most √width. About the precision of the arithmetic where the sum is zero by construction, of order 1 where it is not.
+    At most √width; about the precision of the arithmetic where the sum is zero by construction, of order 1 elsewhere.
 
     Raises:
         ValueError: a token without any gradient.
