@@ -122,6 +122,15 @@ def attention_classifier(source: str, _revision: str | None) -> Loaded:
     return Loaded(module, tuple(card["classes"]), tokenizer)
 
 
+def bundled_text(source: str, _revision: str | None) -> Loaded:
+    """Load a bundled transformers classifier with its own vocabulary; half-precision weights become float32."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder, card = _bundled(source)
+    module = AutoModelForSequenceClassification.from_pretrained(folder, dtype="float32")
+    return Loaded(module, tuple(card["classes"]), AutoTokenizer.from_pretrained(folder))
+
+
 def scenes(source: str, _revision: str | None) -> Loaded:
     """Build a bundled vision model from its card and load its half-precision weights into float32."""
     from safetensors.torch import load_file
