@@ -121,7 +121,8 @@ def test_what_is_saved_is_loaded(dtype, tmp_path):
     again, read = ours.load(tmp_path / "own")
     assert again.config == module.config and not again.training
     assert again.query.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    assert all(torch.equal(again.state_dict()[name], p.to(again.query.dtype)) for name, p in module.state_dict().items())
+    kept = again.state_dict()
+    assert all(torch.equal(kept[name], tensor.to(kept[name].dtype)) for name, tensor in module.state_dict().items())
     assert read("the dull plot, zebra") == model.tokenizer("the dull plot, zebra")
     assert read.model_max_length == 32
 

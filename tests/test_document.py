@@ -40,7 +40,8 @@ def test_it_knows_its_words(read):
 
 def test_scores_and_gradients_are_the_networks(model, read):
     assert read.score == pytest.approx(float(scores(model, [TEXT.text])), abs=1e-12)
-    assert document.read(model, TEXT, "negative").score == pytest.approx(float(scores(model, [TEXT.text], 0)), abs=1e-12)
+    other = document.read(model, TEXT, "negative")
+    assert other.score == pytest.approx(float(scores(model, [TEXT.text], 0)), abs=1e-12)
     ids = model.tokenizer(TEXT.text, return_tensors="pt")["input_ids"]
     embedded = model.module.embed(ids).clone().requires_grad_()
     model.module.read(embedded)[0, 1].backward()
@@ -89,7 +90,7 @@ def test_unknown_words_are_words_without_effect(model):
 
 @pytest.mark.parametrize("text", ["zebra", "zebra gnu okapi"])
 def test_unknown_words_alone_are_refused(model, text):
-    with pytest.raises(ValueError, match="no word of .* is in the vocabulary of tiny attention"):
+    with pytest.raises(ValueError, match=r"no word of .* is in the vocabulary of tiny attention"):
         document.read(model, Text(text))
 
 

@@ -82,7 +82,7 @@ def test_an_epoch_sees_every_text_once(own):
 def test_an_own_file_is_split_in_three(own):
     parts = recipes_attention.split(str(own), seed=0, share=0.1)
     names = [[text.name for text in part] for part in (parts.train, parts.choose, parts.measure)]
-    assert [len(part) for part in names] == [160, 20, 20] and len(set(sum(names, []))) == 200
+    assert [len(part) for part in names] == [160, 20, 20] and len({name for part in names for name in part}) == 200
     with pytest.raises(ValueError, match="too few to hold 0%"):
         recipes_attention.split(str(own), 0, 0.001)
 
@@ -129,7 +129,7 @@ def write(path, text):
 
 
 def test_csv_and_jsonl_read_alike(tmp_path):
-    one = write(tmp_path / "a.csv", "text,label\nfine,1\n\"dull, slow\",0\n")
+    one = write(tmp_path / "a.csv", 'text,label\nfine,1\n"dull, slow",0\n')
     other = write(tmp_path / "a.jsonl", '{"text": "fine", "label": 1}\n{"text": "dull, slow", "label": 0}\n')
     assert samples.labelled(one) == samples.labelled(other)
     texts, classes = samples.labelled(one)
@@ -142,8 +142,8 @@ def test_csv_and_jsonl_read_alike(tmp_path):
         ("a.csv", "text,rating\nfine,1\ndull,0\n", "lacks the column label; it has text, rating"),
         ("a.csv", "body,rating\nfine,1\n", "lacks the column label and text"),
         ("a.csv", "text,label\nfine,1\ndull,1\n", "every label in a.csv is '1'"),
-        ("a.csv", "text,label\nfine,1\n,0\n", "1 rows without text or label, the first is row 1"),
-        ("a.csv", "text,label\nfine,\ndull,0\n", "1 rows without text or label, the first is row 0"),
+        ("a.csv", "text,label\nfine,1\n,0\n", "1 rows without text or label, first row 1"),
+        ("a.csv", "text,label\nfine,\ndull,0\n", "1 rows without text or label, first row 0"),
         ("a.txt", "fine", "ends in '.txt', expected .csv or .jsonl"),
     ],
 )

@@ -1,7 +1,7 @@
 """A classifier that is attention and nothing else: small enough for explanations in closed form.
 
-Word embeddings plus fixed positions, one layer of several heads read by the class token alone, one linear map a head, and
-the mean over the heads. No bias, no residual connection, no LayerNorm, no feed-forward part.
+Word embeddings plus fixed positions, one layer of several heads read by the class token alone, one linear map a head,
+and the mean over the heads. No bias, no residual connection, no LayerNorm, no feed-forward part.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class AttentionClassifier(nn.Module):
     positions: Tensor
 
     def __init__(self, settings: Settings) -> None:
+        """Draw fresh weights, as published: embeddings normal, the rest uniform in ±0.1."""
         super().__init__()
         self.config = settings
         heads, width = settings.heads, settings.width

@@ -1,8 +1,8 @@
 r"""One attention layer read by the class token, in closed form: output, attention, gradient. Pure tensor functions.
 
-Letters of the paper: token :math:`e_t`, class token :math:`e_1`, :math:`q = W_q e_1`, :math:`\alpha = \mathrm{softmax}(q
-\cdot W_k e_t / \sqrt{d})`, :math:`u_t = w \cdot W_v e_t`, output of a head :math:`f_k = \sum_t \alpha_t u_t`, and of the
-model :math:`f`, the mean over heads.
+Letters of the paper: token :math:`e_t`, class token :math:`e_1`, question :math:`q = W_q e_1`, attention
+:math:`\alpha = \mathrm{softmax}(q \cdot W_k e_t / \sqrt{d})`, vote :math:`u_t = w \cdot W_v e_t`, output of a head
+:math:`f_k = \sum_t \alpha_t u_t`, and of the model :math:`f`, the mean over heads.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Layer:
         right = len(shapes[0]) == len(shapes[2]) == 3 and shapes[0] == shapes[1] and shapes[3] == shapes[2][:2]
         if not right or shapes[0][0] != shapes[2][0] or shapes[0][2] != shapes[2][2]:
             raise ValueError(
-                f"query {shapes[0]}, key {shapes[1]}, value {shapes[2]}, readout {shapes[3]}: expected two of (head, key "
-                "width, width), then (head, value width, width) and (head, value width)."
+                f"query {shapes[0]}, key {shapes[1]}, value {shapes[2]}, readout {shapes[3]}: expected two of (head, "
+                "key width, width), then (head, value width, width) and (head, value width)."
             )
 
     @property

@@ -1,7 +1,7 @@
 """One text as the attention classifier reads it, and every explanation of it in closed form, no further pass needed.
 
-The bridge between the model and the pure modules :mod:`attention_theory` and :mod:`lime`. Scores are given by position or
-by distinct word; a word that stands in several places gets their sum, under every method.
+The bridge between the model and the pure modules :mod:`attention_theory` and :mod:`lime`. Scores are given by position
+or by distinct word; a word that stands in several places gets their sum, under every method.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def read(model: Model, sample: Text, target: int | str = -1) -> Document:
     unknown = SPECIAL.index(UNKNOWN)
     known = ids != unknown
     if not known[1:].any():
-        raise ValueError(f"no word of {sample.text!r} is in the vocabulary of {model.name}; every mask is the same text.")
+        raise ValueError(
+            f"no word of {sample.text!r} is in the vocabulary of {model.name}; all its masks are one text."
+        )
     labels = tuple(sample.text[start:end].lower() for start, end in spans[1:])
     words = tuple(dict.fromkeys(labels))
     word_of = torch.tensor([-1, *(words.index(label) for label in labels)])
@@ -100,9 +102,9 @@ def read(model: Model, sample: Text, target: int | str = -1) -> Document:
     marked = torch.zeros(len(words), dtype=torch.bool).index_put((word_of[inside],), torch.tensor(True))
     with torch.no_grad():
         hidden_ids = torch.full_like(ids, unknown).index_put((torch.tensor([0]),), ids[:1])
-        both = (module.embed(one[None].to(model.device))[0].cpu().double() for one in (ids, hidden_ids))
+        shown, hidden = (module.embed(one[None].to(model.device))[0].cpu().double() for one in (ids, hidden_ids))
     layer = module.layer(model.class_index(target))
-    return Document((batch.labels[0][0], *labels), layer, *both, words, word_of, marked, known, sample)
+    return Document((batch.labels[0][0], *labels), layer, shown, hidden, words, word_of, marked, known, sample)
 
 
 def explain(document: Document, names: Sequence[str] = METHODS, head: int | None = None) -> dict[str, Tensor]:
@@ -115,18 +117,22 @@ def explain(document: Document, names: Sequence[str] = METHODS, head: int | None
     """
     if unknown := set(names) - set(METHODS):
         raise ValueError(f"no method {', '.join(sorted(unknown))}; known: {', '.join(METHODS)}.")
-    layer = document.layer if head is None else document.layer.head(head)
-    embeddings = document.embeddings
+    seen = document if head is None else one_head(document, head)
+    layer, embeddings = seen.layer, seen.embeddings
     weights = attention_theory.attention(layer, embeddings)
     found = {"attention mean": weights.mean(0), "attention max": weights.amax(0)}
-    slope = attention_theory.gradient(layer, embeddings).mean(0)
-    found |= attention_theory.summaries(slope, embeddings)
+    found |= attention_theory.summaries(attention_theory.gradient(layer, embeddings).mean(0), embeddings)
     if "integrated gradients" in names:
-        found["integrated gradients"] = attention_theory.integrated_gradients(layer, embeddings, document.hidden)
-    scored = {name: document.by_word(one) for name, one in found.items()}
+        found["integrated gradients"] = attention_theory.integrated_gradients(layer, embeddings, seen.hidden)
+    scored = {name: seen.by_word(one) for name, one in found.items()}
     if "LIME" in names:
-        scored["LIME"] = lime.exact(replace(document, layer=layer).ratio()).mean(0)
+        scored["LIME"] = lime.exact(seen.ratio()).mean(0)
     return {name: scored[name] for name in names}
+
+
+def one_head(document: Document, head: int) -> Document:
+    """Return the same text in front of one head alone."""
+    return replace(document, layer=document.layer.head(head))
 
 
 def single(document: Document) -> Document:
@@ -136,8 +142,8 @@ def single(document: Document) -> Document:
 
 
 def autograd(document: Document, head: int | None = None) -> Tensor:
-    """Differentiate the score by back-propagation instead, ``(token, width)``: what the closed form is compared with."""
-    layer = document.layer if head is None else document.layer.head(head)
+    """Differentiate the score by back-propagation instead, ``(token, width)``, to compare with the closed form."""
+    layer = document.layer if head is None else one_head(document, head).layer
     tokens = document.embeddings.clone().requires_grad_()
     with torch.enable_grad():
         attention_theory.output(layer, tokens).mean().backward()

@@ -32,7 +32,7 @@ def sweep(
     part: int = 50,
     quiet: bool = False,
 ) -> pd.DataFrame:
-    """Measure every text and return one row for each (see :func:`measure`); what a folder already holds is not repeated.
+    """Measure every text, one row for each (see :func:`measure`); what the folder already holds is not repeated.
 
     Args:
         model: an attention classifier.
@@ -67,14 +67,13 @@ def measure(read: Document, count: int, width: float, ridge: float, seed: int) -
 
     Returns:
         ``words``: distinct ones; ``tokens``; ``gradient``: largest difference between closed form and back-propagation
-        over the largest gradient; ``gradient_single``: the same in single precision; ``published_gradient``: error of the
-        published form in the row of the class token, over the length of that row; and, over the length of the exact
-        slopes, the error of the LIME that is sampled (``sampled``), of the limit for many words (``limit``), and of the
-        published approximation against the same kernel (``published``) and against equal weights (``published_equal``);
-        ``published_correlation`` with the exact slopes.
+        over the largest gradient; ``gradient_single``: the same in single precision; ``published_gradient``: error of
+        the published form in the row of the class token, over the length of that row; and, over the length of the
+        exact slopes, the error of the LIME that is sampled (``sampled``), of the limit for many words (``limit``, equal
+        weights), and of the published approximation against the same kernel (``published``) and against equal weights
+        (``published_equal``); ``published_correlation`` with the exact slopes.
     """
-    single = document.single(read)
-    slope, truth = attention_theory.gradient(read.layer, read.embeddings).mean(0), document.autograd(read)
+    truth = document.autograd(read)
     without = attention_theory.gradient(read.layer, read.embeddings, query_term=False).mean(0)
     parts = read.ratio()
     right, equal = lime.exact(parts, width).mean(0), lime.exact(parts, inf).mean(0)
@@ -84,8 +83,8 @@ def measure(read: Document, count: int, width: float, ridge: float, seed: int) -
     return {
         "words": parts.words,
         "tokens": len(read.labels),
-        "gradient": float((slope - truth).abs().max() / truth.abs().max()),
-        "gradient_single": _single(single),
+        "gradient": _gap(read),
+        "gradient_single": _gap(document.single(read)),
         "published_gradient": error(without[0], truth[0]),
         "sampled": error(drawn, right),
         "limit": error(lime.large_limit(parts, inf).mean(0), equal),
@@ -100,7 +99,8 @@ def error(found: Tensor, right: Tensor) -> float:
     return float((found - right).norm() / right.norm())
 
 
-def _single(read: Document) -> float:
+def _gap(read: Document) -> float:
+    """Return the largest difference of the closed gradient from back-propagation, over the largest gradient."""
     truth = document.autograd(read)
     slope = attention_theory.gradient(read.layer, read.embeddings).mean(0)
     return float((slope - truth).abs().max() / truth.abs().max())

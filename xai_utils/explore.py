@@ -27,6 +27,7 @@ class Canvas:
     """A picture, a line of numbers and a line for errors; ``draw`` replaces all three."""
 
     def __init__(self, width: float, height: float) -> None:
+        """Begin empty; sizes in inches at 80 dots."""
         self.size = (width, height)
         self.image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
         self.note = widgets.HTML()

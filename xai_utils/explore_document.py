@@ -48,4 +48,4 @@ def _paint(fig: Figure, model: Model, sentence: str, target: int | str, head: in
     plots.highlighted(fig.add_axes((0.16, 0.02, 0.83, 0.94)), rows, read.words)
     unknown = [label for label, known in zip(read.labels, read.known.tolist(), strict=True) if not known]
     note = f"; unknown: {', '.join(dict.fromkeys(unknown))}" if unknown else ""
-    return f"score of {model.classes[target if isinstance(target, int) else model.class_index(target)]}: {read.score:.2f}{note}"
+    return f"score of {model.classes[model.class_index(target)]}: {read.score:.2f}{note}"

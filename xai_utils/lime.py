@@ -235,9 +235,9 @@ def _scaled(parts: Ratio, heads: Tensor) -> Ratio:
 def _moments(parts: Ratio, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return the moments of heads whose largest denominator is 1.
 
-    Tables are ``(head, node, size)``: ``plain[k]`` holds, over the masks of the first k words that drop so many, the mean
-    of the product, and ``said[k]`` the mean of the product times the numerator; ``after_plain`` and ``after_said`` are the
-    derivatives of the result by them, taken from the last word back.
+    Tables are ``(head, node, size)``: ``plain[k]`` holds, over the masks of the first k words that drop so many, the
+    mean of the product, and ``said[k]`` the mean of the product times the numerator; ``after_plain`` and ``after_said``
+    are the derivatives of the result by them, taken from the last word back.
     """
     nodes, gaps = _nodes(float((parts.fixed + torch.minimum(parts.kept, parts.dropped).sum(1)).min()))
     stay = torch.exp(-nodes[:, None] * parts.kept[:, None])[..., None]

@@ -1,4 +1,4 @@
-"""What the ``lime`` package does with a text, to be compared with :mod:`xai_utils.lime`; the only user of the package."""
+"""What the ``lime`` package does with a text, to compare with :mod:`xai_utils.lime`; the only user of the package."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(
         target: class to explain.
         count: texts to ask about.
         seed: of the package's random numbers.
-        bow: the package's default, ``True``, deletes words, whatever ``mask`` says; ``False`` masks position by position.
+        bow: the package's default, ``True``, deletes words, whatever ``mask`` says; ``False`` masks by position.
         mask: what stands for a masked word where ``bow`` is ``False``.
 
     Source: Ribeiro, Singh & Guestrin (2016), arXiv:1602.04938; package lime 0.2.

@@ -53,11 +53,11 @@ def split(data: str, seed: int, share: float = 0.2, longest: bool = False) -> Sp
             middle = np.median([len(text.text) for text in texts])
             texts = sorted(texts, key=lambda text: len(text.text) < middle)  # stable: each half keeps its order
         return Split(apart(texts[cut:], texts[:cut]), texts[:cut], measure, classes)
-    texts, classes = samples.labelled(Path(data))
-    texts, cut = _shuffled(texts, seed), int(share * len(texts))
+    own, names = samples.labelled(Path(data))
+    texts, cut = _shuffled(own, seed), int(share * len(own))
     if not cut:
         raise ValueError(f"{Path(data).name} has {len(texts)} texts, too few to hold {share:.0%} of them out twice.")
-    return Split(texts[2 * cut :], texts[:cut], texts[cut : 2 * cut], classes)
+    return Split(texts[2 * cut :], texts[:cut], texts[cut : 2 * cut], names)
 
 
 def apart(train: Sequence[Text], held_out: Sequence[Text]) -> list[Text]:
@@ -87,7 +87,7 @@ class AttentionClassifierRecipe:
     Source: Lopardo, Precioso & Garreau (2024), section 5 and their code: batch 16, AdamW 1e-4, 10 epochs, the weights
         with the best accuracy on held-out training texts.
     Differs from: their code, whose vocabulary is not limited and includes the words of the held-out texts, and which
-        fills texts with unknown words. Training stops early once ``patience`` epochs have brought nothing.
+        fills texts with unknown words. Training stops early once ``patience`` measurements have brought nothing.
     """
 
     data: str = "sst2"
@@ -96,6 +96,7 @@ class AttentionClassifierRecipe:
     peak: float = 1e-4
     epochs: int = 10
     patience: int = 3
+    looks: int = 1  # measurements an epoch, of which the best weights are kept
     decay: float = 0.01
     smoothing: float = 0.0
     spread: float = 1.0  # standard deviation of the first embeddings
@@ -121,7 +122,7 @@ class AttentionClassifierRecipe:
         self.order = np.argsort([len(ids) for ids, _ in self.train], kind="stable")
         epoch = ceil(len(self.train) / self.batch)
         self.steps = self.steps or self.epochs * epoch
-        self.select_from = self.select_every = min(epoch, self.steps)
+        self.select_from = self.select_every = max(1, min(epoch // self.looks, self.steps))
         sizes = {**self.sizes, "classes": len(self.classes)}
         module = AttentionClassifier(Settings(len(self.tokenizer), **sizes))
         nn.init.normal_(module.embedding.weight, std=self.spread)
@@ -130,7 +131,8 @@ class AttentionClassifierRecipe:
     @property
     def repeat(self) -> str:
         """Command that repeats a training on other data than SST-2."""
-        return "" if self.data == "sst2" else f"python -m xai_utils.train attention-sst2 --data {Path(self.data).name} --out …"
+        command = f"python -m xai_utils.train attention-sst2 --data {Path(self.data).name} --out …"
+        return "" if self.data == "sst2" else command
 
     def rate(self, step: int) -> float:
         """Return the share of the peak learning rate; as published it is constant."""
@@ -165,15 +167,18 @@ class AttentionClassifierRecipe:
 
     def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
         """Return the weights, the card's facts, and settings and tokenizer."""
-        facts = {
+        longer = ", of the longer half" if self.longest else ""
+        facts: dict[str, Any] = {
             "about": f"attention classifier, {module.config.heads} heads, {len(self.tokenizer):,} words, fp16",
             "classes": list(self.classes),
             "data": f"{Path(self.data).name}: {len(self.train):,} texts, {len(self.choose):,} more to choose by",
             "recipe": (
                 f"AdamW {self.peak:g}, weight decay {self.decay:g}, batch {self.batch}, at most {self.epochs} epochs, "
-                f"stopping after {self.patience} without gain; {self.hidden:.0%} of the words hidden, label smoothing "
-                f"{self.smoothing:g}; words that occur {self.least} times or more; after each epoch accuracy on training "
-                f"texts held out ({self.share:.0%}; texts that overlap with them are not trained on), the best weights kept"
+                f"stopping after {self.patience} without gain, {'cosine to zero' if self.cosine else 'constant rate'}; "
+                f"first embeddings of deviation {self.spread:g}; {self.hidden:.0%} of the words hidden, label "
+                f"smoothing {self.smoothing:g}; words that occur {self.least} times or more; {self.looks} times an "
+                f"epoch accuracy on training texts held out ({self.share:.1%}{longer}; "
+                "texts that overlap with them are not trained on), the best weights kept"
             ),
         }
         return dict(module.state_dict()), facts, attention_classifier.files(module, self.tokenizer)
@@ -203,9 +208,9 @@ def _padded(pairs: Sequence[tuple[list[int], int]]) -> tuple[Tensor, Tensor, Ten
     return ids, (torch.arange(longest) < lengths[:, None]).long(), torch.tensor([label for _, label in pairs])
 
 
-#: What ``data/models/attention-sst2`` was trained with: small first embeddings, many hidden words and a strong decay, since
-#: SST-2 has few texts; the published numbers reach less there.
+#: What ``data/models/attention-sst2`` was trained with: small first embeddings, many hidden words and a strong decay,
+#: since SST-2 has few sentences; the published numbers reach less there.
 AttentionSST2 = partial(
-    AttentionClassifierRecipe, least=5, share=0.02, batch=128, peak=3e-3, decay=0.3, spread=0.05, hidden=0.3,
-    smoothing=0.1,
+    AttentionClassifierRecipe, least=5, share=0.015, longest=True, batch=64, peak=1e-3, cosine=True, epochs=2, looks=4,
+    patience=8, decay=0.3, spread=0.05, hidden=0.3, smoothing=0.1,
 )  # fmt: skip

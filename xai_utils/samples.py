@@ -77,7 +77,7 @@ def reviews(count: int | None = None) -> list[Text]:
 
 
 def paragraphs(count: int, seed: int, most: int = 8) -> list[Text]:
-    """Join 1 to ``most`` bundled reviews at random, ``count`` times: texts of lengths that one sentence does not have."""
+    """Join 1 to ``most`` bundled reviews at random, ``count`` times: texts of lengths that no one sentence has."""
     noise, bundled = np.random.default_rng(seed), reviews()
     chosen = (noise.choice(len(bundled), noise.integers(1, most + 1), replace=False) for _ in range(count))
     return [Text(" ".join(bundled[i].text for i in some), f"paragraph {n}") for n, some in enumerate(chosen)]
@@ -106,8 +106,8 @@ def _fetched(title: str, source: tuple[str, ...], split: str, column: str) -> li
         ) from error
     runtime.record.data[name] = f"{' '.join(source)}, {split}, {len(rows)} {column}s"
     return [
-        Text(row[column].strip(), f"{name} {split} {row.get('idx', number)}", row["label"] if row["label"] >= 0 else None)
-        for number, row in enumerate(rows)
+        Text(row[column].strip(), f"{name} {split} {row.get('idx', n)}", row["label"] if row["label"] >= 0 else None)
+        for n, row in enumerate(rows)
     ]
 
 
@@ -133,12 +133,11 @@ def labelled(path: str | Path) -> tuple[list[Text], tuple[str, ...]]:
         raise ValueError(f"{path.name} ends in {path.suffix!r}, expected .csv or .jsonl.")
     table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_json(path, lines=True)
     if missing := {"text", "label"} - set(table.columns):
-        raise ValueError(
-            f"{path.name} lacks the column {' and '.join(sorted(missing))}; it has {', '.join(map(str, table.columns))}."
-        )
+        has = ", ".join(map(str, table.columns))
+        raise ValueError(f"{path.name} lacks the column {' and '.join(sorted(missing))}; it has {has}.")
     empty = table.text.isna() | table.label.isna() | (table.text.astype(str).str.strip() == "")
     if empty.any():
-        raise ValueError(f"{path.name} has {empty.sum()} rows without text or label, the first is row {empty.argmax()}.")
+        raise ValueError(f"{path.name} has {empty.sum()} rows without text or label, first row {empty.argmax()}.")
     classes = tuple(sorted(table.label.astype(str).unique()))
     if len(classes) < 2:
         raise ValueError(f"every label in {path.name} is {classes[0]!r}; a classifier needs at least two classes.")
