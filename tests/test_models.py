@@ -32,7 +32,7 @@ LARGEST = {"minilm-sst2": 3e6, "vit-scenes": 6e6, "resnet-scenes": 6e6}  # bytes
 NEEDED = {
     "minilm-sst2": {"sst2_validation_accuracy": 0.89},
     "vit-scenes": {"single_top1": 0.97, "pair_top2": 0.85},
-    "resnet-scenes": {"single_top1": 0.94},  # 97 % was wanted and is not reached by a network of this size
+    "resnet-scenes": {"single_top1": 0.97, "pair_top2": 0.85},
 }
 COUNTED = {"minilm-sst2": 872, "vit-scenes": 1000, "resnet-scenes": 1000}
 
