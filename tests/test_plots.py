@@ -229,7 +229,6 @@ def test_before_and_after_without_negative_values_are_amounts(fig):
     assert (fig.axes[0].images[0].norm.vmin, fig.axes[1].images[0].norm.vmax) == (0.5, 3)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="only one of two conversions leaves the graph")
 def test_maps_of_a_model_that_learns_can_be_compared(fig):
     maps = torch.ones(2, 2, requires_grad=True)
     plots.before_after(fig, maps, 2 * maps)
