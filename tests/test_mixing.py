@@ -109,6 +109,12 @@ def test_without_a_skip_connection_nothing_is_untouched_even_of_a_swap():
     same(untouched_share(rollout(swap, 0.0), 0.0), torch.zeros(1, 2, dtype=torch.float64))
 
 
+def test_what_is_no_rollout_has_no_untouched_share():
+    for wrong, what in ((float("nan"), "NaN or infinite"), (-0.5, "negative entries")):
+        with pytest.raises(ValueError, match=what):
+            untouched_share(torch.full((1, 2, 2), wrong))
+
+
 # Slow and literal
 
 

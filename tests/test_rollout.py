@@ -378,6 +378,12 @@ def test_a_map_with_dropped_entries_needs_rescaling():
         rollout(fuse(attention(2, 3, 4, 4), discard=0.5))
 
 
+def test_rows_too_small_to_be_rescaled_are_refused():
+    tiny = torch.full((2, 3, 3), 1e-42)
+    with pytest.raises(ValueError, match="row holds"):
+        rollout_row(tiny, residual=0.0, rescale=True)
+
+
 @pytest.mark.parametrize("query", [4, -5])
 def test_a_query_outside_is_refused(query):
     with pytest.raises(IndexError, match=f"query is {query}, but there are 4"):

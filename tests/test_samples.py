@@ -174,6 +174,12 @@ def test_a_file_that_changed_is_read_again(saved):
     assert not np.array_equal(samples.picture(saved(255 - COLOUR)).image, before)
 
 
+def test_a_picture_may_be_changed_without_changing_the_next():
+    first = samples.picture("coffee").image
+    first[:] = 0
+    assert samples.picture("coffee").image.max() > 0
+
+
 def test_a_photograph_stands_upright(saved):
     sideways = Image.Exif()
     sideways[0x0112] = 6

@@ -39,7 +39,7 @@ def non_negative(name: str, maps: Tensor) -> Tensor:
 
 
 def row_stochastic(name: str, maps: Tensor, atol: float = 1e-4) -> Tensor:
-    """Accept non-negative maps ``(layer, ..., query, key)`` whose last axis sums to one within ``atol``; return sums."""
+    """Accept non-negative maps ``(layer, ..., query, key)`` whose rows sum to one within ``atol``; return the sums."""
     sums = _sums(name, maps)
     off = (sums - 1).abs().flatten(1).amax(1)
     low = maps.flatten(1).amin(1)
