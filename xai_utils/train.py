@@ -59,6 +59,8 @@ class Recipe(Protocol):
 
 RECIPES: dict[str, Any] = {
     "minilm-sst2": recipes_text.MiniLMSST2,
+    "bert12-sst2": recipes_text.DeepSST2,
+    "bert24-sst2": recipes_text.DeeperSST2,
     "vit-scenes": recipes_vision.ViTScenes,
     "resnet-scenes": recipes_vision.ResNetScenes,
 }
