@@ -211,6 +211,8 @@ def test_a_matrix_is_named_on_both_axes_unless_there_are_too_many(ax):
         assert [label.get_text() for label in labels] == list(LABELS)
     assert "key" in ax.get_xlabel() and "query" in ax.get_ylabel()
     other = Figure().subplots()
+    plots.matrix(other, attention(4, 4), LABELS, name_keys=False)
+    assert not other.get_xticklabels() and len(other.get_yticklabels()) == 4
     plots.matrix(other, attention(41, 41), ["word"] * 41)
     assert not {label.get_text() for label in other.get_xticklabels()} & {"word"}
 

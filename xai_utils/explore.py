@@ -164,7 +164,7 @@ def _paint(fig: Figure, seen: Observation, used: tuple[str, ...], chosen: dict[s
     found = methods.attribute(chosen["method"], seen, 0, **options)
     if seen.batch.views is None:
         left, right = fig.add_axes((0.12, 0.22, 0.4, 0.68)), fig.add_axes((0.68, 0.12, 0.3, 0.78))
-        plots.matrix(left, _matrix(seen, chosen), found.labels, "every row")
+        plots.matrix(left, _matrix(seen, chosen), found.labels, "every row", name_keys=False)  # the bars name them
         plots.relevance(right, found, title="the chosen row")
     else:
         left, right = fig.add_axes((0.01, 0.03, 0.42, 0.88)), fig.add_axes((0.46, 0.03, 0.42, 0.88))

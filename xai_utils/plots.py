@@ -183,11 +183,18 @@ def head_grid(fig: Figure, maps: Tensor, title: str = "", unit: str = "") -> Non
     colours.set_label(unit, fontsize=8)
 
 
-def matrix(ax: Axes, values: Tensor, labels: Sequence[str] | None = None, title: str = "", unit: str = "") -> None:
-    """Show one ``(query, key)`` map, token names on both axes where there are at most 40."""
+def matrix(
+    ax: Axes,
+    values: Tensor,
+    labels: Sequence[str] | None = None,
+    title: str = "",
+    unit: str = "",
+    name_keys: bool = True,
+) -> None:
+    """Show one ``(query, key)`` map; up to 40 tokens are named on the queries and, if asked for, on the keys."""
     drawn = ax.imshow(values.detach().float().cpu().numpy(), cmap=AMOUNT, interpolation="nearest")
     if labels is not None and len(labels) <= 40:
-        ax.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
+        ax.set_xticks(range(len(labels)) if name_keys else (), labels if name_keys else (), rotation=90, fontsize=6)
         ax.set_yticks(range(len(labels)), labels, fontsize=6)
     ax.set_xlabel("key: the token that is read", fontsize=7)
     ax.set_ylabel("query: the token that reads", fontsize=7)

@@ -99,9 +99,7 @@ def layers_used(
     return _choose(maps, threshold, distance, reference, residual)[0]
 
 
-def _choose(
-    maps: Tensor, threshold: float, distance: str, reference: str, residual: float
-) -> tuple[Tensor, Tensor]:
+def _choose(maps: Tensor, threshold: float, distance: str, reference: str, residual: float) -> tuple[Tensor, Tensor]:
     check.one_of("distance", distance, tuple(DISTANCES))
     check.one_of("reference", reference, REFERENCES)
     _in_range(threshold, distance)
