@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import normal, steady
 
-from xai_utils.metrics import average_precision, cover, hit, lift, mass_inside
+from xai_utils.metrics import area, average_precision, cover, hit, keep_masks, lift, mass_inside, removal_curve
 
 NAN = float("nan")
 METRICS = [mass_inside, lift, hit, average_precision]
@@ -159,3 +159,60 @@ def test_a_mask_that_does_not_divide_is_refused(shape, grid):
 def test_an_empty_mask_is_refused():
     with pytest.raises(ValueError, match="mask is empty"):
         cover(np.zeros((4, 4), dtype=bool), (2, 2))
+
+
+# Deletion and insertion
+
+
+def test_masks_written_out():
+    order = torch.tensor([3, 0, 2])  # token 1 is never removed
+    gone = [[1, 1, 1, 1], [1, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 0]]
+    back = [[0, 1, 0, 0], [0, 1, 0, 1], [1, 1, 0, 1], [1, 1, 1, 1]]
+    assert keep_masks(order, 4, steps=3).int().tolist() == gone
+    assert keep_masks(order, 4, steps=3, insert=True).int().tolist() == back
+    assert keep_masks(order, 4, steps=1).int().tolist() == [gone[0], gone[-1]]
+    assert keep_masks(torch.arange(5), 5, steps=2).sum(-1).tolist() == [5, 3, 0]  # round(2.5) is 2
+
+
+@steady
+@given(tokens=st.integers(1, 12), steps=st.integers(1, 15), seed=st.integers(0, 999))
+def test_each_step_removes_more_and_insertion_is_deletion_backwards(tokens, steps, seed):
+    order = normal(2, 3, tokens, seed=seed).argsort(-1)
+    gone = keep_masks(order, tokens, steps)
+    assert gone.shape == (2, 3, steps + 1, tokens) and gone[..., 0, :].all() and not gone[..., -1, :].any()
+    assert (gone[..., 1:, :] <= gone[..., :-1, :]).all()
+    assert torch.equal(keep_masks(order, tokens, steps, insert=True), ~gone)
+
+
+def test_curves_of_a_sum_are_known_and_each_mask_is_asked_for_once():
+    weights, asked = vector(5, 3, 2, 0), []
+
+    def score(keep):
+        asked.append(keep)
+        return keep.double() @ weights
+
+    orders = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]])
+    assert removal_curve(score, orders, 4, steps=4).tolist() == [[10, 5, 2, 0, 0], [10, 10, 8, 5, 0]]
+    assert removal_curve(score, orders, 4, steps=4, insert=True).tolist() == [[0, 5, 8, 10, 10], [0, 0, 2, 5, 10]]
+    assert [len(keep) for keep in asked] == [8, 8]  # 10 masks, the first and the last of them twice
+
+
+def test_area_by_hand():
+    assert area(vector(1, 1, 1)).item() == 1 and area(vector(1, 0)).item() == 0.5
+    assert area(torch.stack([vector(4, 2, 0), vector(0, 0, 4)])).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(("order", "tokens", "steps", "words"), [
+    ([0, 0], 3, 2, "names a token twice"), ([0, 3], 3, 2, "tokens 0 to 2"), ([-1, 0], 3, 2, "tokens 0 to 2"),
+    ([], 3, 2, "tokens 0 to 2"), ([0, 1], 3, 0, "steps is 0"),
+])  # fmt: skip
+def test_unusable_orders_are_refused(order, tokens, steps, words):
+    with pytest.raises(ValueError, match=words):
+        keep_masks(torch.tensor(order, dtype=torch.long), tokens, steps)
+
+
+def test_scores_of_nan_and_single_points_are_refused():
+    with pytest.raises(ValueError, match="scores holds 2 of 2"):
+        removal_curve(lambda keep: torch.full((len(keep),), NAN), torch.tensor([0]), 1, steps=1)
+    with pytest.raises(ValueError, match="1 point has no area"):
+        area(vector(1))
