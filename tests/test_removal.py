@@ -97,8 +97,8 @@ def test_a_batch_gives_what_a_loop_gives_and_nothing_removed_is_the_model(name):
 def test_curves_of_a_model_begin_and_end_at_the_same_pictures():
     model, (sample,) = tiny.model("timm-vit"), tiny.samples("timm-vit", 1)
     score, orders = removal.scorer(model, sample), torch.stack([torch.randperm(16), torch.randperm(16)])
-    gone = metrics.removal_curve(score, orders, 16, steps=4)
-    back = metrics.removal_curve(score, orders.flip(-1), 16, steps=4, insert=True)
+    gone = metrics.removal_curve(score, orders, 16, (0, 0.25, 0.5, 0.75, 1))
+    back = metrics.removal_curve(score, orders.flip(-1), 16, (0, 0.25, 0.5, 0.75, 1), insert=True)
     same(gone, back.flip(-1), 1e-6)  # inserting in reversed order is deleting backwards
 
 
