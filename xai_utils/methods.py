@@ -13,7 +13,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from xai_utils import check, flow, integrated, rollout
+from xai_utils import check, diffusion, flow, integrated, rollout
 from xai_utils.encode import Batch, encode
 from xai_utils.models import Model
 from xai_utils.observation import Observation, Sample, View, observe, targets_of
@@ -125,6 +125,19 @@ def attention_rollout(
     return _roll(maps, residual, row)
 
 
+def diffusion_rollout(
+    view: View,
+    filter: str = "spectral",
+    strength: float | None = None,
+    residual: float = 0.5,
+    row: str | int = "cls",
+    layer: int = -1,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Rollout of the head means after a filter of their spectrum (see :func:`diffusion.diffuse`)."""
+    maps = diffusion.diffuse(rollout.fuse(_below(view.attention, layer)), filter, strength)
+    return _roll(maps, residual, row)
+
+
 def gradient_rollout(
     view: View, discard: float = 0.0, residual: float = 0.5, row: str | int = "cls", layer: int = -1
 ) -> tuple[Tensor, dict[str, Any]]:
@@ -231,6 +244,7 @@ def _integrated(
 METHODS: dict[str, Method] = {
     "attention": Method(raw_attention, False, False, "attention share"),
     "rollout": Method(attention_rollout, False, False, "share of the input"),
+    "diffusion_rollout": Method(diffusion_rollout, False, False, "share of the input"),
     "gradient_rollout": Method(gradient_rollout, True, False, "gradient-weighted share"),
     "flow": Method(attention_flow, False, False, "share of the flow"),
     "gradient_norm": Method(gradient_norm, True, False, "logit per unit of embedding"),

@@ -277,6 +277,19 @@ def bipartite(ax: Axes, steps: Tensor, labels: Sequence[str], least: float = 0.0
     ax.spines[:].set_visible(False)
 
 
+def spectra(ax: Axes, maps: Mapping[str, Tensor]) -> None:
+    """Draw the singular values of stacks ``(..., query, key)``, largest first: the mean over maps and its range."""
+    for name, stack in maps.items():
+        values = torch.linalg.svdvals(stack.detach().double().cpu()).flatten(0, -2)
+        places = range(1, values.shape[-1] + 1)
+        (line,) = ax.plot(places, values.mean(0).clamp(min=1e-9), linewidth=1.4, label=name)
+        ax.fill_between(places, *values.clamp(min=1e-9).aminmax(dim=0), alpha=0.12, color=line.get_color(), linewidth=0)
+    ax.set(xlabel="place", ylabel="singular value", yscale="log", ylim=(1e-4, None))
+    ax.minorticks_off()  # most of the time of drawing
+    ax.legend(fontsize=7)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
 def _norm(values: np.ndarray, signed: bool) -> Normalize:
     if signed:
         limit = float(np.abs(values).max()) or 1.0
