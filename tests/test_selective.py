@@ -141,6 +141,7 @@ def test_the_published_rule_written_out(threshold):
         found = selective_rollout(maps, threshold)
         same(found.rolled[-1], rolled)
         assert found.used.nonzero()[:, 0].tolist() == used
+        assert torch.equal(found.used[1:], found.distances[1:] > threshold) and found.distances[0] == 0
 
 
 def test_jensen_shannon_is_scipys():

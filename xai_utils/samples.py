@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xai_utils import runtime, scenes
 
@@ -100,9 +99,10 @@ def _fetched(title: str, source: tuple[str, ...], split: str, column: str) -> li
     try:
         rows = datasets.load_dataset(*source, split=split)
     except (OSError, ConnectionError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise OSError(
-            f"{title} ({split}) could not be read: {str(error).splitlines()[0]} Connect once, or set HF_HOME to "
-            f"a cache that holds {source[0]}; the bundled samples.reviews() need no network."
+            f"{title} ({split}) could not be read: {reason} Connect once, "
+            f"or set HF_HOME to a cache that holds {source[0]}; the bundled samples.reviews() need no network."
         ) from error
     runtime.record.data[name] = f"{' '.join(source)}, {split}, {len(rows)} {column}s"
     return [
@@ -190,12 +190,11 @@ def _photograph(name: str) -> Path:
     return Path(skimage.data.__file__).parent / PHOTOGRAPHS[name]
 
 
-@cache
 def _read(path: Path) -> np.ndarray:
-    """Read a file as RGB in [0, 1]; grey is repeated over the channels, see-through pixels are refused."""
+    """Read a file as RGB in [0, 1], turned upright; grey fills all channels, see-through pixels are refused."""
     try:
-        with Image.open(path) as image:
-            image.load()
+        with Image.open(path) as stored:
+            image = ImageOps.exif_transpose(stored)
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{path.name} cannot be read as a picture: {error}") from error
     if "A" in image.getbands() or "transparency" in image.info:

@@ -59,10 +59,12 @@ class Selection:
     Attributes:
         rolled: ``(layer, ..., query, input)``; a layer that is left out repeats the map below it.
         used: ``(layer, ...)`` bool.
+        distances: ``(layer, ...)`` of each layer from its reference; 0 for the first layer, which has none.
     """
 
     rolled: Tensor
     used: Tensor
+    distances: Tensor
 
 
 def selective_rollout(
@@ -86,24 +88,30 @@ def selective_rollout(
     Raises:
         ValueError: a threshold below 0, NaN, or above 1 for a bounded distance; unknown names; no attention maps.
     """
-    used = layers_used(maps, threshold, distance, reference, residual)
-    return Selection(rollout_through(maps, used, residual), used)
+    used, distances = _choose(maps, threshold, distance, reference, residual)
+    return Selection(rollout_through(maps, used, residual), used, distances)
 
 
 def layers_used(
     maps: Tensor, threshold: float, distance: str = "frobenius", reference: str = "last_used", residual: float = 0.5
 ) -> Tensor:
     """Return which layers :func:`selective_rollout` goes through, ``(layer, ...)`` bool; always the first."""
+    return _choose(maps, threshold, distance, reference, residual)[0]
+
+
+def _choose(maps: Tensor, threshold: float, distance: str, reference: str, residual: float) -> tuple[Tensor, Tensor]:
     check.one_of("distance", distance, tuple(DISTANCES))
     check.one_of("reference", reference, REFERENCES)
     _in_range(threshold, distance)
     mixed = rollout.mix(maps, residual)
     against = mixed[0]
     used = [torch.ones(mixed.shape[1:-2], dtype=torch.bool, device=maps.device)]
+    distances = [torch.zeros(mixed.shape[1:-2], dtype=maps.dtype, device=maps.device)]
     for step in mixed[1:]:
-        used.append(DISTANCES[distance](step, against) > threshold)
+        distances.append(DISTANCES[distance](step, against))
+        used.append(distances[-1] > threshold)
         against = step if reference == "previous" else torch.where(used[-1][..., None, None], step, against)
-    return torch.stack(used)
+    return torch.stack(used), torch.stack(distances)
 
 
 def _in_range(threshold: float, distance: str) -> None:

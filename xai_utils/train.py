@@ -75,7 +75,7 @@ RECIPES: dict[str, Any] = {
 def train(
     name: str, recipe: Recipe, out: Path, checkpoint: Path, evaluate_every: int = 0, quiet: bool = False
 ) -> dict[str, Any]:
-    """Train to the end, evaluate, and write weights and card to ``out``; returns the card.
+    """Train to the end, evaluate, write weights and card to ``out``, and drop the checkpoint; returns the card.
 
     Args:
         name: name of the model.
@@ -85,8 +85,19 @@ def train(
         evaluate_every: also evaluate after this many steps and print it; 0 for never.
         quiet: show no progress.
     """
-    torch.manual_seed(recipe.seed)
     torch.set_flush_denormal(True)  # values near 1e-40 make a CPU step ten times slower
+    try:
+        module, seconds = _fit(name, recipe, checkpoint, evaluate_every, quiet)
+        card = _ship(name, recipe, module, out, seconds)
+    finally:
+        torch.set_flush_denormal(False)
+    checkpoint.unlink()  # or the next training would find itself finished
+    return card
+
+
+def _fit(name: str, recipe: Recipe, checkpoint: Path, evaluate_every: int, quiet: bool) -> tuple[nn.Module, float]:
+    """Take all steps, from the checkpoint on; return the weights to keep and the seconds it took."""
+    torch.manual_seed(recipe.seed)
     module = recipe.build().train()
     optimisers = recipe.optimisers(module)
     peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
@@ -117,7 +128,7 @@ def train(
     _save_checkpoint(checkpoint, module, optimisers, recipe.steps, seconds, best)
     if best:
         module.load_state_dict(best["weights"], strict=False)
-    return _ship(name, recipe, module, out, seconds)
+    return module, seconds
 
 
 def rate(step: int, steps: int, warmup: int) -> float:
