@@ -76,6 +76,11 @@ def test_heads_add_up(read):
         same(torch.stack([one[name] for one in heads]).mean(0), whole[name])
 
 
+def test_flattened_attention_is_nearly_uniform(read):
+    flat = attention_theory.attention(document.flattened(read, 0.0).layer, read.embeddings)
+    same(flat, torch.full_like(flat, 1 / 13))
+
+
 def test_integrated_gradients_explain_the_words(read):
     found = document.explain(read, ["integrated gradients"])["integrated gradients"]
     bare = float(attention_theory.output(read.layer, read.hidden).mean())

@@ -40,15 +40,19 @@ def recipe(own, **options):
 
 
 def test_it_learns_and_is_loaded_as_it_was_measured(own, tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "DATA", tmp_path)
     card = train.train("own", recipe(own), tmp_path / "models" / "own", tmp_path / "own.pt", quiet=True)
     assert card["measured"]["n"] == 40 and card["measured"]["test_accuracy"] > 0.9
     assert card["measured"]["chosen_by_held_out_accuracy"] > 0.9 and card["classes"] == ["better", "worse"]
     assert card["repeat"].startswith("python -m xai_utils.train attention-sst2 --data own.jsonl")
-    monkeypatch.setitem(models.MODELS, "own", models.Spec(models.loaders.attention_classifier, "own", 1))
-    model = models.load("own")
+    monkeypatch.chdir(tmp_path)
+    model = models.load("attention:models/own")
     coded = model.tokenizer(["the dull plot", "the bright plot"], return_tensors="pt")
     assert model.logits(dict(coded)).argmax(-1).tolist() == [1, 0]
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is no folder of a trained attention classifier"):
+        models.load(f"attention:{tmp_path}")
 
 
 def test_the_same_seed_makes_the_same_weights(own, tmp_path):

@@ -135,6 +135,11 @@ def one_head(document: Document, head: int) -> Document:
     return replace(document, layer=document.layer.head(head))
 
 
+def flattened(document: Document, factor: float) -> Document:
+    """Return the same text in front of keys made smaller, so that no token dominates the attention."""
+    return replace(document, layer=replace(document.layer, key=factor * document.layer.key))
+
+
 def single(document: Document) -> Document:
     """Return the same text with everything rounded to single precision."""
     layer = Layer(*(getattr(document.layer, name).float() for name in ("query", "key", "value", "readout")))

@@ -248,9 +248,10 @@ def _moments(parts: Ratio, weights: Tensor) -> tuple[Tensor, Tensor]:
         keep, drop = _chances(word)
         here = plain[-1], said[-1]
         kept, gone = keep * stay[:, :, word], drop * go[:, :, word]
-        plain.append(pad(kept * here[0], (0, 1)) + pad(gone * here[0], (1, 0)))
-        kept_said, gone_said = here[1] + says[:, :, word] * here[0], here[1] + says_not[:, :, word] * here[0]
-        said.append(pad(kept * kept_said, (0, 1)) + pad(gone * gone_said, (1, 0)))
+        stayed, went = kept * here[0], gone * here[0]
+        plain.append(_joined(stayed, went))
+        stayed_said = says[:, :, word] * stayed + kept * here[1]
+        said.append(_joined(stayed_said, says_not[:, :, word] * went + gone * here[1]))
     ends = (gaps * torch.exp(-nodes * parts.fixed[:, None]))[..., None] * weights
     after_plain, after_said = ends * parts.fixed_vote[:, None, None], ends
     whole = (after_plain * plain[-1] + after_said * said[-1]).sum((1, 2))
@@ -264,6 +265,13 @@ def _moments(parts: Ratio, weights: Tensor) -> tuple[Tensor, Tensor]:
         after_plain = kept_plain + gone * after_plain[..., 1:] + says_not[:, :, word] * gone_said
         after_said = kept_said + gone_said
     return whole, torch.stack(single[::-1], 1)
+
+
+def _joined(stayed: Tensor, went: Tensor) -> Tensor:
+    """Add tables of masks that keep a word and of those that drop it, which have one size more."""
+    both = pad(stayed, (0, 1))
+    both[..., 1:] += went
+    return both
 
 
 def _chances(before: int) -> tuple[Tensor, Tensor]:
