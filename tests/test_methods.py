@@ -119,8 +119,18 @@ def test_a_batch_explains_the_prediction_of_each_sample(name):
 def test_one_score_for_each_token_of_each_family(name):
     model, sample = tiny.model(name), tiny.samples(name)[1]
     for method in ("attention", "rollout", "gradient_rollout", "gradient_x_input"):
-        found = explain(method, model, sample, target=1)
+        row = {"row": -1} if name == "gpt2" and method != "gradient_x_input" else {}
+        found = explain(method, model, sample, target=1, **row)
         assert len(found.scores) == len(found.labels) == (16 if name in tiny.VISION else 3 if name == "gpt2" else 5)
+
+
+@pytest.mark.parametrize("method", ["attention", "rollout", "gradient_rollout", "flow"])
+def test_the_first_row_of_a_causal_model_is_refused(method):
+    model, sample = tiny.model("gpt2"), tiny.SENTENCES[1]
+    with pytest.raises(ValueError, match=r"reads only itself .* GPT-2.*row=-1"):
+        explain(method, model, sample)
+    assert explain(method, model, sample, row=-1).scores.count_nonzero() > 1
+    explain(method, model, Text("film"))  # a single token reads all there is
 
 
 @pytest.mark.parametrize("name", tiny.VISION)

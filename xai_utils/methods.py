@@ -104,6 +104,7 @@ def raw_attention(
 ) -> tuple[Tensor, dict[str, Any]]:
     """Attention of one layer: one head or their mean, read along one row (see :func:`read_row`)."""
     check.index("layer", layer, len(view.attention))
+    _reads_others(view, row)
     maps = view.attention[layer]
     if head is not None:
         check.index("head", head, len(maps))
@@ -119,6 +120,7 @@ def attention_rollout(
     layer: int = -1,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Attention rollout from the given layer down (see :func:`rollout.fuse` and :func:`rollout.rollout`)."""
+    _reads_others(view, row)
     maps = rollout.fuse(_below(view.attention, layer), fusion, discard, keep=0)
     return _roll(maps, residual, row)
 
@@ -141,6 +143,7 @@ def gradient_rollout(
 ) -> tuple[Tensor, dict[str, Any]]:
     """Rollout of attention weighted by its own gradient (see :func:`rollout.gradient_weighted`)."""
     assert view.gradient is not None
+    _reads_others(view, row)
     maps = rollout.gradient_weighted(_below(view.attention, layer), _below(view.gradient, layer), discard, keep=0)
     return _roll(maps, residual, row)
 
@@ -148,6 +151,7 @@ def gradient_rollout(
 def attention_flow(view: View, residual: float = 0.5, layer: int = -1, row: int = 0) -> tuple[Tensor, dict[str, Any]]:
     """Maximum flow from one position behind a layer to every input token, as shares (see :mod:`flow`)."""
     check.index("row", row, view.attention.shape[-1])
+    _reads_others(view, "cls" if row == 0 else row)
     steps = rollout.mix(rollout.fuse(view.attention).double(), residual)
     return flow.flow_shares(flow.flow(steps, layer, [row % steps.shape[-1]]))[0], {}
 
@@ -177,6 +181,15 @@ def read_row(matrix: Tensor, row: str | int) -> Tensor:
     if row == "cls":
         return matrix[0]
     return matrix.amax(0) if row == "max" else matrix.mean(0)
+
+
+def _reads_others(view: View, row: str | int) -> None:
+    """Refuse the row ``"cls"`` of a causal model: its first token comes before all others and reads none of them."""
+    if row == "cls" and view.attention.shape[-1] > 1 and not view.attention[..., 0, 1:].any():
+        raise ValueError(
+            "row is 'cls', but the first token reads only itself in every layer and head, as in a causal model such as "
+            "GPT-2. Take the last token, which reads all (row=-1), or row='mean'."
+        )
 
 
 def _below(maps: Tensor, layer: int) -> Tensor:

@@ -47,8 +47,15 @@ def mass_inside(scores: Tensor, inside: Tensor) -> float:
 
 
 def lift(scores: Tensor, inside: Tensor) -> float:
-    """Return :func:`mass_inside` divided by what a uniform map would get; 1 means no better than uniform."""
-    return mass_inside(scores, inside) / float(inside.double().mean())
+    """Return :func:`mass_inside` divided by what a uniform map would get; 1 means no better than uniform.
+
+    Raises:
+        ValueError: as :func:`mass_inside`, or nothing is inside.
+    """
+    share = mass_inside(scores, inside)
+    if not inside.any():
+        raise ValueError("no token is inside, so a uniform map gets nothing to compare with.")
+    return share / float(inside.double().mean())
 
 
 def hit(scores: Tensor, inside: Tensor, least: float = 0.0) -> bool:
