@@ -163,4 +163,4 @@ def attention_classifier() -> Model:
         for parameter in built.parameters():
             parameter.normal_(std=0.7)
     built.requires_grad_(False)
-    return Model("tiny attention", built, ("negative", "positive"), 1, 0, read, None, state_sha256(built))
+    return Model("tiny attention", built, ("negative", "positive"), 0, 0, read, None, state_sha256(built))

@@ -236,7 +236,10 @@ def diffused(model: Model, sample: Sample) -> widgets.Widget:
                 for f, s in (("identity", None), (name.value, value))]  # fmt: skip
         axes = [fig.add_axes((left, 0.16, 0.24, 0.72)) for left in (0.08, 0.41, 0.74)]
         for ax, one, title in zip(axes, pair, ("before", "after"), strict=False):
-            plots.relevance(ax, one, None if seen.batch.views is None else seen.batch.views[0], title, bar=False)
+            if seen.batch.views is None:
+                plots.relevance(ax, one.words(), title=title)
+            else:
+                plots.relevance(ax, one, seen.batch.views[0], title, bar=False)
         axes[1].set_yticks([])  # the tokens stand beside the first
         chosen = maps[layer.value][None]
         plots.spectra(axes[2], {"before": chosen, "after": diffusion.diffuse(chosen, name.value, value)})

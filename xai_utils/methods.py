@@ -134,6 +134,7 @@ def diffusion_rollout(
     layer: int = -1,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Rollout of the head means after a filter of their spectrum (see :func:`diffusion.diffuse`)."""
+    _reads_others(view, row)
     maps = diffusion.diffuse(rollout.fuse(_below(view.attention, layer)), filter, strength)
     return _roll(maps, residual, row)
 

