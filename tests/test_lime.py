@@ -79,6 +79,11 @@ def test_an_affine_score_gets_back_its_slopes_for_any_number_of_words(width):
         same(lime.large_limit(parts, WIDTHS[width]), slopes)
 
 
+def test_several_kernels_at_once_are_each_of_them():
+    parts = drawn(9)
+    same(lime.exact_each(parts, (0.25, inf, 0.7)), torch.stack([lime.exact(parts, w) for w in (0.25, inf, 0.7)]))
+
+
 def test_scaling_a_head_changes_nothing():
     parts = drawn()
     scaled = lime.Ratio(*(getattr(parts, name) * 37.5 for name in lime.Ratio.__dataclass_fields__))

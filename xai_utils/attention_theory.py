@@ -145,7 +145,7 @@ def summaries(found: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
     }
 
 
-def integrated_gradients(layer: Layer, embeddings: Tensor, baseline: Tensor, steps: int = 64) -> Tensor:
+def integrated_gradients(layer: Layer, embeddings: Tensor, baseline: Tensor, steps: int = 32) -> Tensor:
     """Integrate the gradient of the mean over heads along the line from a baseline, ``(token,)``.
 
     Args:

@@ -76,7 +76,7 @@ def measure(read: Document, count: int, width: float, ridge: float, seed: int) -
     truth = document.autograd(read)
     without = attention_theory.gradient(read.layer, read.embeddings, query_term=False).mean(0)
     parts = read.ratio()
-    right, equal = lime.exact(parts, width).mean(0), lime.exact(parts, inf).mean(0)
+    right, equal = lime.exact_each(parts, (width, inf)).mean(1)
     masks = lime.sample(parts.words, count, seed)
     drawn = lime.regress(masks, lime.outputs(parts, masks).mean(1), width, ridge)
     coarse = lime.published(parts).mean(0)

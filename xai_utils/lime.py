@@ -10,6 +10,7 @@ regression is :math:`\psi(s/d)`; :math:`z_j` is 1 where word :math:`j` is kept; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -170,11 +171,16 @@ def exact(parts: Ratio, width: float = 0.25) -> Tensor:
     Source: Mardaoui & Garreau (2021), arXiv:2010.12487, for the regression; the moments of a ratio are our own, see
         :func:`moments`.
     """
+    return exact_each(parts, (width,))[0]
+
+
+def exact_each(parts: Ratio, widths: Sequence[float]) -> Tensor:
+    """Return :func:`exact` for several kernels, ``(kernel, head, word)``, for less than twice the work of one."""
     _enough(parts.words)
-    share = torch.arange(1, parts.words + 1, dtype=DOUBLE) / parts.words
-    weights = torch.cat([torch.zeros(1, dtype=DOUBLE), kernel(share, width) / parts.words])
-    whole, single = moments(parts, weights)
-    return solve(whole, single, weights)
+    share = torch.arange(parts.words + 1, dtype=DOUBLE) / parts.words
+    weights = torch.stack([kernel(share, width) / parts.words for width in widths])
+    weights[:, 0] = 0  # no mask keeps everything
+    return torch.stack([solve(*both, one) for *both, one in zip(*moments(parts, weights), weights, strict=True)])
 
 
 def solve(whole: Tensor, single: Tensor, weights: Tensor) -> Tensor:
@@ -214,14 +220,14 @@ def moments(parts: Ratio, weights: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         parts: the ratio.
-        weights: ``(size,)`` weight of all masks that drop 0, 1, … d words.
+        weights: ``(kernel, size)`` weight of all masks that drop 0, 1, … d words, for each kernel.
 
     Returns:
-        ``(head,)`` and ``(head, word)``.
+        ``(kernel, head)`` and ``(kernel, head, word)``.
     """
     several = max(1, 20_000 // parts.words**2)  # heads at once: bounds the memory of the tables
     found = [_moments(_scaled(parts, heads), weights) for heads in torch.arange(parts.heads).split(several)]
-    whole, single = (torch.cat(one) for one in zip(*found, strict=True))
+    whole, single = (torch.cat(one, 1) for one in zip(*found, strict=True))
     return whole, single
 
 
@@ -237,7 +243,7 @@ def _moments(parts: Ratio, weights: Tensor) -> tuple[Tensor, Tensor]:
 
     Tables are ``(head, node, size)``: ``plain[k]`` holds, over the masks of the first k words that drop so many, the
     mean of the product, and ``said[k]`` the mean of the product times the numerator; ``after_plain`` and ``after_said``
-    are the derivatives of the result by them, taken from the last word back.
+    are the derivatives of the results by them, ``(kernel, head, node, size)``, taken from the last word back.
     """
     nodes, gaps = _nodes(float((parts.fixed + torch.minimum(parts.kept, parts.dropped).sum(1)).min()))
     stay = torch.exp(-nodes[:, None] * parts.kept[:, None])[..., None]
@@ -252,19 +258,19 @@ def _moments(parts: Ratio, weights: Tensor) -> tuple[Tensor, Tensor]:
         plain.append(_joined(stayed, went))
         stayed_said = says[:, :, word] * stayed + kept * here[1]
         said.append(_joined(stayed_said, says_not[:, :, word] * went + gone * here[1]))
-    ends = (gaps * torch.exp(-nodes * parts.fixed[:, None]))[..., None] * weights
+    ends = (gaps * torch.exp(-nodes * parts.fixed[:, None]))[..., None] * weights[:, None, None]
     after_plain, after_said = ends * parts.fixed_vote[:, None, None], ends
-    whole = (after_plain * plain[-1] + after_said * said[-1]).sum((1, 2))
+    whole = (after_plain * plain[-1] + after_said * said[-1]).sum((-1, -2))
     single = []
     for word in range(parts.words - 1, -1, -1):
         keep, drop = _chances(word)
         kept, gone = keep * stay[:, :, word], drop * go[:, :, word]
         kept_said, gone_said = kept * after_said[..., :-1], gone * after_said[..., 1:]
         kept_plain = kept * after_plain[..., :-1] + says[:, :, word] * kept_said
-        single.append((kept_plain * plain[word] + kept_said * said[word]).sum((1, 2)))
+        single.append((kept_plain * plain[word] + kept_said * said[word]).sum((-1, -2)))
         after_plain = kept_plain + gone * after_plain[..., 1:] + says_not[:, :, word] * gone_said
         after_said = kept_said + gone_said
-    return whole, torch.stack(single[::-1], 1)
+    return whole, torch.stack(single[::-1], -1)
 
 
 def _joined(stayed: Tensor, went: Tensor) -> Tensor:
