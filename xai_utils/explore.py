@@ -25,10 +25,11 @@ from xai_utils.observation import Observation, Sample, observe
 _WIDE = {"description_width": "5.5em"}
 
 
-class _Canvas:
+class Canvas:
     """A picture, a line of numbers and a line for errors; ``draw`` replaces all three."""
 
     def __init__(self, width: float, height: float) -> None:
+        """Begin empty; sizes in inches at 80 dots."""
         self.size = (width, height)
         self.image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
         self.note = widgets.HTML()
@@ -114,7 +115,7 @@ def attention(model: Model, sample: Sample) -> widgets.Widget:
     }
     if model.classes:
         controls["target"] = _class_chooser(first)
-    canvas = _Canvas(8.4, 4.0) if first.batch.grid is None else _Canvas(7.6, 3.9)
+    canvas = Canvas(8.4, 4.0) if first.batch.grid is None else Canvas(7.6, 3.9)
 
     def redraw(*_: Any) -> None:
         chosen = {name: control.value for name, control in controls.items()}
@@ -198,7 +199,7 @@ def depth_graph(steps: Tensor, labels: tuple[str, ...]) -> widgets.Widget:
     query = widgets.Dropdown(options=[("every token", None), *((f"{i}: {t}", i) for i, t in enumerate(labels))],
                              description="reader", style=_WIDE)  # fmt: skip
     least = widgets.FloatSlider(value=0.05, min=0.01, max=0.5, step=0.01, description="least", style=_WIDE)
-    canvas = _Canvas(8.4, 0.8 + 0.28 * len(labels))
+    canvas = Canvas(8.4, 0.8 + 0.28 * len(labels))
 
     def paint(fig: Figure) -> str:
         plots.bipartite(fig.add_axes((0.12, 0.08, 0.86, 0.88)), steps, labels, least.value, query.value)
@@ -227,7 +228,7 @@ def diffused(model: Model, sample: Sample) -> widgets.Widget:
     time = widgets.FloatSlider(min=0.0, max=10.0, step=0.1, value=3.0, description="time", style=_WIDE)
     layer = widgets.IntSlider(max=len(maps) - 1, value=len(maps) - 1, description="layer", style=_WIDE)
     used = {"rank": count, "heat": time}
-    canvas = _Canvas(9.6, 3.2) if seen.batch.grid else _Canvas(9.6, 0.9 + 0.17 * len(maps[0]))
+    canvas = Canvas(9.6, 3.2) if seen.batch.grid else Canvas(9.6, 0.9 + 0.17 * len(maps[0]))
 
     def paint(fig: Figure) -> str:
         value = used.get(name.value, strength).value
