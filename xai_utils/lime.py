@@ -180,7 +180,8 @@ def exact_each(parts: Ratio, widths: Sequence[float]) -> Tensor:
     share = torch.arange(parts.words + 1, dtype=DOUBLE) / parts.words
     weights = torch.stack([kernel(share, width) / parts.words for width in widths])
     weights[:, 0] = 0  # no mask keeps everything
-    return torch.stack([solve(*both, one) for *both, one in zip(*moments(parts, weights), weights, strict=True)])
+    whole, single = moments(parts, weights)
+    return torch.stack([solve(*kinds) for kinds in zip(whole, single, weights, strict=True)])
 
 
 def solve(whole: Tensor, single: Tensor, weights: Tensor) -> Tensor:
