@@ -119,7 +119,6 @@ class AttentionClassifierRecipe:
         train = [text.text for text in parts.train]
         self.tokenizer = attention_classifier.word_tokenizer(train, self.most, self.least, limit)
         self.train, self.choose, self.measure = map(self._encoded, (parts.train, parts.choose, parts.measure))
-        self.order = np.argsort([len(ids) for ids, _ in self.train], kind="stable")
         epoch = ceil(len(self.train) / self.batch)
         self.steps = self.steps or self.epochs * epoch
         self.select_from = self.select_every = max(1, min(epoch // self.looks, self.steps))
