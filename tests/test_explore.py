@@ -251,31 +251,3 @@ def test_the_depth_graph_follows_its_controls():
     seen.add(bytes(image.value))
     assert len(seen) == 4 and note.value.startswith("lines of at least 0.40")
     assert all(picture.startswith(b"\x89PNG") for picture in seen)
-
-
-@pytest.mark.parametrize("name", ["bert", "timm-vit"])
-def test_diffusion_is_redrawn_from_one_pass(name, monkeypatch):
-    model, drawn, passes = tiny.model(name), [], []
-    counted = model.module.register_forward_hook(lambda *_: passes.append(1))
-    monkeypatch.setattr(explore.plots, "relevance", lambda _ax, one, *_, **__: drawn.append(one))
-    box = explore.diffused(model, sample(name))
-    controls = {part.description: part for column in box.children[0].children for part in column.children}
-    image, note = box.children[1].children
-    plain = methods.explain("rollout", model, sample(name))
-    for filter, control, value in (
-        ("spectral", "alpha", 0.4), ("rank", "rank", 2), ("heat", "time", 1.5), ("enhancement", "alpha", 0.6),
-        ("pagerank", "alpha", 0.25),
-    ):  # fmt: skip
-        before = bytes(image.value)
-        controls["filter"].value = filter
-        assert not controls[control].disabled
-        assert all(controls[other].disabled for other in {"alpha", "rank", "time"} - {control})
-        controls[control].value = value
-        assert bytes(image.value) != before and "color" not in note.value
-        expected = methods.explain("diffusion_rollout", model, sample(name), filter=filter, strength=value)
-        shown = [expected, plain] if name == "timm-vit" else [expected.words(), plain.words()]
-        torch.testing.assert_close(drawn[-1].scores, shown[0].scores)
-        torch.testing.assert_close(drawn[-2].scores, shown[1].scores)
-        assert f"{value:g}; spectrum of layer" in note.value
-    counted.remove()
-    assert len(passes) == 1 + 6  # the widget's one, and those of the comparison

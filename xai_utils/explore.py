@@ -18,11 +18,11 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from xai_utils import diffusion, methods, plots, rollout
+from xai_utils import methods, plots, rollout
 from xai_utils.models import Model
 from xai_utils.observation import Observation, Sample, observe
 
-_WIDE = {"description_width": "5.5em"}
+WIDE = {"description_width": "5.5em"}
 
 
 class Canvas:
@@ -103,15 +103,15 @@ def attention(model: Model, sample: Sample) -> widgets.Widget:
     layers, _, heads = first.attention.shape[:3]
     names = ["attention", "rollout"] + (["gradient_rollout"] if model.classes else [])
     controls: dict[str, Any] = {
-        "method": widgets.Dropdown(options=names, description="method", style=_WIDE),
-        "layer": widgets.IntSlider(value=layers - 1, max=layers - 1, description="layer", style=_WIDE),
+        "method": widgets.Dropdown(options=names, description="method", style=WIDE),
+        "layer": widgets.IntSlider(value=layers - 1, max=layers - 1, description="layer", style=WIDE),
         "head": widgets.Dropdown(
-            options=[("mean", None), *((str(h), h) for h in range(heads))], description="head", style=_WIDE
+            options=[("mean", None), *((str(h), h) for h in range(heads))], description="head", style=WIDE
         ),
-        "row": widgets.Dropdown(options=_rows(first), description="row", style=_WIDE),
-        "fusion": widgets.Dropdown(options=rollout.FUSIONS, description="fusion", style=_WIDE),
-        "discard": widgets.FloatSlider(value=0.0, max=0.95, step=0.05, description="discard", style=_WIDE),
-        "residual": widgets.FloatSlider(value=0.5, max=1.0, step=0.05, description="residual", style=_WIDE),
+        "row": widgets.Dropdown(options=_rows(first), description="row", style=WIDE),
+        "fusion": widgets.Dropdown(options=rollout.FUSIONS, description="fusion", style=WIDE),
+        "discard": widgets.FloatSlider(value=0.0, max=0.95, step=0.05, description="discard", style=WIDE),
+        "residual": widgets.FloatSlider(value=0.5, max=1.0, step=0.05, description="residual", style=WIDE),
     }
     if model.classes:
         controls["target"] = _class_chooser(first)
@@ -144,7 +144,7 @@ def _class_chooser(first: Observation) -> widgets.Dropdown:
     order = first.logits[0].argsort(descending=True)[:50].tolist()
     score = first.logits[0].softmax(-1)
     options = [(f"{first.model.classes[i]} ({score[i]:.2f})", i) for i in order]
-    return widgets.Dropdown(options=options, description="class", style=_WIDE)
+    return widgets.Dropdown(options=options, description="class", style=WIDE)
 
 
 def _used(method: str) -> tuple[str, ...]:
@@ -197,8 +197,8 @@ def depth_graph(steps: Tensor, labels: tuple[str, ...]) -> widgets.Widget:
         labels: the tokens.
     """
     query = widgets.Dropdown(options=[("every token", None), *((f"{i}: {t}", i) for i, t in enumerate(labels))],
-                             description="reader", style=_WIDE)  # fmt: skip
-    least = widgets.FloatSlider(value=0.05, min=0.01, max=0.5, step=0.01, description="least", style=_WIDE)
+                             description="reader", style=WIDE)  # fmt: skip
+    least = widgets.FloatSlider(value=0.05, min=0.01, max=0.5, step=0.01, description="least", style=WIDE)
     canvas = Canvas(8.4, 0.8 + 0.28 * len(labels))
 
     def paint(fig: Figure) -> str:
@@ -209,51 +209,3 @@ def depth_graph(steps: Tensor, labels: tuple[str, ...]) -> widgets.Widget:
         control.observe(lambda *_: canvas.draw(paint), names="value")
     canvas.draw(paint)
     return widgets.VBox([widgets.HBox([query, least]), canvas.box])
-
-
-def diffused(model: Model, sample: Sample) -> widgets.Widget:
-    """Drag over the parameter of a diffusion filter and see one sample's rollout before and after, and the spectrum.
-
-    Args:
-        model: text or vision model with attention.
-        sample: one sentence or picture; it is captured once.
-    """
-    seen = observe(model, [sample], gradient=False)
-    maps = rollout.fuse(seen.view(0).attention).cpu()
-    name = widgets.Dropdown(
-        options=[f for f in diffusion.FILTERS if f != "identity"], description="filter", style=_WIDE
-    )
-    strength = widgets.FloatSlider(min=0.01, max=0.99, step=0.01, value=0.8, description="alpha", style=_WIDE)
-    count = widgets.IntSlider(min=1, max=maps.shape[-1], value=min(4, maps.shape[-1]), description="rank", style=_WIDE)
-    time = widgets.FloatSlider(min=0.0, max=10.0, step=0.1, value=3.0, description="time", style=_WIDE)
-    layer = widgets.IntSlider(max=len(maps) - 1, value=len(maps) - 1, description="layer", style=_WIDE)
-    used = {"rank": count, "heat": time}
-    canvas = Canvas(9.6, 3.2) if seen.batch.grid else Canvas(9.6, 0.9 + 0.17 * len(maps[0]))
-
-    def paint(fig: Figure) -> str:
-        value = used.get(name.value, strength).value
-        pair = [methods.attribute("diffusion_rollout", seen, 0, filter=f, strength=s)
-                for f, s in (("identity", None), (name.value, value))]  # fmt: skip
-        axes = [fig.add_axes((left, 0.16, 0.24, 0.72)) for left in (0.08, 0.41, 0.74)]
-        for ax, one, title in zip(axes, pair, ("before", "after"), strict=False):
-            if seen.batch.views is None:
-                plots.relevance(ax, one.words(), title=title)
-            else:
-                plots.relevance(ax, one, seen.batch.views[0], title, bar=False)
-        axes[1].set_yticks([])  # the tokens stand beside the first
-        chosen = maps[layer.value][None]
-        plots.spectra(axes[2], {"before": chosen, "after": diffusion.diffuse(chosen, name.value, value)})
-        return f"{name.value}, {diffusion.FILTERS[name.value].parameter} {value:g}; spectrum of layer {layer.value}"
-
-    def redraw(*_: Any) -> None:
-        strength.description = diffusion.FILTERS[name.value].parameter if name.value not in used else "alpha"
-        for control in (strength, count, time):
-            control.disabled = control is not used.get(name.value, strength)
-        canvas.draw(paint)
-
-    for control in (name, strength, count, time, layer):
-        control.observe(redraw, names="value")
-    redraw()
-    return widgets.VBox(
-        [widgets.HBox([widgets.VBox([name, layer]), widgets.VBox([strength, count, time])]), canvas.box]
-    )
