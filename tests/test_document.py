@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import attention_theory, document, document_sweep, lime, lime_library
+from xai_utils import attention_theory, document, document_sweep, lime, lime_library, ratio
 from xai_utils.document import Document
 from xai_utils.samples import Text
 
@@ -54,7 +54,7 @@ def test_masks_need_no_pass(model, read):
     masks = lime.sample(len(read.words), 50, 0)
     texts = document.masked_texts(read, masks)
     assert texts[0].split().count("[UNK]") == int((~masks[0][read.word_of[1:]]).sum())
-    same(lime.outputs(read.ratio(), masks).mean(1), scores(model, texts))
+    same(ratio.outputs(read.ratio(), masks).mean(1), scores(model, texts))
 
 
 def test_a_repeated_word_has_one_score_its_sum(read):

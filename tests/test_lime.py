@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import normal, steady
 
-from xai_utils import lime
+from xai_utils import lime, ratio
 
 GOLDEN = np.load(f"{__file__.rpartition('/')[0]}/golden/attention_meets.npz")
 WIDTHS = {"nu025": 0.25, "nuinf": inf}
@@ -31,15 +31,15 @@ def drawn(words=6, heads=3, seed=0, spread=1.0):
     kept, dropped = (normal(heads, words, seed=seed + i).mul(spread).exp() for i in (0, 1))
     votes, hidden = normal(heads, words, seed=seed + 2), normal(heads, words, seed=seed + 3)
     fixed = normal(heads, seed=seed + 4).exp()
-    return lime.Ratio(kept, kept * votes, dropped, dropped * hidden, fixed, fixed * normal(heads, seed=seed + 5))
+    return ratio.Ratio(kept, kept * votes, dropped, dropped * hidden, fixed, fixed * normal(heads, seed=seed + 5))
 
 
 def from_golden(prefix, synthetic=False):
     if not synthetic:
-        return lime.Ratio(*(golden(f"{prefix}_L2_{name}") for name in ("g", "gu", "h", "hu", "Dfix", "Nfix")))
+        return ratio.Ratio(*(golden(f"{prefix}_L2_{name}") for name in ("g", "gu", "h", "hu", "Dfix", "Nfix")))
     kept, dropped, vote, hidden = (golden(f"{prefix}_{name}")[None] for name in ("g", "h", "u", "uprime"))
     fixed = golden(f"{prefix}_Dfix"), golden(f"{prefix}_Nfix")
-    return lime.Ratio(kept, kept * vote, dropped, dropped * hidden, *fixed)
+    return ratio.Ratio(kept, kept * vote, dropped, dropped * hidden, *fixed)
 
 
 def masks(words):
@@ -54,7 +54,7 @@ def masks(words):
 @given(seed=st.integers(0, 999), words=st.integers(2, 7), width=st.sampled_from([0.25, 0.7, inf]))
 def test_the_exact_solution_is_the_regression_on_all_masks(seed, words, width):
     parts = drawn(words, 2, seed)
-    values = lime.outputs(parts, masks(words))
+    values = ratio.outputs(parts, masks(words))
     right = torch.stack([oracles.lime_population(masks(words), values[:, head], width) for head in (0, 1)])
     same(lime.exact(parts, width), right, 1e-9 * float(right.abs().max() + 1))
 
@@ -62,7 +62,7 @@ def test_the_exact_solution_is_the_regression_on_all_masks(seed, words, width):
 @pytest.mark.parametrize("spread", [3.0, 6.0])
 def test_the_exact_solution_bears_attention_on_one_word(spread):
     parts = drawn(8, 2, 5, spread)
-    values = lime.outputs(parts, masks(8))
+    values = ratio.outputs(parts, masks(8))
     right = torch.stack([oracles.lime_population(masks(8), values[:, head], 0.25) for head in (0, 1)])
     same(lime.exact(parts), right, 1e-10 * float(right.abs().max()))
 
@@ -72,7 +72,7 @@ def test_an_affine_score_gets_back_its_slopes_for_any_number_of_words(width):
     for words in (2, 9, 60):
         said, hidden = normal(2, words), normal(2, words, seed=1)
         ones = torch.ones(2, words, dtype=torch.float64)
-        parts = lime.Ratio(ones, said, ones, hidden, ones[:, 0], ones[:, 0])
+        parts = ratio.Ratio(ones, said, ones, hidden, ones[:, 0], ones[:, 0])
         slopes = (said - hidden) / (words + 1)
         same(lime.exact(parts, WIDTHS[width]), slopes)
         same(lime.published(parts), 1.5 * slopes)
@@ -86,24 +86,24 @@ def test_several_kernels_at_once_are_each_of_them():
 
 def test_scaling_a_head_changes_nothing():
     parts = drawn()
-    scaled = lime.Ratio(*(getattr(parts, name) * 37.5 for name in lime.Ratio.__dataclass_fields__))
+    scaled = ratio.Ratio(*(getattr(parts, name) * 37.5 for name in ratio.Ratio.__dataclass_fields__))
     for found in (lime.exact, lime.large_limit, lime.published):
         same(found(parts), found(scaled))
-    same(lime.outputs(parts, masks(6)), lime.outputs(scaled, masks(6)))
+    same(ratio.outputs(parts, masks(6)), ratio.outputs(scaled, masks(6)))
 
 
 def test_words_in_another_order_take_their_slopes_with_them():
     parts, order = drawn(7), torch.randperm(7, generator=torch.Generator().manual_seed(0))
-    moved = lime.Ratio(*(v[:, order] if (v := getattr(parts, n)).ndim == 2 else v for n in vars(parts)))
+    moved = ratio.Ratio(*(v[:, order] if (v := getattr(parts, n)).ndim == 2 else v for n in vars(parts)))
     same(lime.exact(moved), lime.exact(parts)[:, order])
 
 
 def test_what_is_fixed_but_silent_still_counts():
     parts = drawn()
-    more = lime.Ratio(**{**vars(parts), "fixed": parts.fixed + 1.0})
+    more = ratio.Ratio(**{**vars(parts), "fixed": parts.fixed + 1.0})
     assert (lime.exact(more) - lime.exact(parts)).abs().max() > 1e-3
-    left = lime.outputs(parts, masks(6)) * (parts.fixed + 1.0 + 0.0) / (parts.fixed + 1.0)
-    same(left, lime.outputs(parts, masks(6)))
+    left = ratio.outputs(parts, masks(6)) * (parts.fixed + 1.0 + 0.0) / (parts.fixed + 1.0)
+    same(left, ratio.outputs(parts, masks(6)))
 
 
 def test_the_limit_is_approached_with_the_number_of_words():
@@ -112,7 +112,7 @@ def test_the_limit_is_approached_with_the_number_of_words():
         kept, dropped = (0.5 + torch.rand(1, words, generator=noise, dtype=torch.float64) for _ in range(2))
         votes, hidden = (torch.randn(1, words, generator=noise, dtype=torch.float64) for _ in range(2))
         one = torch.ones(1, dtype=torch.float64)
-        parts = lime.Ratio(kept, kept * votes, dropped, dropped * hidden, one, one)
+        parts = ratio.Ratio(kept, kept * votes, dropped, dropped * hidden, one, one)
         right = lime.exact(parts, inf)
         return float((lime.large_limit(parts) - right).norm() / right.norm())
 
@@ -125,7 +125,7 @@ def test_sampling_tends_to_the_exact_solution():
     errors = []
     for count in (1000, 100_000):
         chosen = lime.sample(10, count, seed=1)
-        found = lime.regress(chosen, lime.outputs(parts, chosen), ridge=0).T
+        found = lime.regress(chosen, ratio.outputs(parts, chosen), ridge=0).T
         errors.append(float((found - lime.exact(parts)).norm() / lime.exact(parts).norm()))
     assert errors[1] < errors[0] / 4 and errors[1] < 0.02
 
@@ -144,17 +144,17 @@ def test_masks_drop_every_number_of_words_equally_often():
 def test_the_ratio_is_the_softmax_written_out():
     scores, votes, hidden, silent = (normal(3, 7, seed=i) for i in range(4))
     word_of = torch.tensor([-1, 0, 1, 0, 2, 3, 1])
-    parts = lime.ratio(scores, votes, hidden, silent, word_of)
+    parts = ratio.ratio(scores, votes, hidden, silent, word_of)
     for mask in masks(4):
         kept = torch.cat([torch.tensor([True]), mask[word_of[1:]].bool()])
         weights = torch.where(kept, scores, hidden).softmax(-1)
-        same(lime.outputs(parts, mask[None])[0], (weights * torch.where(kept, votes, silent)).sum(-1))
+        same(ratio.outputs(parts, mask[None])[0], (weights * torch.where(kept, votes, silent)).sum(-1))
 
 
 def test_the_ratio_bears_large_scores():
     scores, votes = 500 * normal(2, 4), normal(2, 4, seed=1)
-    parts = lime.ratio(scores, votes, scores, votes, torch.tensor([-1, 0, 1, 2]))
-    found = lime.outputs(parts, torch.ones(1, 3))[0]
+    parts = ratio.ratio(scores, votes, scores, votes, torch.tensor([-1, 0, 1, 2]))
+    found = ratio.outputs(parts, torch.ones(1, 3))[0]
     same(found, (scores.softmax(-1) * votes).sum(-1))
 
 
@@ -164,7 +164,7 @@ def test_the_ratio_bears_large_scores():
 @pytest.mark.parametrize("document", ["doc0", "doc1"])
 def test_documents_of_the_original_network(document):
     parts = from_golden(document)
-    same(lime.outputs(parts, golden(f"{document}_masks")), golden(f"{document}_f_masks_per_head"), 1e-11)
+    same(ratio.outputs(parts, golden(f"{document}_masks")), golden(f"{document}_f_masks_per_head"), 1e-11)
     same(lime.published(parts).mean(0), golden(f"{document}_L4_published"), 1e-10)
     for name, width in WIDTHS.items():
         found = lime.exact(parts, width)
@@ -231,11 +231,11 @@ def test_too_few_masks_are_refused():
 def test_a_ratio_needs_what_belongs_together():
     scores = normal(2, 4)
     with pytest.raises(ValueError, match="four of"):
-        lime.ratio(scores, scores[:, :3], scores, scores, torch.tensor([-1, 0, 1, 2]))
+        ratio.ratio(scores, scores[:, :3], scores, scores, torch.tensor([-1, 0, 1, 2]))
     with pytest.raises(ValueError, match="one word at least"):
-        lime.ratio(scores, scores, scores, scores, torch.tensor([-1, -1, -1, -1]))
+        ratio.ratio(scores, scores, scores, scores, torch.tensor([-1, -1, -1, -1]))
     with pytest.raises(ValueError, match="NaN"):
-        lime.ratio(scores * float("nan"), scores, scores, scores, torch.tensor([-1, 0, 1, 2]))
+        ratio.ratio(scores * float("nan"), scores, scores, scores, torch.tensor([-1, 0, 1, 2]))
 
 
 def test_weights_by_hand():

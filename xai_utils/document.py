@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from xai_utils import attention_theory, lime
+from xai_utils import attention_theory, lime, ratio
 from xai_utils.attention_classifier import SPECIAL, UNKNOWN, AttentionClassifier
 from xai_utils.attention_theory import Layer
 from xai_utils.encode import encode, rationale_mask
@@ -62,10 +62,10 @@ class Document:
         found = scores.new_zeros((*scores.shape[:-1], len(self.words)))
         return found.index_add(-1, self.word_of[1:], scores[..., 1:])
 
-    def ratio(self) -> lime.Ratio:
+    def ratio(self) -> ratio.Ratio:
         """Return the scores on masks as a ratio of affine functions."""
         reader = self.embeddings[0]
-        return lime.ratio(
+        return ratio.ratio(
             attention_theory.scores(self.layer, self.embeddings), attention_theory.votes(self.layer, self.embeddings),
             attention_theory.scores(self.layer, self.hidden, reader), attention_theory.votes(self.layer, self.hidden),
             self.word_of,

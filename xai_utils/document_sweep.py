@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from xai_utils import attention_theory, check, document, lime
+from xai_utils import attention_theory, check, document, lime, ratio
 from xai_utils.document import Document
 from xai_utils.models import Model
 from xai_utils.samples import Text
@@ -78,7 +78,7 @@ def measure(read: Document, count: int, width: float, ridge: float, seed: int) -
     parts = read.ratio()
     right, equal = lime.exact_each(parts, (width, inf)).mean(1)
     masks = lime.sample(parts.words, count, seed)
-    drawn = lime.regress(masks, lime.outputs(parts, masks).mean(1), width, ridge)
+    drawn = lime.regress(masks, ratio.outputs(parts, masks).mean(1), width, ridge)
     coarse = lime.published(parts).mean(0)
     return {
         "words": parts.words,

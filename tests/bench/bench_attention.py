@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tests.bench.bench_capture import in_turn, row
-from xai_utils import attention_theory, document, lime
+from xai_utils import attention_theory, document, lime, ratio
 from xai_utils.attention_classifier import AttentionClassifier, Settings, word_tokenizer
 from xai_utils.document import Document
 from xai_utils.models import Model
@@ -41,20 +41,20 @@ def rows(quick: bool = False) -> list[dict[str, object]]:
     lines = [row("gradient, 256 tokens, 6 heads, double precision", closed, back, times)]
     model, read = text(words)
     masks, parts = lime.sample(words, count, 0), read.ratio()
-    ratio, passes = "scores as a ratio", "texts, tokens and forward passes"
+    affine, passes = "scores as a ratio", "texts, tokens and forward passes"
     times = in_turn(
         {
-            ratio: lambda: lime.outputs(parts, masks),
+            affine: lambda: ratio.outputs(parts, masks),
             passes: lambda: document.class_scores(model, document.masked_texts(read, masks)),
         },
         1,
     )
-    lines.append(row(f"{count} masks of {words} words, 6 heads", ratio, passes, times, HUNDREDTH))
+    lines.append(row(f"{count} masks of {words} words, 6 heads", affine, passes, times, HUNDREDTH))
     exact, drawn = "exact LIME", f"masks, ratio and regression, {count} samples"
     times = in_turn(
         {
             exact: lambda: lime.exact(parts),
-            drawn: lambda: lime.regress(masks := lime.sample(words, count, 0), lime.outputs(parts, masks)),
+            drawn: lambda: lime.regress(masks := lime.sample(words, count, 0), ratio.outputs(parts, masks)),
         },
         repeats,
     )
