@@ -17,11 +17,14 @@ from xai_utils import check
 
 
 def positive_mean(maps: Tensor, gradient: Tensor | None = None) -> Tensor:
-    """Average the positive part of ``maps * gradient`` over heads: ``(..., head, query, key)`` to ``(..., query, key)``.
+    """Average the positive part of ``maps * gradient`` over heads.
 
     Args:
-        maps: attention, or the relevance of attention.
+        maps: attention, or the relevance of attention, ``(..., head, query, key)``.
         gradient: of the class score by attention, same shape; ``None`` keeps the maps as they are.
+
+    Returns:
+        ``(..., query, key)``, not negative.
 
     Raises:
         ValueError: the shapes differ, or NaN.
@@ -135,10 +138,10 @@ def attention_gradcam(rows: Tensor, gradient: Tensor) -> Tensor:
 
 
 def gradcam(activation: Tensor, gradient: Tensor, signed: bool = False) -> Tensor:
-    """Weight each channel by the mean of its gradient and add up: ``(..., channel, row, column)`` to ``(..., row, column)``.
+    """Weight each channel by the mean of its gradient and add up: ``(..., row, column)``.
 
     Args:
-        activation: output of a convolutional stage.
+        activation: output of a convolutional stage, ``(..., channel, row, column)``.
         gradient: of the class score by ``activation``.
         signed: keep evidence against the class too.
 

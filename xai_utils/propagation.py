@@ -18,7 +18,7 @@ TINY = 1e-9
 
 
 def divide(relevance: Tensor, total: Tensor) -> Tensor:
-    """Divide with a guard: the total is moved away from zero by :data:`TINY`, and where it is zero nothing is handed on.
+    """Divide with a guard: totals are moved away from zero by :data:`TINY`; where one is zero, nothing is handed on.
 
     Differs from: the original's ``safe_divide``, which adds the constant whatever the sign, so that a total of -1e-9 is
         divided by 0.
@@ -130,9 +130,7 @@ def halved_product(gradient: Tensor, left: Tensor, right: Tensor) -> tuple[Tenso
     return half @ right.mT, left.mT @ half
 
 
-def epsilon_linear(
-    gradient: Tensor, output: Tensor, weight: Tensor, epsilon: float, transpose: Map
-) -> Tensor:
+def epsilon_linear(gradient: Tensor, output: Tensor, weight: Tensor, epsilon: float, transpose: Map) -> Tensor:
     """Go back through a linear map whose output is moved away from zero by ``epsilon``, which absorbs relevance."""
     share = gradient * output / (output + torch.where(output < 0, -epsilon, epsilon)) if epsilon else gradient
     return transpose(share, weight)
@@ -157,5 +155,7 @@ def gamma_linear(
             total = total + (bias + gamma * (sign * bias).clamp(min=0) * sign)
         chosen = torch.where(output * sign > 0, gradient * output, 0.0)
         share = chosen / (total + torch.where(total < 0, -1e-6, 1e-6))
-        handed += torch.where(x > 0, transpose(share, for_above), 0) + torch.where(x < 0, transpose(share, for_below), 0)
+        handed += torch.where(x > 0, transpose(share, for_above), 0) + torch.where(
+            x < 0, transpose(share, for_below), 0
+        )
     return handed
