@@ -35,8 +35,9 @@ def positive_mean(maps: Tensor, gradient: Tensor | None = None) -> Tensor:
         if maps.shape != gradient.shape:
             raise ValueError(f"maps are {tuple(maps.shape)} but their gradient {tuple(gradient.shape)}.")
         maps = maps * gradient
-    check.finite("maps times gradient", maps)
-    return maps.clamp(min=0).mean(-3)
+    weighted = maps.relu().mean(-3)
+    check.finite("maps times gradient", weighted)
+    return weighted
 
 
 def compose(weighted: Tensor, start: int = 0) -> Tensor:

@@ -18,12 +18,11 @@ TINY = 1e-9
 
 
 def divide(relevance: Tensor, total: Tensor) -> Tensor:
-    """Divide with a guard: totals are moved away from zero by :data:`TINY`; where one is zero, nothing is handed on.
+    """Divide with a guard: where the total is smaller than :data:`TINY`, nothing is handed on.
 
-    Differs from: the original's ``safe_divide``, which adds the constant whatever the sign, so that a total of -1e-9 is
-        divided by 0.
+    Differs from: the original's ``safe_divide``, which adds 1e-9 whatever the sign, so that -1e-9 is divided by 0.
     """
-    return relevance / (total + torch.where(total < 0, -TINY, TINY)) * (total != 0)
+    return (relevance / total).masked_fill_(total.abs() <= TINY, 0)
 
 
 # Relevance
@@ -38,8 +37,8 @@ def positive_linear(relevance: Tensor, x: Tensor, weight: Tensor, apply: Map, tr
     """
     above, below = x.clamp(min=0), x.clamp(max=0)
     positive, negative = weight.clamp(min=0), weight.clamp(max=0)
-    share = divide(relevance, apply(above, positive) + apply(below, negative))
-    return above * transpose(share, positive) + below * transpose(share, negative)
+    share = divide(relevance, apply(above, positive).add_(apply(below, negative)))
+    return transpose(share, positive).mul_(above).addcmul_(below, transpose(share, negative))
 
 
 def positive_linear_apart(relevance: Tensor, x: Tensor, weight: Tensor, apply: Map, transpose: Map) -> Tensor:
@@ -70,8 +69,8 @@ def bounded_pixels(
 
 def product(relevance: Tensor, output: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Share relevance of a matrix product among its terms, half for each factor."""
-    share = divide(relevance, output) / 2
-    return left * (share @ right.mT), right * (left.mT @ share)
+    share, half = divide(relevance, output), right / 2
+    return (share @ half.mT).mul_(left), (left.mT @ share).mul_(half)
 
 
 def addition(relevance: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

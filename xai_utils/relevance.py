@@ -29,17 +29,15 @@ class Relevance:
     """What one relevance pass leaves, detached; it begins with 1 at the class of each sample.
 
     Attributes:
-        attention: ``(layer, sample, head, query, key)``.
-        gradient: of the class score by ``attention``.
-        of_attention: relevance of ``attention``, same shape.
+        attention: relevance of each layer's attention, ``(sample, head, query, key)``.
+        gradient: of the class score by each layer's attention, same shape.
         hidden: ``(layer + 1, sample, token)``: relevance entering each block, and after the last one.
         readers: ``(sample, token)`` bool: positions whose final state the class score is read from.
         pixels: ``(sample, row, column)`` summed over colours, or ``None``.
     """
 
-    attention: Tensor
-    gradient: Tensor
-    of_attention: Tensor
+    attention: tuple[Tensor, ...]
+    gradient: tuple[Tensor, ...]
     hidden: Tensor
     readers: Tensor
     pixels: Tensor | None = None
@@ -70,7 +68,6 @@ def propagate(
         relevance_rules(model.module, preset, model.blocks, _pixel_range(model)) as (trace, rules),
     ):
         logits = model.logits(inputs)
-        trace.stack()  # refuses windows
         chosen = F.one_hot(torch.tensor(targets, device=logits.device), logits.shape[1]).to(logits)
         rules.plain = True
         *gradient, last = torch.autograd.grad(logits, [*trace.attention, trace.hidden[-1]], chosen, retain_graph=True)
@@ -80,7 +77,7 @@ def propagate(
     depth = len(trace.attention)
     hidden = torch.stack([one.sum(-1) for one in sent[depth : 2 * depth + 1]])
     below = sent[-1].sum(1) if pixels else None
-    return Relevance(trace.stack(), torch.stack(gradient), torch.stack(sent[:depth]), hidden, last.any(-1), below)
+    return Relevance(sent[:depth], tuple(gradient), hidden, last.any(-1), below)
 
 
 def transformer_attribution(
@@ -103,7 +100,8 @@ def transformer_attribution(
     """
     check.one_of("aggregate", aggregate, AGGREGATES)
     found = propagate(model, batch, targets)
-    weighted = class_maps.positive_mean(found.of_attention, found.gradient if aggregate == "attribution" else None)
+    gradient = found.gradient if aggregate == "attribution" else (None,) * len(found.attention)
+    weighted = torch.stack([class_maps.positive_mean(*pair) for pair in zip(found.attention, gradient, strict=True)])
     results: Found = []
     for i in range(len(batch)):
         n = batch.length(i)

@@ -87,8 +87,8 @@ def _allowed(name: str, output: Any) -> Any:
     if name not in STRUCTURE and any(one.requires_grad for one in _tensors([output])):
         raise TypeError(
             f"there is no relevance rule for torch's {name!r}. Models written with linear, layer_norm, softmax, "
-            "matmul, gelu, relu, tanh, sums and means are covered (BERT, RoBERTa, ELECTRA, DistilBERT, ViT, DeiT); windows "
-            "(Swin), convolutional networks and GPT-2 are not."
+            "matmul, gelu, relu, tanh, sums and means are covered (BERT, RoBERTa, ELECTRA, DistilBERT, ViT, DeiT); "
+            "windows (Swin), convolutional networks and GPT-2 are not."
         )
     return output
 
