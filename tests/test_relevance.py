@@ -135,7 +135,7 @@ def test_golden_bert(golden, masked, target):
     for name, found in runs.items():
         for i, (scores, _) in enumerate(found):
             stored = golden[f"bert/s{i}_{masked}_c{target}_{name}"]
-            near(scores[1 : len(stored)], stored[1:], 3e-6)  # the original overwrites the score of [CLS]
+            near(scores[1 : len(stored)], stored[1:], 1e-5)  # the original overwrites the score of [CLS]
 
 
 def test_golden_attnlrp_bert(golden):

@@ -2,33 +2,45 @@
 
 Pure tensor functions. Two families: those that return *relevance* (z+ rules, Chefer et al. 2021), and those that return
 a *modified gradient*, of which relevance is the product with the activation (CP-LRP, AttnLRP, epsilon and gamma rules).
-A linear map is given as two functions, ``apply(x, weight)`` and ``transpose(s, weight)``, so that the same rule serves
-a matrix and a convolution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-Map = Callable[[Tensor, Tensor], Tensor]
 TINY = 1e-9
 
 
 def divide(relevance: Tensor, total: Tensor) -> Tensor:
-    """Divide with a guard: where the total is smaller than :data:`TINY`, nothing is handed on.
+    """Divide with a guard: totals are moved away from zero by :data:`TINY`; where one is zero, nothing is handed on.
 
     Differs from: the original's ``safe_divide``, which adds 1e-9 whatever the sign, so that -1e-9 is divided by 0.
     """
-    return (relevance / total).masked_fill_(total.abs() <= TINY, 0)
+    away = torch.copysign(torch.tensor(TINY, dtype=total.dtype, device=total.device), total).add_(total)
+    return (relevance / away).masked_fill_(total == 0, 0)
+
+
+def cut_patches(pictures: Tensor, size: int) -> Tensor:
+    """Cut ``(sample, channel, height, width)`` into squares: ``(sample, row, column, channel * size * size)``.
+
+    A patch convolution is then a linear map with ``weight.flatten(1)``.
+    """
+    tiles = pictures.unflatten(3, (-1, size)).unflatten(2, (-1, size))
+    return tiles.permute(0, 2, 4, 1, 3, 5).flatten(3)
+
+
+def join_patches(patches: Tensor, size: int) -> Tensor:
+    """Undo :func:`cut_patches`."""
+    tiles = patches.unflatten(3, (-1, size, size))
+    return tiles.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
 # Relevance
 
 
-def positive_linear(relevance: Tensor, x: Tensor, weight: Tensor, apply: Map, transpose: Map) -> Tensor:
+def positive_linear(relevance: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Share relevance among the positive contributions (z+ rule; the bias takes none).
 
     Relevance of an output without any positive contribution is lost, as in the original (absorbed).
@@ -37,11 +49,11 @@ def positive_linear(relevance: Tensor, x: Tensor, weight: Tensor, apply: Map, tr
     """
     above, below = x.clamp(min=0), x.clamp(max=0)
     positive, negative = weight.clamp(min=0), weight.clamp(max=0)
-    share = divide(relevance, apply(above, positive).add_(apply(below, negative)))
-    return transpose(share, positive).mul_(above).addcmul_(below, transpose(share, negative))
+    share = divide(relevance, F.linear(above, positive).add_(F.linear(below, negative)))
+    return (share @ positive).mul_(above).addcmul_(below, (share @ negative))
 
 
-def positive_linear_apart(relevance: Tensor, x: Tensor, weight: Tensor, apply: Map, transpose: Map) -> Tensor:
+def positive_linear_apart(relevance: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Share relevance once among products of positives and once more among products of negatives.
 
     Kept to show what is wrong with it: each of the two parts hands on everything, so up to twice the relevance comes
@@ -49,13 +61,11 @@ def positive_linear_apart(relevance: Tensor, x: Tensor, weight: Tensor, apply: M
     """
     above, below = x.clamp(min=0), x.clamp(max=0)
     positive, negative = weight.clamp(min=0), weight.clamp(max=0)
-    first = above * transpose(divide(relevance, apply(above, positive)), positive)
-    return first + below * transpose(divide(relevance, apply(below, negative)), negative)
+    first = above * (divide(relevance, F.linear(above, positive)) @ positive)
+    return first + below * (divide(relevance, F.linear(below, negative)) @ negative)
 
 
-def bounded_pixels(
-    relevance: Tensor, x: Tensor, weight: Tensor, low: Tensor, high: Tensor, apply: Map, transpose: Map
-) -> Tensor:
+def bounded_pixels(relevance: Tensor, x: Tensor, weight: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Share relevance among pixels that can take values from ``low`` to ``high`` (z^B rule; the bias takes none).
 
     Source: Montavon et al. (2017), arXiv:1512.02479, Eq. 15. Differs from: Chefer's code, which takes the smallest and
@@ -63,8 +73,8 @@ def bounded_pixels(
     """
     positive, negative = weight.clamp(min=0), weight.clamp(max=0)
     low, high = low.expand_as(x), high.expand_as(x)
-    share = divide(relevance, apply(x, weight) - apply(low, positive) - apply(high, negative))
-    return x * transpose(share, weight) - low * transpose(share, positive) - high * transpose(share, negative)
+    share = divide(relevance, F.linear(x, weight) - F.linear(low, positive) - F.linear(high, negative))
+    return x * (share @ weight) - low * (share @ positive) - high * (share @ negative)
 
 
 def product(relevance: Tensor, output: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,15 +139,14 @@ def halved_product(gradient: Tensor, left: Tensor, right: Tensor) -> tuple[Tenso
     return half @ right.mT, left.mT @ half
 
 
-def epsilon_linear(gradient: Tensor, output: Tensor, weight: Tensor, epsilon: float, transpose: Map) -> Tensor:
+def epsilon_linear(gradient: Tensor, output: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """Go back through a linear map whose output is moved away from zero by ``epsilon``, which absorbs relevance."""
     share = gradient * output / (output + torch.where(output < 0, -epsilon, epsilon)) if epsilon else gradient
-    return transpose(share, weight)
+    return share @ weight
 
 
 def gamma_linear(
-    gradient: Tensor, output: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, gamma: float,
-    apply: Map, transpose: Map,
+    gradient: Tensor, output: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, gamma: float
 ) -> Tensor:  # fmt: skip
     """Go back through a linear map that favours contributions of the sign of its output by a factor ``1 + gamma``.
 
@@ -149,12 +158,10 @@ def gamma_linear(
         # Contributions of the output's own sign: x and w of equal sign for positive outputs, of unequal for negative.
         for_above = weight + gamma * (sign * weight).clamp(min=0) * sign
         for_below = weight + gamma * (-sign * weight).clamp(min=0) * -sign
-        total = apply(above, for_above) + apply(below, for_below)
+        total = F.linear(above, for_above) + F.linear(below, for_below)
         if bias is not None:
             total = total + (bias + gamma * (sign * bias).clamp(min=0) * sign)
         chosen = torch.where(output * sign > 0, gradient * output, 0.0)
         share = chosen / (total + torch.where(total < 0, -1e-6, 1e-6))
-        handed += torch.where(x > 0, transpose(share, for_above), 0) + torch.where(
-            x < 0, transpose(share, for_below), 0
-        )
+        handed += torch.where(x > 0, (share @ for_above), 0) + torch.where(x < 0, (share @ for_below), 0)
     return handed

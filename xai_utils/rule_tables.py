@@ -48,8 +48,8 @@ def _plain(*_args: Any, **_kwargs: Any) -> None:
     """Leave the plain gradient."""
 
 
-def _constant(x: Tensor, dim: int, **_: Any) -> tuple[Tensor, None]:
-    return torch.softmax(x, dim), None
+def _constant(x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    return F.softmax(x, *args, **kwargs), None
 
 
 def _by_constant(rule: Rule, left: Any, right: Any) -> tuple[Tensor, Backward | None] | None:
@@ -85,31 +85,34 @@ def _linear_by_gradient(
         return None
     output, x = F.linear(x, weight, bias), x.detach()
     if gamma:
-        ways = F.linear, _linear_back
-        return output, lambda g: (propagation.gamma_linear(g, output, x, weight, bias, gamma, *ways),)
-    return output, lambda g: (propagation.epsilon_linear(g, output, weight, epsilon, _linear_back),)
+        return output, lambda g: (propagation.gamma_linear(g, output, x, weight, bias, gamma),)
+    return output, lambda g: (propagation.epsilon_linear(g, output, weight, epsilon),)
 
 
 def _patches_by_gradient(
-    gamma: float, x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, *where: Any
+    gamma: float, x: Tensor, weight: Tensor, bias: Tensor | None = None, *how: Any
 ) -> tuple[Tensor, Backward] | None:
     if not gamma:
         return None
-    ways, x_value = _patch_ways(weight, stride, where), x.detach()
-    output = F.conv2d(x, weight, bias, stride, *where)
-    column = None if bias is None else bias[:, None, None]
-    return output, lambda g: (propagation.gamma_linear(g, output, x_value, weight, column, gamma, *ways),)
+    output, (patches, size) = F.conv2d(x, weight, bias, *how), _patches(x, weight, how)
+
+    def backward(gradient: Tensor) -> tuple[Tensor]:
+        given = gradient.movedim(1, -1), output.movedim(1, -1), patches, weight.flatten(1), bias, gamma
+        return (propagation.join_patches(propagation.gamma_linear(*given), size),)
+
+    return output, backward
 
 
-def _linear_back(share: Tensor, weight: Tensor) -> Tensor:
-    return share @ weight
-
-
-def _patch_ways(weight: Tensor, stride: Any, where: Any) -> tuple[propagation.Map, propagation.Map]:
-    """Return a patch convolution and its transpose; patches must tile the picture."""
-    if tuple(stride) != tuple(weight.shape[-2:]) or any(one not in (0, 1, (0, 0), (1, 1)) for one in where):
-        raise TypeError(f"patches of {tuple(weight.shape[-2:])} pixels at steps of {stride} overlap; no rule for that.")
-    return partial(F.conv2d, stride=stride), partial(F.conv_transpose2d, stride=stride)
+def _patches(x: Tensor, weight: Tensor, how: Any) -> tuple[Tensor, int]:
+    """Cut a picture as the patch convolution does; its patches must tile the picture."""
+    size = weight.shape[-1]
+    plainly = (size, size), (0, 0), (1, 1), 1
+    if weight.shape[-2] != size or any(one not in (want, want[0]) if isinstance(want, tuple) else one != want
+                                       for one, want in zip(how, plainly, strict=False)) or not how:  # fmt: skip
+        raise TypeError(
+            f"a convolution of {tuple(weight.shape[-2:])} pixels with {how} does not tile; no rule for that."
+        )
+    return propagation.cut_patches(x.detach(), size), size
 
 
 # Rules of relevance
@@ -142,7 +145,7 @@ def _linear(
     rule: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Backward]:
     output, x = F.linear(x, weight, bias), x.detach()
-    return output, lambda relevance: (rule(relevance, x, weight, F.linear, _linear_back),)
+    return output, lambda relevance: (rule(relevance, x, weight),)
 
 
 def _matmul(left: Tensor, right: Tensor) -> tuple[Tensor, Backward]:
@@ -167,11 +170,15 @@ def _mean(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Backward]
 
 
 def _pixels(
-    pixel_range: tuple[Tensor, Tensor] | None, x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1,
-    *where: Any,
-) -> tuple[Tensor, Backward]:  # fmt: skip
+    pixel_range: tuple[Tensor, Tensor] | None, x: Tensor, weight: Tensor, bias: Tensor | None = None, *how: Any
+) -> tuple[Tensor, Backward]:
     if pixel_range is None:
         raise ValueError("relevance of pixels needs pixel_range, the least and greatest value a pixel can have.")
-    output, x_value = F.conv2d(x, weight, bias, stride, *where), x.detach()
-    ways = _patch_ways(weight, stride, where)
-    return output, lambda r: (propagation.bounded_pixels(r, x_value, weight, *pixel_range, *ways),)
+    patches, size = _patches(x, weight, how)
+    low, high = (propagation.cut_patches(bound.to(x).expand(x.shape), size) for bound in pixel_range)
+
+    def backward(relevance: Tensor) -> tuple[Tensor]:
+        given = relevance.movedim(1, -1), patches, weight.flatten(1), low, high
+        return (propagation.join_patches(propagation.bounded_pixels(*given), size),)
+
+    return F.conv2d(x, weight, bias, *how), backward

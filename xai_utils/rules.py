@@ -160,7 +160,10 @@ def relevance_rules(
 
 @contextmanager
 def _inside(model: nn.Module, rules: Rules) -> Iterator[None]:
-    """Switch the rules on while the model runs and off when it returns or fails; remove both hooks in the end."""
+    """Switch the rules on while the model runs and off when it returns or fails; leave no hook behind.
+
+    Parameters are constants meanwhile: relevance belongs to activations.
+    """
 
     def enter(*_: Any) -> None:
         rules.__enter__()
@@ -169,6 +172,9 @@ def _inside(model: nn.Module, rules: Rules) -> Iterator[None]:
         rules.__exit__(None, None, None)
 
     with ExitStack() as undo:
+        for parameter in model.parameters():
+            undo.callback(parameter.requires_grad_, parameter.requires_grad)
+            parameter.requires_grad_(False)
         undo.callback(model.register_forward_pre_hook(enter).remove)
         undo.callback(model.register_forward_hook(leave, always_call=True).remove)
         yield
