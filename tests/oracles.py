@@ -148,3 +148,42 @@ def rescaled_addition(relevance, left, right):
     wanted = [abs(one) / (abs(sums[0]) + abs(sums[1])) * total for one in sums]
     scaled = [[v * want / got for v in part] for part, want, got in zip(parts, wanted, sums, strict=True)]
     return tuple(torch.tensor(part, dtype=torch.float64).view_as(relevance) for part in scaled)
+
+
+def back_and_forth(maps, alpha, steps=2000):
+    """Iterate W <- alpha M W^T M + (1 - alpha) M from M, for M with largest singular value 1."""
+    maps = maps / torch.linalg.svdvals(maps)[..., :1, None]
+    out = maps
+    for _ in range(steps):
+        out = alpha * maps @ out.mT @ maps + (1 - alpha) * maps
+    return out
+
+
+def walks(maps, weights):
+    """Add up the powers of a map, each with the weight of walks of that length."""
+    power, out = torch.eye(maps.shape[-1], dtype=maps.dtype).expand_as(maps), 0.0
+    for weight in weights:
+        out, power = out + weight * power, power @ maps
+    return out
+
+
+def network_enhancement(attention, alpha, neighbours):
+    """Enhance one map link by link, the transition field by four nested loops, the map of eigenvalues one by one."""
+    tokens = range(len(attention))
+    link = [[(attention[i][j] + attention[j][i]) / 2 if i != j else 0.0 for j in tokens] for i in tokens]
+    strongest = [sorted(tokens, key=lambda j, i=i: -link[i][j])[:neighbours] for i in tokens]
+    kept = [[link[i][j] if j in strongest[i] else 0.0 for j in tokens] for i in tokens]
+    near = [[(kept[i][j] + kept[j][i]) / 2 for j in tokens] for i in tokens]
+    near = [[near[i][j] + (1 + sum(near[i]) if i == j else 0) for j in tokens] for i in tokens]
+    step = [[near[i][j] / sum(near[i]) for j in tokens] for i in tokens]
+    column = [sum(step[i][v] for i in tokens) for v in tokens]
+    field = [[sum(step[i][v] * step[j][v] / column[v] for v in tokens) for j in tokens] for i in tokens]
+    values, vectors = torch.linalg.eigh(torch.tensor(field, dtype=torch.float64))
+    spread = torch.zeros_like(vectors)
+    for value, vector in zip(values, vectors.T, strict=True):
+        spread += (1 - alpha) * value / (1 - alpha * value**2) * torch.outer(vector, vector)
+    out = [
+        [sum(link[i]) * spread[i][j] / (1 - spread[j][j]) if i != j else torch.tensor(0.0) for j in tokens]
+        for i in tokens
+    ]
+    return torch.tensor([[(out[i][j] + out[j][i]) / 2 for j in tokens] for i in tokens], dtype=torch.float64)

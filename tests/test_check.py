@@ -72,6 +72,14 @@ def test_how_many_values_are_not_finite_and_where_the_first_is(value):
             refuse("maps", maps)
 
 
+def test_a_sum_beyond_the_precision_is_no_infinity():
+    check.finite("maps", torch.full((100,), 6e4, dtype=torch.float16))
+    check.finite("maps", torch.full((10,), 3e38))
+    assert check.non_negative("maps", torch.full((2, 2), 3e38)).isinf().all()
+    with pytest.raises(ValueError, match="2 of 2"):
+        check.finite("maps", torch.tensor([INFINITY, -INFINITY]))
+
+
 @pytest.mark.parametrize("shape", [(3, 3), (2, 3, 4), (2, 4, 3), (0, 3, 3), (2, 0, 0), (2, 0, 3, 3), (5,), ()])
 def test_other_shapes_are_no_stack(shape):
     with pytest.raises(ValueError, match=r"maps has shape .*expected"):

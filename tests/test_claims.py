@@ -66,7 +66,6 @@ def test_a_finding_is_decided_by_the_whole_interval(interval, line, capsys):
     assert capsys.readouterr().out == line
 
 
-@pytest.mark.xfail(strict=True, reason="an interval that ends at the bound contains it")
 @pytest.mark.parametrize("interval", [(-0.1, 0.0), (0.0, 0.0), (0.5, 0.5, 0.5)])
 def test_an_interval_that_ends_at_the_bound_decides_nothing(interval, capsys):
     claims.finding("better than chance", *interval)

@@ -107,7 +107,7 @@ def test_it_shows_what_the_methods_say(name):
 
 def test_the_map_beside_the_row_is_the_one_it_is_read_from(monkeypatch):
     drawn = []
-    monkeypatch.setattr(explore.plots, "matrix", lambda _ax, values, *_: drawn.append(values))
+    monkeypatch.setattr(explore.plots, "matrix", lambda _ax, values, *_, **__: drawn.append(values))
     opened = explorer("bert")
     opened.stop()
     seen = observe(tiny.model("bert"), [sample("bert")])

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
-from xai_utils import flow, rollout
+from xai_utils import diffusion, flow, rollout
 from xai_utils.capture import capture
 from xai_utils.encode import encode
 from xai_utils.methods import METHODS, attribute, explain
@@ -119,8 +119,18 @@ def test_a_batch_explains_the_prediction_of_each_sample(name):
 def test_one_score_for_each_token_of_each_family(name):
     model, sample = tiny.model(name), tiny.samples(name)[1]
     for method in ("attention", "rollout", "gradient_rollout", "gradient_x_input"):
-        found = explain(method, model, sample, target=1)
+        row = {"row": -1} if name == "gpt2" and method != "gradient_x_input" else {}
+        found = explain(method, model, sample, target=1, **row)
         assert len(found.scores) == len(found.labels) == (16 if name in tiny.VISION else 3 if name == "gpt2" else 5)
+
+
+@pytest.mark.parametrize("method", ["attention", "rollout", "gradient_rollout", "flow"])
+def test_the_first_row_of_a_causal_model_is_refused(method):
+    model, sample = tiny.model("gpt2"), tiny.SENTENCES[1]
+    with pytest.raises(ValueError, match=r"reads only itself .* GPT-2.*row=-1"):
+        explain(method, model, sample)
+    assert explain(method, model, sample, row=-1).scores.count_nonzero() > 1
+    explain(method, model, Text("film"))  # a single token reads all there is
 
 
 @pytest.mark.parametrize("name", tiny.VISION)
@@ -230,6 +240,20 @@ def test_rollout_fuses_and_discards(by_hand):
         dropped[0] = one[0, 0]
         kept.append(dropped.view_as(one))
     same(told("rollout", fusion="min", discard=0.7), rolled_by_hand(torch.stack(kept), 0.5)[0])
+
+
+@pytest.mark.parametrize("filter", diffusion.FILTERS)
+def test_diffusion_rollout_filters_the_mean_of_the_heads(by_hand, filter):
+    maps = by_hand[0]
+    filtered = diffusion.diffuse(maps.mean(1), filter)
+    same(told("diffusion_rollout", filter=filter), rolled_by_hand(filtered, 0.5)[0])
+    same(told("diffusion_rollout", filter=filter, residual=0.2, layer=1, row="max"),
+         rolled_by_hand(filtered[:2], 0.2).amax(0))  # fmt: skip
+    strong = 2 if filter == "rank" else 0.3
+    changed = rolled_by_hand(diffusion.diffuse(maps.mean(1), filter, strong), 0.5)[0]
+    same(told("diffusion_rollout", filter=filter, strength=strong), changed)
+    if filter == "identity":
+        assert torch.equal(told("diffusion_rollout", filter=filter), told("rollout"))
 
 
 def test_gradient_rollout_meets_its_own_layers_gradient(by_hand):

@@ -24,17 +24,25 @@ from xai_utils.capture import capture
 from xai_utils.encode import encode
 from xai_utils.methods import explain
 
-BUNDLED = ("minilm-sst2", "vit-scenes", "resnet-scenes")
+DEEP = ("bert12-sst2", "bert24-sst2")
+BUNDLED = ("minilm-sst2", *DEEP, "vit-scenes", "resnet-scenes")
 EACH = pytest.mark.parametrize("name", BUNDLED)
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = runtime.DATA / "models"
-LARGEST = {"minilm-sst2": 3e6, "vit-scenes": 6e6, "resnet-scenes": 6e6}  # bytes
+LARGEST = {
+    "minilm-sst2": 3e6,
+    "bert12-sst2": 8e6,
+    "bert24-sst2": 12e6,
+    "vit-scenes": 6e6,
+    "resnet-scenes": 6e6,
+}  # bytes
 NEEDED = {
     "minilm-sst2": {"sst2_validation_accuracy": 0.89},
+    **{key: {"sst2_validation_accuracy": 0.78} for key in DEEP},
     "vit-scenes": {"single_top1": 0.97, "pair_top2": 0.85},
-    "resnet-scenes": {"single_top1": 0.94},  # 97 % was wanted and is not reached by a network of this size
+    "resnet-scenes": {"single_top1": 0.97, "pair_top2": 0.85},
 }
-COUNTED = {"minilm-sst2": 872, "vit-scenes": 1000, "resnet-scenes": 1000}
+COUNTED = {"minilm-sst2": 872, **dict.fromkeys(DEEP, 872), "vit-scenes": 1000, "resnet-scenes": 1000}
 
 
 def card(name):
@@ -98,15 +106,16 @@ def test_scenes_never_seen_are_named_as_often_as_the_card_says(name, objects, me
     assert enough(right, count, NEEDED[name].get(measure, 0)), right
 
 
-def test_bundled_reviews_are_judged_rightly():
-    model, reviews = models.load("minilm-sst2"), samples.reviews()
+@pytest.mark.parametrize(("name", "least"), [("minilm-sst2", 0.8), ("bert12-sst2", 0.7), ("bert24-sst2", 0.7)])
+def test_bundled_reviews_are_judged_rightly(name, least):
+    model, reviews = models.load(name), samples.reviews()
     right = 0
     for start in range(0, len(reviews), 36):
         some = reviews[start : start + 36]
         with torch.inference_mode():
             predicted = model.logits(encode(model, some).inputs).argmax(-1).tolist()
         right += sum(found == review.label for found, review in zip(predicted, some, strict=True))
-    assert len(reviews) == 216 and right >= 0.8 * len(reviews), right
+    assert len(reviews) == 216 and right >= least * len(reviews), right
 
 
 def test_pictures_reach_the_vision_models_as_in_training():

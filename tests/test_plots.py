@@ -211,6 +211,8 @@ def test_a_matrix_is_named_on_both_axes_unless_there_are_too_many(ax):
         assert [label.get_text() for label in labels] == list(LABELS)
     assert "key" in ax.get_xlabel() and "query" in ax.get_ylabel()
     other = Figure().subplots()
+    plots.matrix(other, attention(4, 4), LABELS, name_keys=False)
+    assert not other.get_xticklabels() and len(other.get_yticklabels()) == 4
     plots.matrix(other, attention(41, 41), ["word"] * 41)
     assert not {label.get_text() for label in other.get_xticklabels()} & {"word"}
 
@@ -229,7 +231,18 @@ def test_before_and_after_without_negative_values_are_amounts(fig):
     assert (fig.axes[0].images[0].norm.vmin, fig.axes[1].images[0].norm.vmax) == (0.5, 3)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="only one of two conversions leaves the graph")
+def test_an_empty_mask_has_no_outline(ax):
+    plots.outline(ax, {"none": np.zeros((8, 8), dtype=bool)})
+    assert not ax.collections and not ax.texts
+
+
+def test_samples_and_steps_of_a_model_that_learns_are_drawn(ax):
+    maps = torch.full((2, 2, 2), 0.5, requires_grad=True)
+    plots.band(ax, [0, 1], maps[0], "share")
+    plots.bipartite(ax, maps, "ab")
+    assert len(ax.lines) == 1 + 8
+
+
 def test_maps_of_a_model_that_learns_can_be_compared(fig):
     maps = torch.ones(2, 2, requires_grad=True)
     plots.before_after(fig, maps, 2 * maps)

@@ -58,6 +58,11 @@ def test_scores_leave_the_graph_of_the_model():
     assert not Attribution(scores, ("a", "b"), "m", "tiny").scores.requires_grad
 
 
+def test_equal_is_only_itself():
+    found, other = attribution(), attribution()
+    assert found == found and found != other and found in [other, found] and len({found, other}) == 2
+
+
 def test_nothing_can_be_changed_afterwards():
     details = {"residual": 0.5}
     found = attribution(details=details)

@@ -41,8 +41,11 @@ def test_upper_case_literals_are_the_parameters(record):
         "EXACT": True,
         "MODELS": ["a", "b"],
         "TARGET": None,
+        "LAYERS": (0, -1),
+        "RULES": {"attention": [0.5, None], "depth": {3: True}},
     }
-    runtime.start({**names, "lower": 1, "_HIDDEN": 2, "Mixed": 3, "MODULE": os, "FUNCTION": print})
+    tables = {"TABLE": {"a": os}, "PAIR": (1, print), "DEEP": [{"a": {1, 2}}], "KEYS": {(0, 1): 1}}
+    runtime.start({**names, **tables, "lower": 1, "_HIDDEN": 2, "Mixed": 3, "MODULE": os, "FUNCTION": print})
     assert record.parameters == names
 
 
@@ -91,6 +94,15 @@ def test_libraries_are_quiet():
 
 
 # Refusals
+
+
+def test_a_device_that_fails_without_a_message_is_named(monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(torch, "empty", fail)
+    with pytest.raises(ValueError, match="DEVICE is 'cpu', which torch cannot use here: AssertionError"):
+        runtime.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["abacus", "cuda:99", "cpu:x", ""])

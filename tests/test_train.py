@@ -39,12 +39,6 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.fixture(autouse=True)
-def _numbers_as_before():
-    yield
-    torch.set_flush_denormal(False)
-
-
 def interrupted_at(recipe, last):
     """Make a recipe that stops with an exception before the given step."""
     whole = recipe.loss
@@ -63,6 +57,34 @@ def weights(folder):
 
 
 # The loop
+
+
+def test_a_finished_training_begins_anew_the_next_time(tmp_path):
+    seen, checkpoint = [], tmp_path / "one.pt"
+    for _ in range(2):
+        recipe = TinyResNet()
+        whole = recipe.loss
+        recipe.loss = lambda module, step, whole=whole: seen.append(step) or whole(module, step)
+        train.train("resnet-scenes", recipe, tmp_path / "out", checkpoint)
+        assert not checkpoint.exists()
+    assert seen == 2 * list(range(TinyResNet.steps))
+
+
+@pytest.mark.parametrize("stop", [1, None])
+def test_small_numbers_are_kept_after_training(stop, tmp_path):
+    recipe, inside = TinyResNet(), []
+    whole = recipe.loss
+    recipe.loss = lambda module, step: inside.append(smallest()) or whole(module, step)
+    if stop is None:
+        train.train("resnet-scenes", recipe, tmp_path / "out", tmp_path / "one.pt")
+    else:
+        with pytest.raises(Interrupted):
+            train.train("resnet-scenes", interrupted_at(recipe, stop), tmp_path / "out", tmp_path / "one.pt")
+    assert not any(inside) and smallest() > 0
+
+
+def smallest():
+    return float(torch.tensor([1e-40]) * 1)
 
 
 @EACH

@@ -10,6 +10,8 @@ from torch import Tensor
 
 def finite(name: str, values: Tensor) -> None:
     """Refuse NaN and infinity (``ValueError`` with how many and the first place)."""
+    if torch.isfinite(values.detach().sum()):  # one pass over the values; only a suspicious sum is looked into
+        return
     bad = ~torch.isfinite(values)
     if bad.any():
         first = tuple(bad.nonzero()[0].tolist())
@@ -28,17 +30,18 @@ def square_stack(name: str, maps: Tensor) -> None:
         )
 
 
-def non_negative(name: str, maps: Tensor) -> None:
-    """Accept finite values of zero and above."""
-    finite(name, maps)
-    if (smallest := float(maps.min())) < 0:
+def non_negative(name: str, maps: Tensor) -> Tensor:
+    """Accept finite values of zero and above; return their sums over the last axis, which the check needs anyway."""
+    sums = _sums(name, maps)
+    if (smallest := float(maps.amin())) < 0:
         raise ValueError(f"{name} holds negative entries (down to {smallest:.2g}); logits need a softmax over keys.")
+    return sums
 
 
-def row_stochastic(name: str, maps: Tensor, atol: float = 1e-4) -> None:
-    """Accept non-negative maps ``(layer, ..., query, key)`` whose last axis sums to one within ``atol``."""
-    finite(name, maps)
-    off = (maps.sum(-1) - 1).abs().flatten(1).amax(1)
+def row_stochastic(name: str, maps: Tensor, atol: float = 1e-4) -> Tensor:
+    """Accept non-negative maps ``(layer, ..., query, key)`` whose rows sum to one within ``atol``; return the sums."""
+    sums = _sums(name, maps)
+    off = (sums - 1).abs().flatten(1).amax(1)
     low = maps.flatten(1).amin(1)
     for layer, (gap, smallest) in enumerate(zip(off.tolist(), low.tolist(), strict=True)):
         if gap > atol or smallest < 0:
@@ -47,6 +50,15 @@ def row_stochastic(name: str, maps: Tensor, atol: float = 1e-4) -> None:
                 f"smallest entry is {smallest:.2g}. Logits need a softmax over keys; a map with entries "
                 "dropped must be renormalised with keepdim=True (rollout.renormalise)."
             )
+    return sums
+
+
+def _sums(name: str, maps: Tensor) -> Tensor:
+    """Return the sums over the last axis of finite values."""
+    sums = maps.sum(-1)
+    if not torch.isfinite(sums.detach().sum()):
+        finite(name, maps)
+    return sums
 
 
 def share(name: str, value: float, below: float | None = None) -> None:

@@ -39,14 +39,14 @@ def finding(what: str, low: float, high: float, above: float = 0.0) -> None:
         above: the value that the statement says is exceeded.
 
     Prints ``holds`` when ``low > above``, ``does not hold`` when ``high < above`` and ``does not hold … (undecided)``
-    when the interval contains it.
+    when the interval contains it, its ends included.
     """
     if math.isnan(low) or math.isnan(high) or low > high:
         raise ValueError(f"[{low}, {high}] is no interval; claim: {what}.")
     if low > above:
         print(f"holds  {what}")
     else:
-        print(f"does not hold  {what}" + (" (undecided)" if high > above else ""))
+        print(f"does not hold  {what}" + (" (undecided)" if high >= above else ""))
 
 
 def _require(claim: str, holds: bool, value: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -142,9 +141,8 @@ def patch_grid(model: Model) -> tuple[int, int]:
 def _resized(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
     if preprocessing.squash:
         return preprocessing.resize, preprocessing.resize
-    width, height = size
-    scale = preprocessing.resize / min(width, height)
-    return max(preprocessing.resize, math.floor(width * scale)), max(preprocessing.resize, math.floor(height * scale))
+    width, height = (preprocessing.resize * side // min(size) for side in size)  # integers, as torchvision rounds down
+    return width, height
 
 
 def _crop(image: Image.Image, size: int) -> Image.Image:

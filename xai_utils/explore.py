@@ -6,9 +6,11 @@ nothing is fetched from anywhere.
 
 from __future__ import annotations
 
+import gc
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from typing import Any
 
@@ -16,9 +18,10 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from xai_utils import methods, plots, rollout
+from xai_utils import diffusion, methods, plots, rollout
 from xai_utils.models import Model
 from xai_utils.observation import Observation, Sample, observe
+from xai_utils.result import Attribution
 
 _WIDE = {"description_width": "5.5em"}
 
@@ -35,16 +38,36 @@ class _Canvas:
     def draw(self, paint: Callable[[Figure], str]) -> None:
         """Paint on a fresh figure; an error becomes a message and leaves the picture as it was."""
         begun = time.perf_counter()
-        fig = Figure(figsize=self.size, dpi=80)
         try:
-            words = paint(fig)
+            with _collected_young():
+                self.image.value, words = self._png(paint)
         except (ValueError, IndexError, OSError, TypeError, RuntimeError) as error:
             self.note.value = f"<b style='color:#a40000'>{escape(str(error))}</b>"
             return
-        file = io.BytesIO()
-        fig.savefig(file, format="png")
-        self.image.value = file.getvalue()
         self.note.value = f"{escape(words)} <small>({1000 * (time.perf_counter() - begun):.0f} ms)</small>"
+
+    def _png(self, paint: Callable[[Figure], str]) -> tuple[bytes, str]:
+        fig, file = Figure(figsize=self.size, dpi=80), io.BytesIO()
+        words = paint(fig)
+        fig.savefig(file, format="png")
+        return file.getvalue(), words
+
+
+@contextmanager
+def _collected_young() -> Iterator[None]:
+    """Let no garbage be collected inside, and only the new one behind.
+
+    A figure is many thousand objects in circles. Were they to grow old, Python would look through all of its memory,
+    every library included, for half a second in one redraw out of twenty.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+        gc.collect(0)
 
 
 class _Passes:
@@ -142,7 +165,7 @@ def _paint(fig: Figure, seen: Observation, used: tuple[str, ...], chosen: dict[s
     found = methods.attribute(chosen["method"], seen, 0, **options)
     if seen.batch.views is None:
         left, right = fig.add_axes((0.12, 0.22, 0.4, 0.68)), fig.add_axes((0.68, 0.12, 0.3, 0.78))
-        plots.matrix(left, _matrix(seen, chosen), found.labels, "every row")
+        plots.matrix(left, _matrix(seen, chosen), found.labels, "every row", name_keys=False)  # the bars name them
         plots.relevance(right, found, title="the chosen row")
     else:
         left, right = fig.add_axes((0.01, 0.03, 0.42, 0.88)), fig.add_axes((0.46, 0.03, 0.42, 0.88))
@@ -186,3 +209,76 @@ def depth_graph(steps: Tensor, labels: tuple[str, ...]) -> widgets.Widget:
         control.observe(lambda *_: canvas.draw(paint), names="value")
     canvas.draw(paint)
     return widgets.VBox([widgets.HBox([query, least]), canvas.box])
+
+
+def diffused(model: Model, sample: Sample) -> widgets.Widget:
+    """Drag over the parameter of a diffusion filter and see one sample's rollout before and after, and the spectrum.
+
+    Args:
+        model: text or vision model with attention.
+        sample: one sentence or picture; it is captured once.
+    """
+    seen = observe(model, [sample], gradient=False)
+    maps = rollout.fuse(seen.view(0).attention).cpu()
+    name = widgets.Dropdown(
+        options=[f for f in diffusion.FILTERS if f != "identity"], description="filter", style=_WIDE
+    )
+    strength = widgets.FloatSlider(min=0.01, max=0.99, step=0.01, value=0.8, description="alpha", style=_WIDE)
+    count = widgets.IntSlider(min=1, max=maps.shape[-1], value=min(4, maps.shape[-1]), description="rank", style=_WIDE)
+    time = widgets.FloatSlider(min=0.0, max=10.0, step=0.1, value=3.0, description="time", style=_WIDE)
+    layer = widgets.IntSlider(max=len(maps) - 1, value=len(maps) - 1, description="layer", style=_WIDE)
+    used = {"rank": count, "heat": time}
+    canvas = _Canvas(9.6, 3.2) if seen.batch.grid else _Canvas(9.6, 0.9 + 0.17 * len(maps[0]))
+
+    def paint(fig: Figure) -> str:
+        value = used.get(name.value, strength).value
+        pair = [methods.attribute("diffusion_rollout", seen, 0, filter=f, strength=s)
+                for f, s in (("identity", None), (name.value, value))]  # fmt: skip
+        axes = [fig.add_axes((left, 0.16, 0.24, 0.72)) for left in (0.08, 0.41, 0.74)]
+        for ax, one, title in zip(axes, pair, ("before", "after"), strict=False):
+            plots.relevance(ax, one, None if seen.batch.views is None else seen.batch.views[0], title, bar=False)
+        axes[1].set_yticks([])  # the tokens stand beside the first
+        chosen = maps[layer.value][None]
+        plots.spectra(axes[2], {"before": chosen, "after": diffusion.diffuse(chosen, name.value, value)})
+        return f"{name.value}, {diffusion.FILTERS[name.value].parameter} {value:g}; spectrum of layer {layer.value}"
+
+    def redraw(*_: Any) -> None:
+        strength.description = diffusion.FILTERS[name.value].parameter if name.value not in used else "alpha"
+        for control in (strength, count, time):
+            control.disabled = control is not used.get(name.value, strength)
+        canvas.draw(paint)
+
+    for control in (name, strength, count, time, layer):
+        control.observe(redraw, names="value")
+    redraw()
+    return widgets.VBox(
+        [widgets.HBox([widgets.VBox([name, layer]), widgets.VBox([strength, count, time])]), canvas.box]
+    )
+
+
+def classes(model: Model, sample: Sample, names: Sequence[str]) -> widgets.Widget:
+    """Choose a method and a class and see the map; every pair is computed once.
+
+    Args:
+        model: text or vision classifier.
+        sample: one sentence or picture.
+        names: methods on offer (see :data:`methods.METHODS`).
+    """
+    first = observe(model, [sample], gradient=False)
+    name = widgets.Dropdown(options=list(names), description="method", style=_WIDE)
+    target = _class_chooser(first)
+    canvas = _Canvas(7.6, 3.9) if first.batch.grid else _Canvas(7.6, 1.0 + 0.2 * len(first.batch.labels[0]))
+    kept: dict[tuple[str, int], Attribution] = {}
+
+    def paint(fig: Figure) -> str:
+        pair = name.value, target.value
+        if pair not in kept:
+            kept[pair] = methods.explain(pair[0], model, sample, pair[1])
+        ax = fig.add_axes((0.2, 0.1, 0.7, 0.8))
+        plots.relevance(ax, kept[pair], None if first.batch.views is None else first.batch.views[0])
+        return "strongest: " + ", ".join(kept[pair].top(4))
+
+    for control in (name, target):
+        control.observe(lambda *_: canvas.draw(paint), names="value")
+    canvas.draw(paint)
+    return widgets.VBox([widgets.HBox([name, target]), canvas.box])

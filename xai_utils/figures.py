@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import IO, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -40,18 +41,18 @@ def save(fig: Figure, name: str, caption: str = "", formats: Sequence[str] = ("p
 
     Raises:
         ValueError: a name that does not fit the pattern, an unknown format.
-        OSError: the disk is full or read-only; no half-written file is left.
+        OSError: the disk is full or read-only; the old figure and its record stay, and no half-written file is left.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"figure name {name!r} should read NN_words, such as 01_rollout_by_depth.")
     if unknown := set(formats) - set(FORMATS):
         raise ValueError(f"cannot write {sorted(unknown)}, only {FORMATS}.")
+    contents = {f"{name}.{kind}": _draw(fig, kind, dpi) for kind in formats}
+    about = {"figure": name, "caption": caption, "notebook": _notebook(name), **runtime.record.as_dict()}
+    contents[f"{name}.json"] = (json.dumps(about, indent=1) + "\n").encode()
     target = folder()
     target.mkdir(parents=True, exist_ok=True)
-    for kind in formats:
-        _write(target / f"{name}.{kind}", lambda file, kind=kind: _draw(fig, file, kind, dpi))  # type: ignore[misc]
-    about = {"figure": name, "caption": caption, "notebook": _notebook(name), **runtime.record.as_dict()}
-    _write(target / f"{name}.json", lambda file: file.write((json.dumps(about, indent=1) + "\n").encode()))
+    _write(target, contents)
     plt.show()
 
 
@@ -59,22 +60,21 @@ def _notebook(name: str) -> str:
     return os.environ.get("XAI_NOTEBOOK", f"{name[:2]}_*")
 
 
-def _draw(fig: Figure, file: IO[bytes], kind: str, dpi: int) -> None:
+def _draw(fig: Figure, kind: str, dpi: int) -> bytes:
     nameless: dict[str, Any] = {"Software": None} if kind == "png" else {"CreationDate": None, "Producer": None}
+    file = io.BytesIO()
     fig.savefig(file, format=kind, dpi=dpi, metadata=nameless, bbox_inches="tight")
+    return file.getvalue()
 
 
-def _write(path: Path, fill: Any) -> None:
-    """Fill a temporary file beside ``path``, then rename it: whole or not at all."""
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            fill(file)
-            file.flush()
-        except BaseException as error:
-            temporary.unlink()
-            if isinstance(error, OSError):
-                raise OSError(error.errno, f"cannot save {path.name}: {error.strerror}; nothing was written") from error
-            raise
-    temporary.chmod(0o644)
-    temporary.replace(path)
+def _write(target: Path, contents: dict[str, bytes]) -> None:
+    """Write all files into a folder beside their places, then move all: a figure never parts from its record."""
+    with TemporaryDirectory(dir=target, prefix=".") as beside:
+        for name, content in contents.items():
+            try:
+                (Path(beside) / name).write_bytes(content)
+                (Path(beside) / name).chmod(0o644)
+            except OSError as error:
+                raise OSError(error.errno, f"cannot save {name}: {error.strerror}; nothing was written") from error
+        for name in contents:
+            (Path(beside) / name).replace(target / name)

@@ -113,6 +113,15 @@ def minilm_adapter(source: str, _revision: str | None) -> Loaded:
     return Loaded(merged.float(), tuple(card["classes"]), AutoTokenizer.from_pretrained(minilm_folder()))
 
 
+def bundled_text(source: str, _revision: str | None) -> Loaded:
+    """Load a bundled transformers classifier with its own vocabulary; half-precision weights become float32."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder, card = _bundled(source)
+    module = AutoModelForSequenceClassification.from_pretrained(folder, dtype="float32")
+    return Loaded(module, tuple(card["classes"]), AutoTokenizer.from_pretrained(folder))
+
+
 def scenes(source: str, _revision: str | None) -> Loaded:
     """Build a bundled vision model from its card and load its half-precision weights into float32."""
     from safetensors.torch import load_file

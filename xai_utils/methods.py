@@ -12,10 +12,9 @@ from functools import partial
 from typing import Any, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from xai_utils import check, class_maps, flow, integrated, relevance, rollout
+from xai_utils import check, diffusion, flow, integrated, relevance, rollout
 from xai_utils.encode import Batch, encode
 from xai_utils.models import Model
 from xai_utils.observation import Observation, Sample, Target, View, observe, targets_of
@@ -126,6 +125,7 @@ def raw_attention(
 ) -> tuple[Tensor, dict[str, Any]]:
     """Attention of one layer: one head or their mean, read along one row (see :func:`read_row`)."""
     check.index("layer", layer, len(view.attention))
+    _reads_others(view, row)
     maps = view.attention[layer]
     if head is not None:
         check.index("head", head, len(maps))
@@ -141,7 +141,21 @@ def attention_rollout(
     layer: int = -1,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Attention rollout from the given layer down (see :func:`rollout.fuse` and :func:`rollout.rollout`)."""
+    _reads_others(view, row)
     maps = rollout.fuse(_below(view.attention, layer), fusion, discard, keep=0)
+    return _roll(maps, residual, row)
+
+
+def diffusion_rollout(
+    view: View,
+    filter: str = "spectral",
+    strength: float | None = None,
+    residual: float = 0.5,
+    row: str | int = "cls",
+    layer: int = -1,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Rollout of the head means after a filter of their spectrum (see :func:`diffusion.diffuse`)."""
+    maps = diffusion.diffuse(rollout.fuse(_below(view.attention, layer)), filter, strength)
     return _roll(maps, residual, row)
 
 
@@ -150,6 +164,7 @@ def gradient_rollout(
 ) -> tuple[Tensor, dict[str, Any]]:
     """Rollout of attention weighted by its own gradient (see :func:`rollout.gradient_weighted`)."""
     assert view.gradient is not None
+    _reads_others(view, row)
     maps = rollout.gradient_weighted(_below(view.attention, layer), _below(view.gradient, layer), discard, keep=0)
     return _roll(maps, residual, row)
 
@@ -157,6 +172,7 @@ def gradient_rollout(
 def attention_flow(view: View, residual: float = 0.5, layer: int = -1, row: int = 0) -> tuple[Tensor, dict[str, Any]]:
     """Maximum flow from one position behind a layer to every input token, as shares (see :mod:`flow`)."""
     check.index("row", row, view.attention.shape[-1])
+    _reads_others(view, "cls" if row == 0 else row)
     steps = rollout.mix(rollout.fuse(view.attention).double(), residual)
     return flow.flow_shares(flow.flow(steps, layer, [row % steps.shape[-1]]))[0], {}
 
@@ -177,21 +193,6 @@ def gradient_x_input(view: View) -> tuple[Tensor, dict[str, Any]]:
     return (view.embedding * view.embedding_gradient).sum(-1), {}
 
 
-def generic_attention(view: View, start: int = 0) -> tuple[Tensor, dict[str, Any]]:
-    """Follow attention times gradient up from layer ``start`` (see :func:`class_maps.compose`)."""
-    assert view.gradient is not None and view.readers is not None
-    weighted = class_maps.positive_mean(view.attention, view.gradient)
-    return class_maps.compose(weighted, start)[view.readers].mean(0), {"start": start}
-
-
-def attention_gradcam(view: View, layer: int = -1) -> tuple[Tensor, dict[str, Any]]:
-    """Grad-CAM on what one layer's heads read for the class (see :func:`class_maps.attention_gradcam`)."""
-    assert view.gradient is not None and view.readers is not None
-    check.index("layer", layer, len(view.attention))
-    rows, gradient = (maps[layer][:, view.readers, view.prefix :].mean(1) for maps in (view.attention, view.gradient))
-    return F.pad(class_maps.attention_gradcam(rows, gradient), (view.prefix, 0)), {}
-
-
 def read_row(matrix: Tensor, row: str | int) -> Tensor:
     """Read a ``(query, key)`` matrix: ``"cls"`` (position 0), ``"max"`` or ``"mean"`` over queries, or a position."""
     if isinstance(row, int):
@@ -201,6 +202,15 @@ def read_row(matrix: Tensor, row: str | int) -> Tensor:
     if row == "cls":
         return matrix[0]
     return matrix.amax(0) if row == "max" else matrix.mean(0)
+
+
+def _reads_others(view: View, row: str | int) -> None:
+    """Refuse the row ``"cls"`` of a causal model: its first token comes before all others and reads none of them."""
+    if row == "cls" and view.attention.shape[-1] > 1 and not view.attention[..., 0, 1:].any():
+        raise ValueError(
+            "row is 'cls', but the first token reads only itself in every layer and head, as in a causal model such as "
+            "GPT-2. Take the last token, which reads all (row=-1), or row='mean'."
+        )
 
 
 def _below(maps: Tensor, layer: int) -> Tensor:
@@ -243,13 +253,14 @@ def _label(
 METHODS: dict[str, Method] = {
     "attention": Method(raw_attention, False, False, "attention share"),
     "rollout": Method(attention_rollout, False, False, "share of the input"),
+    "diffusion_rollout": Method(diffusion_rollout, False, False, "share of the input"),
     "gradient_rollout": Method(gradient_rollout, True, False, "gradient-weighted share"),
     "flow": Method(attention_flow, False, False, "share of the flow"),
     "gradient_norm": Method(gradient_norm, True, False, "logit per unit of embedding"),
     "gradient_x_input": Method(gradient_x_input, True, True, "logit"),
     "integrated_gradients": Method(None, True, True, "logit", integrated.gradients),
-    "generic_attention": Method(generic_attention, True, False, "gradient-weighted attention"),
-    "attention_gradcam": Method(attention_gradcam, True, False, "gradient-weighted attention"),
+    "generic_attention": Method(relevance.generic_attention, True, False, "gradient-weighted attention"),
+    "attention_gradcam": Method(relevance.attention_gradcam, True, False, "gradient-weighted attention"),
     "transformer_attribution": Method(
         None, True, False, "gradient-weighted relevance", relevance.transformer_attribution
     ),

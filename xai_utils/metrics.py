@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from xai_utils import check
+
+TENTHS = tuple(step / 10 for step in range(11))
 
 
 def cover(mask: np.ndarray, grid: tuple[int, int]) -> Tensor:
@@ -43,8 +47,15 @@ def mass_inside(scores: Tensor, inside: Tensor) -> float:
 
 
 def lift(scores: Tensor, inside: Tensor) -> float:
-    """Return :func:`mass_inside` divided by what a uniform map would get; 1 means no better than uniform."""
-    return mass_inside(scores, inside) / float(inside.double().mean())
+    """Return :func:`mass_inside` divided by what a uniform map would get; 1 means no better than uniform.
+
+    Raises:
+        ValueError: as :func:`mass_inside`, or nothing is inside.
+    """
+    share = mass_inside(scores, inside)
+    if not inside.any():
+        raise ValueError("no token is inside, so a uniform map gets nothing to compare with.")
+    return share / float(inside.double().mean())
 
 
 def hit(scores: Tensor, inside: Tensor, least: float = 0.0) -> bool:
@@ -60,6 +71,80 @@ def average_precision(scores: Tensor, inside: Tensor) -> float:
     if truth.all() or not truth.any():
         raise ValueError("average precision needs tokens inside and tokens outside.")
     return float(average_precision_score(truth, scores.double().numpy()))
+
+
+def keep_masks(order: Tensor, tokens: int, fractions: Sequence[float] = TENTHS, insert: bool = False) -> Tensor:
+    """Remove tokens from the whole input step by step, or insert them into the emptied one.
+
+    Args:
+        order: ``(..., rank)`` indices of the tokens, most important first; a token left out of it is always kept.
+        tokens: of the input.
+        fractions: of the order that are gone (or back) after each step, rising from 0 to 1; of the product with the
+            number of ranks the nearest whole number counts.
+        insert: begin with all of them gone and put them back.
+
+    Returns:
+        ``(..., step, token)`` bool, true where the token is kept; the first is the untouched (or emptied) input.
+
+    Raises:
+        ValueError: an order that is empty, names a token twice, or one that there is not; fractions that do not rise
+            from 0 to 1.
+    """
+    _rising(fractions)
+    ranks = order.shape[-1]
+    if not ranks or order.min() < 0 or order.max() >= tokens:
+        raise ValueError(f"the order should name some of the tokens 0 to {tokens - 1}, got {order.tolist()}.")
+    times = torch.zeros((*order.shape[:-1], tokens), dtype=torch.long)
+    if times.scatter_add(-1, order, torch.ones_like(order)).max() > 1:
+        raise ValueError(f"the order names a token twice: {order.tolist()}.")
+    place = torch.full_like(times, ranks).scatter(-1, order, torch.arange(ranks).expand_as(order))
+    changed = torch.tensor([round(fraction * ranks) for fraction in fractions])[:, None]
+    reached = place[..., None, :] < changed
+    return reached | (place == ranks)[..., None, :] if insert else ~reached
+
+
+def removal_curve(
+    score: Callable[[Tensor], Tensor],
+    order: Tensor,
+    tokens: int,
+    fractions: Sequence[float] = TENTHS,
+    insert: bool = False,
+) -> Tensor:
+    """Ask the model again after every step of :func:`keep_masks`: deletion, or insertion.
+
+    Args:
+        score: takes ``(mask, token)`` bool, returns ``(mask,)``; each different mask is asked for once.
+        order: ``(..., rank)``, most important first; several maps of one input go in one call.
+        tokens: of the input.
+        fractions: as in :func:`keep_masks`.
+        insert: insertion in place of deletion.
+
+    Returns:
+        ``(..., step)`` scores.
+
+    Source: deletion and insertion of RISE, Petsiuk et al. (2018), arXiv:1806.07421, section 4.1.
+    """
+    masks = keep_masks(order, tokens, fractions, insert)
+    different, place = masks.flatten(0, -2).unique(dim=0, return_inverse=True)
+    values = score(different)
+    check.finite("scores", values)
+    return values[place].view(masks.shape[:-1])
+
+
+def area(curve: Tensor, fractions: Sequence[float] = TENTHS) -> Tensor:
+    """Return the area under ``(..., step)`` over the fractions by the trapezoid rule, ``(...)``.
+
+    For a deletion lower is better, for an insertion higher.
+    """
+    _rising(fractions)
+    if curve.shape[-1] != len(fractions):
+        raise ValueError(f"a curve of {curve.shape[-1]} points does not belong to {len(fractions)} fractions.")
+    return torch.trapezoid(curve, torch.tensor(fractions, dtype=curve.dtype))
+
+
+def _rising(fractions: Sequence[float]) -> None:
+    if len(fractions) < 2 or sorted(set(fractions)) != list(fractions) or (fractions[0], fractions[-1]) != (0, 1):
+        raise ValueError(f"fractions should rise from 0 to 1, got {list(fractions)}.")
 
 
 def _same_length(scores: Tensor, inside: Tensor) -> None:

@@ -28,13 +28,19 @@ def mixing_ratio(attention: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
 
     Source: Kobayashi et al. (2020), arXiv:2004.10102, section 5; layer normalisation left out, as there.
     """
-    if attention.shape[:-1] != values.shape[:-1] or hidden.shape != values.shape[:-3] + values.shape[-2:]:
+    square = attention.shape[:-1] + attention.shape[-2:-1]
+    if (
+        attention.shape != square
+        or attention.shape[:-1] != values.shape[:-1]
+        or hidden.shape != values.shape[:-3] + values.shape[-2:]
+    ):
         raise ValueError(
             f"attention {tuple(attention.shape)}, values {tuple(values.shape)} and hidden {tuple(hidden.shape)} do not "
             "belong together: expected (layer, ..., head, query, key), (layer, ..., head, token, width) and "
             "(layer, ..., token, width)."
         )
-    check.finite("values", values)
+    for name, tensor in (("attention", attention), ("values", values), ("hidden", hidden)):
+        check.finite(name, tensor)
     own = (attention.diagonal(dim1=-2, dim2=-1)[..., None] * values).sum(-3)
     context = torch.einsum("...hqk,...hkw->...qw", attention, values) - own
     around, kept = context.norm(dim=-1), (hidden + own).norm(dim=-1)
@@ -51,10 +57,12 @@ def untouched_share(rolled: Tensor, residual: float = 0.5) -> Tensor:
         residual: share of the skip connection, in [0, 1].
 
     Returns:
-        ``(layer, ..., token)`` in [0, 1].
+        ``(layer, ..., token)`` in [0, 1]; 0 where nothing of a token is left, as without a skip connection.
     """
     check.square_stack("rolled", rolled)
+    check.non_negative("rolled", rolled)
     check.share("residual", residual)
     depth = torch.arange(1, len(rolled) + 1, dtype=rolled.dtype, device=rolled.device)
     own = rolled.diagonal(dim1=-2, dim2=-1)
-    return (residual**depth).view(-1, *[1] * (own.ndim - 1)) / own
+    untouched = (residual**depth).view(-1, *[1] * (own.ndim - 1)).expand_as(own)
+    return torch.where(own > 0, untouched / own.where(own > 0, 1.0), 0.0)

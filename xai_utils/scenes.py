@@ -64,11 +64,16 @@ def draw(seed: int, objects: int = 1, split: str = "test", ease: float = 0.0) ->
             training split: more photographs, recoloured, turned and joined, and slanted handwriting.
         ease: 0 draws the scenes everything is measured on; up to 1 fades the background and enlarges single
             digits (a curriculum for training only).
+
+    Raises:
+        ValueError: another number of objects, an unknown split, or an ease outside [0, 1].
     """
     if objects not in _SIDES:
         raise ValueError(f"objects is {objects}, expected 1, 2 or 3.")
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, expected one of {SPLITS}.")
+    if not 0 <= ease <= 1:
+        raise ValueError(f"ease is {ease}, expected a share between 0 and 1.")
     noise = np.random.default_rng([seed, objects, SPLITS.index(split)])
     image = _background(noise, split, ease)
     drawings, labels = _digits(split)

@@ -59,13 +59,15 @@ class Recipe(Protocol):
 
 RECIPES: dict[str, Any] = {
     "minilm-sst2": recipes_text.MiniLMSST2,
+    "bert12-sst2": recipes_text.DeepSST2,
+    "bert24-sst2": recipes_text.DeeperSST2,
     "vit-scenes": recipes_vision.ViTScenes,
     "resnet-scenes": recipes_vision.ResNetScenes,
 }
 
 
 def train(name: str, recipe: Recipe, out: Path, checkpoint: Path, evaluate_every: int = 0) -> dict[str, Any]:
-    """Train to the end, evaluate, and write weights and card to ``out``; returns the card.
+    """Train to the end, evaluate, write weights and card to ``out``, and drop the checkpoint; returns the card.
 
     Args:
         name: name of the model.
@@ -74,8 +76,19 @@ def train(name: str, recipe: Recipe, out: Path, checkpoint: Path, evaluate_every
         checkpoint: file to go on from, if it exists, and to save to.
         evaluate_every: also evaluate after this many steps and print it; 0 for never.
     """
-    torch.manual_seed(recipe.seed)
     torch.set_flush_denormal(True)  # values near 1e-40 make a CPU step ten times slower
+    try:
+        module, seconds = _fit(name, recipe, checkpoint, evaluate_every)
+        card = _ship(name, recipe, module, out, seconds)
+    finally:
+        torch.set_flush_denormal(False)
+    checkpoint.unlink()  # or the next training would find itself finished
+    return card
+
+
+def _fit(name: str, recipe: Recipe, checkpoint: Path, evaluate_every: int) -> tuple[nn.Module, float]:
+    """Take all steps, from the checkpoint on; return the weights to keep and the seconds it took."""
+    torch.manual_seed(recipe.seed)
     module = recipe.build().train()
     optimisers = recipe.optimisers(module)
     peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
@@ -103,7 +116,7 @@ def train(name: str, recipe: Recipe, out: Path, checkpoint: Path, evaluate_every
     _save_checkpoint(checkpoint, module, optimisers, recipe.steps, seconds, best)
     if best:
         module.load_state_dict(best["weights"], strict=False)
-    return _ship(name, recipe, module, out, seconds)
+    return module, seconds
 
 
 def rate(step: int, steps: int, warmup: int) -> float:

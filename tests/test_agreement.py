@@ -1,0 +1,83 @@
+"""Agreement of two rankings: SciPy's numbers, the published formula's mistake, refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from strategies import steady
+
+from xai_utils.agreement import dense_spearman, kendall, spearman, top_overlap
+
+GOLDEN = np.load(Path(__file__).parent / "golden/selective.npz")
+CASES = ("ties5", "ties3", "mild", "cont", "binary_vs_cont")
+NAN = float("nan")
+
+
+def drawn(seed, *shape, levels=0):
+    noise = np.random.default_rng(seed)
+    return noise.integers(0, levels, shape).astype(float) if levels else noise.normal(size=shape)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_numbers(case):
+    one, other = GOLDEN[f"sp_{case}_x"], GOLDEN[f"sp_{case}_y"]
+    assert float(spearman(one, other)) == pytest.approx(float(GOLDEN[f"sp_{case}_scipy"]), abs=1e-12)
+    assert dense_spearman(one, other) == pytest.approx(float(GOLDEN[f"sp_{case}_dense"]), abs=1e-12)
+    assert kendall(one, other) == pytest.approx(float(GOLDEN[f"kt_{case}_scores"]), abs=1e-12)
+
+
+def test_the_published_formula_is_right_without_ties_and_wrong_with_them():
+    one, other = drawn(0, 2, 20)
+    assert dense_spearman(one, other) == pytest.approx(float(spearman(one, other)), abs=1e-12)
+    assert abs(float(GOLDEN["sp_ties5_dense"] - GOLDEN["sp_ties5_scipy"])) > 0.5
+
+
+@steady
+@given(seed=st.integers(0, 999), levels=st.sampled_from([0, 4, 9]))
+def test_many_at_once_are_scipys_one_by_one(seed, levels):
+    one, other = drawn(seed, 5, 30, levels=levels), drawn(seed + 1, 30, levels=levels)
+    wanted = [spearmanr(row, other).statistic for row in one]
+    np.testing.assert_allclose(spearman(one, other), wanted, atol=1e-12)
+
+
+@steady
+@given(seed=st.integers(0, 999))
+def test_only_the_order_matters(seed):
+    one, other = drawn(seed, 2, 12)
+    found = spearman(one, other)
+    assert -1 <= found <= 1 and spearman(other, one) == pytest.approx(found)
+    np.testing.assert_allclose(spearman(np.exp(one), -other), -found, atol=1e-12)
+    assert spearman(one, 3 * one + 1) == pytest.approx(1)
+    assert top_overlap(one, np.exp(one), 4) == 1
+
+
+def test_overlap_by_hand():
+    assert top_overlap([4, 3, 2, 1], [1, 4, 3, 2], 2) == 0.5
+    assert top_overlap([4, 3, 2, 1], [1, 2, 3, 4], 2) == 0
+    assert top_overlap([1, 1, 1, 1], [4, 3, 2, 1], 2) == 1  # of equal scores the earlier
+    np.testing.assert_array_equal(top_overlap([[4, 3, 2, 1], [1, 2, 3, 4]], [4, 3, 2, 1], 1), [1, 0])
+
+
+def test_the_overlap_of_unrelated_rankings_is_chance():
+    found = top_overlap(drawn(0, 4000, 10), drawn(1, 4000, 10), 3)
+    assert found.mean() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("function", [spearman, kendall])
+@pytest.mark.parametrize(
+    ("one", "what"),
+    [([1.0, NAN], "finite scores"), ([2.0], "at least two tokens"), ([3.0, 3.0], "all scores of a sample are equal")],
+)
+def test_what_ranks_nothing_is_refused(function, one, what):
+    with pytest.raises(ValueError, match=what):
+        function(one, np.arange(float(len(one))) if len(one) > 1 else one)
+
+
+def test_other_tokens_are_refused():
+    with pytest.raises(ValueError, match="one has 3 tokens, the other 4"):
+        spearman([1, 2, 3], [1, 2, 3, 4])
+    with pytest.raises(ValueError, match="count is 4, expected 1 to 3"):
+        top_overlap([1, 2, 3], [1, 2, 3], 4)
