@@ -21,9 +21,11 @@ from xai_utils.samples import Text
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = ("bert", "timm-vit")
-EACH = pytest.mark.parametrize("method", METHODS)
-OBSERVED = tuple(name for name, method in METHODS.items() if method.score is not None)
-GRADIENT = tuple(name for name, method in METHODS.items() if method.needs_gradient)
+# Both Grad-CAMs may have nothing to show, and one wants a convolutional network; test_relevance.py has them.
+NAMES = tuple(name for name in METHODS if "gradcam" not in name)
+EACH = pytest.mark.parametrize("method", NAMES)
+OBSERVED = tuple(name for name in NAMES if METHODS[name].score is not None)
+GRADIENT = tuple(name for name in NAMES if METHODS[name].needs_gradient)
 BOTH = pytest.mark.parametrize("name", MODELS)
 
 
@@ -54,7 +56,9 @@ def test_a_batch_gives_what_a_loop_gives(method, name):
         assert len(batch) == len(loop)
         for one, alone in zip(batch, loop, strict=True):
             assert isinstance(one, Attribution) and one.labels == alone.labels and one.target == alone.target
-            same(one.scores, alone.scores, tolerance(name))
+            # Sums of relevance are stabilised by 1e-9, also where padding adds nothing.
+            stable = 1e-6 if method in ("transformer_attribution", "full_lrp") else 0
+            same(one.scores, alone.scores, max(tolerance(name), stable))
 
 
 @BOTH

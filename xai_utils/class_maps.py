@@ -50,12 +50,17 @@ def compose(weighted: Tensor, start: int = 0) -> Tensor:
     Returns:
         ``(..., query, input)``. Rows are not normalised.
 
+    Raises:
+        ValueError: nothing is positive in any layer of some sample, so that only the skips would be left.
+
     Source: Chefer et al. (2021a), Eq. 14, with relevance of attention; (2021b), Eq. 6, with attention itself. Their
         "rollout" is this product of relevances without gradient, and not attention rollout.
     """
     check.square_stack("weighted", weighted)
     check.non_negative("weighted", weighted)
     check.index("start", start, len(weighted))
+    if not weighted.amax((0, -1, -2)).all():
+        raise ValueError("no layer moves anything in favour of this class: the map would be empty.")
     identity = torch.eye(weighted.shape[-1], dtype=weighted.dtype, device=weighted.device)
     first, *later = weighted[start % len(weighted) :]
     return reduce(lambda below, layer: below + layer @ below, later, identity + first)

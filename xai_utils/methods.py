@@ -97,7 +97,8 @@ def _explain(
         return [attribute(name, seen, i, **options) for i in range(len(some))]
     batch = encode(model, some)
     with torch.no_grad():
-        targets = targets_of(model, model.logits(batch.inputs), target)
+        predict = target is None or not model.classes
+        targets = targets_of(model, model.logits(batch.inputs) if predict else torch.empty(len(batch)), target)
     assert targets is not None
     found = method.passes(model, batch, targets, **options)
     return [
