@@ -117,6 +117,7 @@ def test_a_grid_keeps_mass_when_it_is_coarser_and_shape_when_finer():
     [
         (lambda: positive_mean(attention(2, 3, 4, 4), normal(2, 3, 4, 5)), ValueError, "but their gradient"),
         (lambda: positive_mean(normal(3, 4, 4) * torch.nan), ValueError, "NaN or infinite"),
+        (lambda: compose(torch.zeros(2, 4, 4)), ValueError, "the map would be empty"),
         (lambda: compose(-attention(2, 4, 4)), ValueError, "negative entries"),
         (lambda: compose(attention(2, 4, 4), 2), IndexError, "start is 2, but there are 2"),
         (lambda: compose(attention(4, 4)), ValueError, "as many queries"),

@@ -43,7 +43,7 @@ def split_product(left: Tensor, right: Tensor) -> None:
 
 
 def one_by_one(model: Model, samples: list[Any]) -> None:
-    """Do the work of relprop on separate layer classes, picture by picture; skips and norms are left out in its favour."""
+    """Do the work of relprop on separate layer classes, picture by picture, skips and norms left out."""
     for sample in samples:
         relprop(model, sample)
 
@@ -53,10 +53,10 @@ def relprop(model: Model, sample: Any) -> None:
     module: Any = model.module
     kept: dict[nn.Module, Tensor] = {}
     maps: list[Tensor] = []
-    handles = [
-        layer.register_forward_hook(lambda m, a, _o: kept.update({m: a[0].detach()}))
-        for layer in module.modules() if isinstance(layer, nn.Linear)
-    ] + [b.attn.attn_drop.register_forward_hook(lambda _m, _a, out: maps.append(out)) for b in module.blocks]  # fmt: skip
+    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    handles = [layer.register_forward_hook(lambda m, a, _o: kept.update({m: a[0].detach()})) for layer in linear]
+    for block in module.blocks:
+        handles.append(block.attn.attn_drop.register_forward_hook(lambda _m, _a, out: maps.append(out)))
     with eager(module), graph_from_the_embedding(module):
         logits = model.logits(encode(model, [sample]).inputs)
         torch.autograd.grad(logits[0, 0], maps)
