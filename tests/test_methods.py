@@ -56,9 +56,7 @@ def test_a_batch_gives_what_a_loop_gives(method, name):
         assert len(batch) == len(loop)
         for one, alone in zip(batch, loop, strict=True):
             assert isinstance(one, Attribution) and one.labels == alone.labels and one.target == alone.target
-            # Sums of relevance are stabilised by 1e-9, also where padding adds nothing.
-            stable = 1e-6 if method in ("transformer_attribution", "full_lrp") else 0
-            same(one.scores, alone.scores, max(tolerance(name), stable))
+            same(one.scores, alone.scores, tolerance(name))
 
 
 @BOTH
@@ -430,7 +428,7 @@ def test_no_gradient_is_an_error_and_not_a_picture(method, name):
         head.weight[1] = 0
     model = tiny.wrap(name, module)
     assert explain(method, model, tiny.samples(name)[0], target=0).scores.any()
-    with pytest.raises(ValueError, match=r"every score is zero|positive gradient"):
+    with pytest.raises(ValueError, match=r"every score is zero|positive gradient|would be empty"):
         explain(method, model, tiny.samples(name)[0], target=1)
 
 

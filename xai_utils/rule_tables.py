@@ -160,6 +160,8 @@ def _add(rule: Callable[..., tuple[Tensor, Tensor]], left: Any, right: Any) -> t
         return output, lambda relevance: (relevance,)
     if output.ndim == 2:  # the two heads of a distilled model: the class score is their mean
         return output, lambda relevance: (relevance / 2, relevance / 2)
+    if output.ndim == 4 and not right.requires_grad:  # a mask on attention scores: nothing arrives where it hides a key
+        return output, lambda relevance: (relevance,)
     values = left.detach().expand_as(output), right.detach().expand_as(output)
     return output, lambda relevance: rule(relevance, *values)
 
