@@ -1,6 +1,7 @@
 """The same quantities computed slowly and literally, and a published version with its two mistakes."""
 
 from itertools import product
+from math import comb, exp
 
 import torch
 
@@ -148,6 +149,31 @@ def rescaled_addition(relevance, left, right):
     wanted = [abs(one) / (abs(sums[0]) + abs(sums[1])) * total for one in sums]
     scaled = [[v * want / got for v in part] for part, want, got in zip(parts, wanted, sums, strict=True)]
     return tuple(torch.tensor(part, dtype=torch.float64).view_as(relevance) for part in scaled)
+
+
+def lime_population(masks, values, width):
+    """Regress on all masks at once, each weighted by how likely it is drawn times LIME's kernel."""
+    words = masks.shape[1]
+    weights = []
+    for mask in masks.tolist():
+        dropped = words - sum(mask)
+        far = 1 - ((words - dropped) / words) ** 0.5
+        weights.append(exp(-(far**2) / (2 * width**2)) / words / comb(words, dropped))
+    roots = torch.tensor(weights, dtype=torch.float64).sqrt()
+    design = torch.cat([torch.ones(len(masks), 1, dtype=torch.float64), masks.double()], 1)
+    return torch.linalg.lstsq(roots[:, None] * design, roots * values, driver="gelsd").solution[1:]
+
+
+def attention_output(embeddings, query, key, value, readout):
+    """Score of one head, token by token: what the class token, the first, makes of them."""
+    asks = [sum(float(w) * float(x) for w, x in zip(row, embeddings[0], strict=True)) for row in query]
+    rates, says = [], []
+    for token in embeddings:
+        keys = [sum(float(w) * float(x) for w, x in zip(row, token, strict=True)) for row in key]
+        values = [sum(float(w) * float(x) for w, x in zip(row, token, strict=True)) for row in value]
+        rates.append(exp(sum(a * b for a, b in zip(asks, keys, strict=True)) / len(asks) ** 0.5))
+        says.append(sum(float(w) * v for w, v in zip(readout, values, strict=True)))
+    return sum(rate * said for rate, said in zip(rates, says, strict=True)) / sum(rates)
 
 
 def back_and_forth(maps, alpha, steps=2000):

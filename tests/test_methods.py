@@ -126,7 +126,9 @@ def test_one_score_for_each_token_of_each_family(name):
         assert len(found.scores) == len(found.labels) == (16 if name in tiny.VISION else 3 if name == "gpt2" else 5)
 
 
-@pytest.mark.parametrize("method", ["attention", "rollout", "gradient_rollout", "flow"])
+@pytest.mark.parametrize(
+    "method", ["attention", "rollout", "diffusion_rollout", "selective_rollout", "gradient_rollout", "flow"]
+)
 def test_the_first_row_of_a_causal_model_is_refused(method):
     model, sample = tiny.model("gpt2"), tiny.SENTENCES[1]
     with pytest.raises(ValueError, match=r"reads only itself .* GPT-2.*row=-1"):

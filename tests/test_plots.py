@@ -56,6 +56,7 @@ DRAWN = {
     "matrix": lambda ax: plots.matrix(ax, attention(4, 4), LABELS),
     "band": lambda ax: plots.band(ax, [0, 1, 2], normal(9, 3), "lift"),
     "intervals": lambda ax: plots.intervals(ax, {"rollout": Interval(2.0, 1.0, 3.0, 9)}, "lift", null=1.0),
+    "spectra": lambda ax: plots.spectra(ax, {"before": attention(3, 4, 4)}),
     "bipartite": lambda ax: plots.bipartite(ax, attention(3, 4, 4), LABELS),
     "relevance": lambda ax: plots.relevance(ax, found(normal(16).abs(), grid=(4, 4)), picture()),
 }
@@ -259,6 +260,17 @@ def test_a_band_is_the_mean_between_percentiles(ax):
     assert line.get_xydata().tolist() == [[3, 50], [5, 100]] and line.get_label() == "lift"
     corners = {tuple(np.round(corner, 9)) for corner in area.get_paths()[0].vertices}
     assert {(3, 5), (3, 95), (5, 10), (5, 190)} == corners
+
+
+def test_spectra_are_singular_values_with_their_mean_and_range(ax):
+    maps = torch.stack([torch.diag(torch.tensor([0.1, 0.5])), torch.diag(torch.tensor([0.3, 0.25]))])
+    plots.spectra(ax, {"before": maps, "after": maps[:1]})
+    first, second = ax.lines
+    np.testing.assert_allclose(first.get_xydata(), [[1, 0.4], [2, 0.175]], rtol=1e-6)
+    np.testing.assert_allclose(second.get_ydata(), [0.5, 0.1], rtol=1e-6)
+    corners = {tuple(np.round(corner, 6)) for corner in ax.collections[0].get_paths()[0].vertices}
+    assert {(1, 0.3), (1, 0.5), (2, 0.1), (2, 0.25)} == corners
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["before", "after"]
 
 
 def test_intervals_are_drawn_from_low_to_high_with_their_null(ax):

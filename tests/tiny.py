@@ -15,6 +15,7 @@ from timm.models.swin_transformer import SwinTransformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 
+from xai_utils.attention_classifier import AttentionClassifier, Settings, word_tokenizer
 from xai_utils.models import Model, Preprocessing, state_sha256
 from xai_utils.samples import Picture, Text
 
@@ -149,3 +150,17 @@ def samples(name: str, count: int = 3) -> list[Text] | list[Picture]:
         return list(SENTENCES[:count])
     noise = np.random.default_rng(7)
     return [Picture(noise.random((3, SIDE, SIDE), dtype=np.float32), f"noise {i}", {}) for i in range(count)]
+
+
+@cache
+def attention_classifier() -> Model:
+    """Build the attention classifier of notebook 07 with large random weights, in double precision."""
+    read = word_tokenizer([" ".join(WORDS)], limit=32)
+    torch.manual_seed(0)
+    settings = Settings(len(read), width=8, key_width=4, value_width=5, heads=3, max_position_embeddings=32)
+    built = AttentionClassifier(settings).double().eval()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.normal_(std=0.7)
+    built.requires_grad_(False)
+    return Model("tiny attention", built, ("negative", "positive"), 1, 0, read, None, state_sha256(built))

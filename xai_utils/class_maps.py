@@ -34,8 +34,9 @@ def positive_mean(maps: Tensor, gradient: Tensor | None = None) -> Tensor:
     if gradient is not None:
         if maps.shape != gradient.shape:
             raise ValueError(f"maps are {tuple(maps.shape)} but their gradient {tuple(gradient.shape)}.")
-        maps = maps * gradient
-    weighted = maps.relu().mean(-3)
+        weighted = (maps * gradient).relu_().mean(-3)
+    else:
+        weighted = maps.relu().mean(-3)
     check.finite("maps times gradient", weighted)
     return weighted
 

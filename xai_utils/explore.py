@@ -18,18 +18,19 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from xai_utils import diffusion, methods, plots, rollout
+from xai_utils import methods, plots, rollout
 from xai_utils.models import Model
 from xai_utils.observation import Observation, Sample, observe
 from xai_utils.result import Attribution
 
-_WIDE = {"description_width": "5.5em"}
+WIDE = {"description_width": "5.5em"}
 
 
-class _Canvas:
+class Canvas:
     """A picture, a line of numbers and a line for errors; ``draw`` replaces all three."""
 
     def __init__(self, width: float, height: float) -> None:
+        """Begin empty; sizes in inches at 80 dots."""
         self.size = (width, height)
         self.image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
         self.note = widgets.HTML()
@@ -103,19 +104,19 @@ def attention(model: Model, sample: Sample) -> widgets.Widget:
     layers, _, heads = first.attention.shape[:3]
     names = ["attention", "rollout"] + (["gradient_rollout"] if model.classes else [])
     controls: dict[str, Any] = {
-        "method": widgets.Dropdown(options=names, description="method", style=_WIDE),
-        "layer": widgets.IntSlider(value=layers - 1, max=layers - 1, description="layer", style=_WIDE),
+        "method": widgets.Dropdown(options=names, description="method", style=WIDE),
+        "layer": widgets.IntSlider(value=layers - 1, max=layers - 1, description="layer", style=WIDE),
         "head": widgets.Dropdown(
-            options=[("mean", None), *((str(h), h) for h in range(heads))], description="head", style=_WIDE
+            options=[("mean", None), *((str(h), h) for h in range(heads))], description="head", style=WIDE
         ),
-        "row": widgets.Dropdown(options=_rows(first), description="row", style=_WIDE),
-        "fusion": widgets.Dropdown(options=rollout.FUSIONS, description="fusion", style=_WIDE),
-        "discard": widgets.FloatSlider(value=0.0, max=0.95, step=0.05, description="discard", style=_WIDE),
-        "residual": widgets.FloatSlider(value=0.5, max=1.0, step=0.05, description="residual", style=_WIDE),
+        "row": widgets.Dropdown(options=_rows(first), description="row", style=WIDE),
+        "fusion": widgets.Dropdown(options=rollout.FUSIONS, description="fusion", style=WIDE),
+        "discard": widgets.FloatSlider(value=0.0, max=0.95, step=0.05, description="discard", style=WIDE),
+        "residual": widgets.FloatSlider(value=0.5, max=1.0, step=0.05, description="residual", style=WIDE),
     }
     if model.classes:
         controls["target"] = _class_chooser(first)
-    canvas = _Canvas(8.4, 4.0) if first.batch.grid is None else _Canvas(7.6, 3.9)
+    canvas = Canvas(8.4, 4.0) if first.batch.grid is None else Canvas(7.6, 3.9)
 
     def redraw(*_: Any) -> None:
         chosen = {name: control.value for name, control in controls.items()}
@@ -144,7 +145,7 @@ def _class_chooser(first: Observation) -> widgets.Dropdown:
     order = first.logits[0].argsort(descending=True)[:50].tolist()
     score = first.logits[0].softmax(-1)
     options = [(f"{first.model.classes[i]} ({score[i]:.2f})", i) for i in order]
-    return widgets.Dropdown(options=options, description="class", style=_WIDE)
+    return widgets.Dropdown(options=options, description="class", style=WIDE)
 
 
 def _used(method: str) -> tuple[str, ...]:
@@ -197,9 +198,9 @@ def depth_graph(steps: Tensor, labels: tuple[str, ...]) -> widgets.Widget:
         labels: the tokens.
     """
     query = widgets.Dropdown(options=[("every token", None), *((f"{i}: {t}", i) for i, t in enumerate(labels))],
-                             description="reader", style=_WIDE)  # fmt: skip
-    least = widgets.FloatSlider(value=0.05, min=0.01, max=0.5, step=0.01, description="least", style=_WIDE)
-    canvas = _Canvas(8.4, 0.8 + 0.28 * len(labels))
+                             description="reader", style=WIDE)  # fmt: skip
+    least = widgets.FloatSlider(value=0.05, min=0.01, max=0.5, step=0.01, description="least", style=WIDE)
+    canvas = Canvas(8.4, 0.8 + 0.28 * len(labels))
 
     def paint(fig: Figure) -> str:
         plots.bipartite(fig.add_axes((0.12, 0.08, 0.86, 0.88)), steps, labels, least.value, query.value)
@@ -211,51 +212,6 @@ def depth_graph(steps: Tensor, labels: tuple[str, ...]) -> widgets.Widget:
     return widgets.VBox([widgets.HBox([query, least]), canvas.box])
 
 
-def diffused(model: Model, sample: Sample) -> widgets.Widget:
-    """Drag over the parameter of a diffusion filter and see one sample's rollout before and after, and the spectrum.
-
-    Args:
-        model: text or vision model with attention.
-        sample: one sentence or picture; it is captured once.
-    """
-    seen = observe(model, [sample], gradient=False)
-    maps = rollout.fuse(seen.view(0).attention).cpu()
-    name = widgets.Dropdown(
-        options=[f for f in diffusion.FILTERS if f != "identity"], description="filter", style=_WIDE
-    )
-    strength = widgets.FloatSlider(min=0.01, max=0.99, step=0.01, value=0.8, description="alpha", style=_WIDE)
-    count = widgets.IntSlider(min=1, max=maps.shape[-1], value=min(4, maps.shape[-1]), description="rank", style=_WIDE)
-    time = widgets.FloatSlider(min=0.0, max=10.0, step=0.1, value=3.0, description="time", style=_WIDE)
-    layer = widgets.IntSlider(max=len(maps) - 1, value=len(maps) - 1, description="layer", style=_WIDE)
-    used = {"rank": count, "heat": time}
-    canvas = _Canvas(9.6, 3.2) if seen.batch.grid else _Canvas(9.6, 0.9 + 0.17 * len(maps[0]))
-
-    def paint(fig: Figure) -> str:
-        value = used.get(name.value, strength).value
-        pair = [methods.attribute("diffusion_rollout", seen, 0, filter=f, strength=s)
-                for f, s in (("identity", None), (name.value, value))]  # fmt: skip
-        axes = [fig.add_axes((left, 0.16, 0.24, 0.72)) for left in (0.08, 0.41, 0.74)]
-        for ax, one, title in zip(axes, pair, ("before", "after"), strict=False):
-            plots.relevance(ax, one, None if seen.batch.views is None else seen.batch.views[0], title, bar=False)
-        axes[1].set_yticks([])  # the tokens stand beside the first
-        chosen = maps[layer.value][None]
-        plots.spectra(axes[2], {"before": chosen, "after": diffusion.diffuse(chosen, name.value, value)})
-        return f"{name.value}, {diffusion.FILTERS[name.value].parameter} {value:g}; spectrum of layer {layer.value}"
-
-    def redraw(*_: Any) -> None:
-        strength.description = diffusion.FILTERS[name.value].parameter if name.value not in used else "alpha"
-        for control in (strength, count, time):
-            control.disabled = control is not used.get(name.value, strength)
-        canvas.draw(paint)
-
-    for control in (name, strength, count, time, layer):
-        control.observe(redraw, names="value")
-    redraw()
-    return widgets.VBox(
-        [widgets.HBox([widgets.VBox([name, layer]), widgets.VBox([strength, count, time])]), canvas.box]
-    )
-
-
 def classes(model: Model, sample: Sample, names: Sequence[str]) -> widgets.Widget:
     """Choose a method and a class and see the map; every pair is computed once.
 
@@ -265,9 +221,9 @@ def classes(model: Model, sample: Sample, names: Sequence[str]) -> widgets.Widge
         names: methods on offer (see :data:`methods.METHODS`).
     """
     first = observe(model, [sample], gradient=False)
-    name = widgets.Dropdown(options=list(names), description="method", style=_WIDE)
+    name = widgets.Dropdown(options=list(names), description="method", style=WIDE)
     target = _class_chooser(first)
-    canvas = _Canvas(7.6, 3.9) if first.batch.grid else _Canvas(7.6, 1.0 + 0.2 * len(first.batch.labels[0]))
+    canvas = Canvas(7.6, 3.9) if first.batch.grid else Canvas(7.6, 1.0 + 0.2 * len(first.batch.labels[0]))
     kept: dict[tuple[str, int], Attribution] = {}
 
     def paint(fig: Figure) -> str:

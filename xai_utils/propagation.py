@@ -19,7 +19,7 @@ def divide(relevance: Tensor, total: Tensor) -> Tensor:
     Differs from: the original's ``safe_divide``, which adds 1e-9 whatever the sign, so that -1e-9 is divided by 0.
     """
     away = torch.copysign(torch.tensor(TINY, dtype=total.dtype, device=total.device), total).add_(total)
-    return (relevance / away).masked_fill_(total == 0, 0)
+    return torch.div(relevance, away, out=away).masked_fill_(total == 0, 0)
 
 
 def cut_patches(pictures: Tensor, size: int) -> Tensor:

@@ -75,22 +75,75 @@ def reviews(count: int | None = None) -> list[Text]:
     ]
 
 
+def paragraphs(count: int, seed: int, most: int = 8) -> list[Text]:
+    """Join 1 to ``most`` bundled reviews at random, ``count`` times: texts of lengths that no one sentence has."""
+    noise, bundled = np.random.default_rng(seed), reviews()
+    chosen = (noise.choice(len(bundled), noise.integers(1, most + 1), replace=False) for _ in range(count))
+    return [Text(" ".join(bundled[i].text for i in some), f"paragraph {n}") for n, some in enumerate(chosen)]
+
+
 def sst2(split: str = "validation") -> list[Text]:
     """Return GLUE SST-2 through ``datasets`` (from the hub or its cache); ``label`` is ``None`` for the test split."""
+    return _fetched("SST-2", ("nyu-mll/glue", "sst2"), split, "sentence")
+
+
+def imdb(split: str = "test") -> list[Text]:
+    """Return the film reviews of IMDB (25,000 a split) through ``datasets``, from the hub or its cache."""
+    return _fetched("IMDB", ("stanfordnlp/imdb",), split, "text")
+
+
+def _fetched(title: str, source: tuple[str, ...], split: str, column: str) -> list[Text]:
     import datasets
 
+    name = title.lower().replace("-", "")
     try:
-        rows = datasets.load_dataset("nyu-mll/glue", "sst2", split=split)
+        rows = datasets.load_dataset(*source, split=split)
     except (OSError, ConnectionError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise OSError(
-            f"SST-2 ({split}) could not be read: {(str(error) or type(error).__name__).splitlines()[0]} Connect once, "
-            "or set HF_HOME to a cache that holds nyu-mll/glue; the bundled samples.reviews() need no network."
+            f"{title} ({split}) could not be read: {reason} Connect once, "
+            f"or set HF_HOME to a cache that holds {source[0]}; the bundled samples.reviews() need no network."
         ) from error
-    runtime.record.data["sst2"] = f"nyu-mll/glue sst2, {split}, {len(rows)} sentences"
+    runtime.record.data[name] = f"{' '.join(source)}, {split}, {len(rows)} {column}s"
     return [
-        Text(row["sentence"].strip(), f"sst2 {split} {row['idx']}", row["label"] if row["label"] >= 0 else None)
-        for row in rows
+        Text(row[column].strip(), f"{name} {split} {row.get('idx', n)}", row["label"] if row["label"] >= 0 else None)
+        for n, row in enumerate(rows)
     ]
+
+
+def labelled(path: str | Path) -> tuple[list[Text], tuple[str, ...]]:
+    """Read texts with labels from the user's own file.
+
+    Args:
+        path: a ``.csv`` with a header, or a ``.jsonl``; both with the columns ``text`` and ``label``.
+
+    Returns:
+        The texts, labels as indices, and the names of the classes in sorted order.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, a column is missing, a text or label is empty, or all labels are the same.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path.name}; expected a .csv or .jsonl with the columns text and label.")
+    if path.suffix not in (".csv", ".jsonl"):
+        raise ValueError(f"{path.name} ends in {path.suffix!r}, expected .csv or .jsonl.")
+    table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_json(path, lines=True)
+    if missing := {"text", "label"} - set(table.columns):
+        has = ", ".join(map(str, table.columns))
+        raise ValueError(f"{path.name} lacks the column {' and '.join(sorted(missing))}; it has {has}.")
+    empty = table.text.isna() | table.label.isna() | (table.text.astype(str).str.strip() == "")
+    if empty.any():
+        raise ValueError(f"{path.name} has {empty.sum()} rows without text or label, first row {empty.argmax()}.")
+    classes = tuple(sorted(table.label.astype(str).unique()))
+    if len(classes) < 2:
+        raise ValueError(f"every label in {path.name} is {classes[0]!r}; a classifier needs at least two classes.")
+    runtime.record.data[path.stem] = f"{path.name}, {len(table)} texts"
+    rows = zip(table.text.astype(str), table.label.astype(str), strict=True)
+    return [Text(text, f"{path.stem} {n}", classes.index(label)) for n, (text, label) in enumerate(rows)], classes
 
 
 def scene_pictures(count: int, objects: int = 1, first: int = 0) -> list[Picture]:

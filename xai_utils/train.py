@@ -22,14 +22,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from xai_utils import loaders, recipes_text, recipes_vision, runtime
+from xai_utils import loaders, recipes_attention, recipes_text, recipes_vision, runtime
 
 CHECKPOINTS = runtime.ROOT / "checkpoints"
 SAVE_EVERY = 120.0  # seconds between checkpoints
 
 
 class Recipe(Protocol):
-    """What a recipe must say; see :mod:`recipes_text` and :mod:`recipes_vision`."""
+    """What a recipe must say; see :mod:`recipes_text`, :mod:`recipes_vision` and :mod:`recipes_attention`.
+
+    It may also have ``rate(step)``, the share of the peak learning rate, in place of :func:`rate`; ``select(module)``,
+    accuracies to keep the best weights by, in place of ``evaluate``; and ``patience``, how many of these measurements
+    without gain end the training.
+    """
 
     seed: int
     steps: int
@@ -59,6 +64,7 @@ class Recipe(Protocol):
 
 RECIPES: dict[str, Any] = {
     "minilm-sst2": recipes_text.MiniLMSST2,
+    "attention-sst2": recipes_attention.AttentionSST2,
     "bert12-sst2": recipes_text.DeepSST2,
     "bert24-sst2": recipes_text.DeeperSST2,
     "vit-scenes": recipes_vision.ViTScenes,
@@ -66,7 +72,9 @@ RECIPES: dict[str, Any] = {
 }
 
 
-def train(name: str, recipe: Recipe, out: Path, checkpoint: Path, evaluate_every: int = 0) -> dict[str, Any]:
+def train(
+    name: str, recipe: Recipe, out: Path, checkpoint: Path, evaluate_every: int = 0, quiet: bool = False
+) -> dict[str, Any]:
     """Train to the end, evaluate, write weights and card to ``out``, and drop the checkpoint; returns the card.
 
     Args:
@@ -75,10 +83,11 @@ def train(name: str, recipe: Recipe, out: Path, checkpoint: Path, evaluate_every
         out: folder to (re)place at the end.
         checkpoint: file to go on from, if it exists, and to save to.
         evaluate_every: also evaluate after this many steps and print it; 0 for never.
+        quiet: show no progress.
     """
     torch.set_flush_denormal(True)  # values near 1e-40 make a CPU step ten times slower
     try:
-        module, seconds = _fit(name, recipe, checkpoint, evaluate_every)
+        module, seconds = _fit(name, recipe, checkpoint, evaluate_every, quiet)
         card = _ship(name, recipe, module, out, seconds)
     finally:
         torch.set_flush_denormal(False)
@@ -86,7 +95,7 @@ def train(name: str, recipe: Recipe, out: Path, checkpoint: Path, evaluate_every
     return card
 
 
-def _fit(name: str, recipe: Recipe, checkpoint: Path, evaluate_every: int) -> tuple[nn.Module, float]:
+def _fit(name: str, recipe: Recipe, checkpoint: Path, evaluate_every: int, quiet: bool) -> tuple[nn.Module, float]:
     """Take all steps, from the checkpoint on; return the weights to keep and the seconds it took."""
     torch.manual_seed(recipe.seed)
     module = recipe.build().train()
@@ -94,9 +103,12 @@ def _fit(name: str, recipe: Recipe, checkpoint: Path, evaluate_every: int) -> tu
     peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
     first, seconds, best = _resume(checkpoint, module, optimisers)
     begun = saved = time.monotonic()
-    progress = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc=name, mininterval=10)
+    steps = range(first, recipe.steps)
+    progress = tqdm(steps, initial=first, total=recipe.steps, desc=name, mininterval=10, disable=quiet)
     for step in progress:
-        _set_rates(optimisers, peaks, rate(step, recipe.steps, recipe.warmup))
+        if _had_enough(recipe, best, step):
+            break
+        _set_rates(optimisers, peaks, _rate(recipe, step))
         torch.manual_seed(recipe.seed * 1_000_003 + step)
         loss = recipe.loss(module, step)
         loss.backward()
@@ -106,7 +118,7 @@ def _fit(name: str, recipe: Recipe, checkpoint: Path, evaluate_every: int) -> tu
             optimiser.zero_grad(set_to_none=True)
         progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         if recipe.select_from and step + 1 >= recipe.select_from and (step + 1) % recipe.select_every == 0:
-            best = _better(best, recipe, module, step + 1)
+            best = _better(best, recipe, module, step + 1, quiet)
         if time.monotonic() - saved > SAVE_EVERY:
             saved = time.monotonic()
             _save_checkpoint(checkpoint, module, optimisers, step + 1, seconds + saved - begun, best)
@@ -124,25 +136,37 @@ def rate(step: int, steps: int, warmup: int) -> float:
     return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
+def _rate(recipe: Recipe, step: int) -> float:
+    own = getattr(recipe, "rate", None)
+    return own(step) if own else rate(step, recipe.steps, recipe.warmup)
+
+
+def _had_enough(recipe: Recipe, best: dict[str, Any], step: int) -> bool:
+    """Tell whether so many measurements as the recipe has patience for have brought nothing."""
+    patience = getattr(recipe, "patience", 0)
+    return bool(best and patience) and step - best["step"] >= patience * recipe.select_every
+
+
 def _set_rates(optimisers: list[Optimizer], peaks: list[list[float]], share: float) -> None:
     for optimiser, peak in zip(optimisers, peaks, strict=True):
         for group, value in zip(optimiser.param_groups, peak, strict=True):
             group["lr"] = value * share
 
 
-def _evaluate(recipe: Recipe, module: nn.Module) -> dict[str, Any]:
+def _evaluate(recipe: Recipe, module: nn.Module, how: str = "evaluate") -> dict[str, Any]:
     module.eval()
     with torch.inference_mode():
-        measured = recipe.evaluate(module)
+        measured = getattr(recipe, how)(module)
     module.train()
     return measured
 
 
-def _better(best: dict[str, Any], recipe: Recipe, module: nn.Module, step: int) -> dict[str, Any]:
+def _better(best: dict[str, Any], recipe: Recipe, module: nn.Module, step: int, quiet: bool = False) -> dict[str, Any]:
     """Measure the module; return it, copied, if its first accuracy beats the best so far."""
-    measured = _evaluate(recipe, module)
+    measured = _evaluate(recipe, module, "select" if hasattr(recipe, "select") else "evaluate")
     accuracy = next(iter(measured.values()))
-    tqdm.write(f"step {step}: {measured}")
+    if not quiet:
+        tqdm.write(f"step {step}: {measured}")
     if best and accuracy <= best["accuracy"]:
         return best
     weights = {name: tensor.clone() for name, tensor in _trained(module).items()}
@@ -202,7 +226,7 @@ def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: floa
             "steps": recipe.steps,
             "minutes": round(seconds / 60, 1),
             "threads": torch.get_num_threads(),
-            "repeat": f"make train MODEL={name}",
+            "repeat": getattr(recipe, "repeat", None) or f"make train MODEL={name}",
             "files": {path.name: loaders.file_sha256(path) for path in sorted(temporary.iterdir())},
         }
         (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n")
@@ -225,16 +249,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")
     parser.add_argument("--steps", type=int, default=None, help="shorter or longer than the recipe")
     parser.add_argument("--evaluate-every", type=int, default=0, help="print accuracies every so many steps")
+    parser.add_argument("--data", default=None, help="of attention-sst2 only: sst2, imdb, or an own .csv or .jsonl")
     parser.add_argument("--out", type=Path, default=None, help="folder to write (default: data/models/NAME)")
     arguments = parser.parse_args()
     runtime.quiet()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    recipe = RECIPES[arguments.name]()
+    if arguments.data and (arguments.name != "attention-sst2" or not arguments.out):
+        parser.error("--data belongs to attention-sst2, and needs --out, so that the bundled model is not replaced")
+    recipe = RECIPES[arguments.name](**({"data": arguments.data} if arguments.data else {}))
     recipe.steps = arguments.steps or recipe.steps
     out = arguments.out or runtime.DATA / "models" / arguments.name
-    checkpoint = CHECKPOINTS / f"{arguments.name}.pt"
-    print(json.dumps(train(arguments.name, recipe, out, checkpoint, arguments.evaluate_every), indent=1))
+    name = out.name if arguments.data else arguments.name
+    print(json.dumps(train(name, recipe, out, CHECKPOINTS / f"{name}.pt", arguments.evaluate_every), indent=1))
 
 
 if __name__ == "__main__":

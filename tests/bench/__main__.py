@@ -10,7 +10,7 @@ import argparse
 
 import torch
 
-from tests.bench import bench_capture, bench_diffusion, bench_flow, bench_methods, bench_relevance
+from tests.bench import bench_attention, bench_capture, bench_diffusion, bench_flow, bench_methods, bench_relevance
 from xai_utils import runtime
 
 COLUMNS = ("case", "ours", "compared with", "seconds", "theirs (s)", "ratio", "target")
@@ -50,9 +50,8 @@ def main() -> None:
     """Parse the command line, measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller inputs, fewer repeats")
-    parser.add_argument(
-        "--only", choices=("capture", "methods", "relevance", "diffusion", "flow"), help="one part of the table"
-    )
+    names = ("capture", "methods", "relevance", "diffusion", "flow", "attention")
+    parser.add_argument("--only", choices=names, help="one part of the table")
     arguments = parser.parse_args()
     runtime.quiet()
     torch.set_num_threads(1)
@@ -62,6 +61,7 @@ def main() -> None:
         "relevance": lambda: bench_relevance.rows(arguments.quick),
         "diffusion": lambda: bench_diffusion.rows(arguments.quick),
         "flow": flow_rows,
+        "attention": lambda: bench_attention.rows(arguments.quick),
     }
     chosen = [arguments.only] if arguments.only else list(parts)
     print(markdown([row for name in chosen for row in parts[name]()]))

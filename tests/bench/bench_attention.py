@@ -1,0 +1,62 @@
+"""Time the closed forms of the attention classifier: against back-propagation, and against LIME by forward passes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from tests.bench.bench_capture import in_turn, row
+from xai_utils import attention_theory, document, lime
+from xai_utils.attention_classifier import AttentionClassifier, Settings, word_tokenizer
+from xai_utils.document import Document
+from xai_utils.models import Model
+from xai_utils.samples import Text
+
+HUNDREDTH = 0.01  # of LIME by forward passes
+
+
+def text(words: int) -> tuple[Model, Document]:
+    """Build the classifier with random weights and published sizes, and a text of so many different words."""
+    torch.manual_seed(0)
+    vocabulary = [f"word{number}" for number in range(max(words, 2000))]
+    tokenizer = word_tokenizer(vocabulary)
+    module = AttentionClassifier(Settings(len(tokenizer))).eval().requires_grad_(False)
+    model = Model("bench", module, ("negative", "positive"), 1, 0, tokenizer, None, "")
+    chosen = np.random.default_rng(0).choice(len(vocabulary), words, replace=False)
+    return model, document.read(model, Text(" ".join(vocabulary[i] for i in chosen)))
+
+
+def rows(quick: bool = False) -> list[dict[str, object]]:
+    """Measure gradient, sampled LIME and exact LIME."""
+    repeats, count, words = (3, 1000, 60) if quick else (7, 5000, 200)
+    _, long = text(255)
+    closed, back = "closed gradient of every head", "back-propagation"
+    times = in_turn(
+        {
+            closed: lambda: attention_theory.gradient(long.layer, long.embeddings),
+            back: lambda: document.autograd(long),
+        },
+        repeats,
+    )
+    lines = [row("gradient, 256 tokens, 6 heads, double precision", closed, back, times)]
+    model, read = text(words)
+    masks, parts = lime.sample(words, count, 0), read.ratio()
+    ratio, passes = "scores as a ratio", "texts, tokens and forward passes"
+    times = in_turn(
+        {
+            ratio: lambda: lime.outputs(parts, masks),
+            passes: lambda: document.class_scores(model, document.masked_texts(read, masks)),
+        },
+        1,
+    )
+    lines.append(row(f"{count} masks of {words} words, 6 heads", ratio, passes, times, HUNDREDTH))
+    exact, drawn = "exact LIME", f"masks, ratio and regression, {count} samples"
+    times = in_turn(
+        {
+            exact: lambda: lime.exact(parts),
+            drawn: lambda: lime.regress(masks := lime.sample(words, count, 0), lime.outputs(parts, masks)),
+        },
+        repeats,
+    )
+    lines.append(row(f"LIME of {words} words, 6 heads", exact, drawn, times))
+    return lines

@@ -1,0 +1,129 @@
+"""Measure closed forms against back-propagation and sampling over many texts, in parts that survive an interruption."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from xai_utils import attention_theory, check, document, lime
+from xai_utils.document import Document
+from xai_utils.models import Model
+from xai_utils.samples import Text
+
+SETTINGS = "settings.json"
+
+
+def sweep(
+    model: Model,
+    texts: Sequence[Text],
+    folder: Path,
+    count: int = 5000,
+    width: float = 0.25,
+    ridge: float = 1.0,
+    seed: int = 0,
+    part: int = 50,
+    quiet: bool = False,
+) -> pd.DataFrame:
+    """Measure every text, one row for each (see :func:`measure`); what the folder already holds is not repeated.
+
+    Args:
+        model: an attention classifier.
+        texts: what to measure.
+        folder: where ``part-NNNNNN.parquet`` go, each whole or not at all.
+        count: masks of the sampled LIME.
+        width: of its kernel.
+        ridge: of its regression.
+        seed: of the masks, with the number of the text.
+        part: texts in one file.
+        quiet: show no progress.
+
+    Raises:
+        ValueError: the folder holds parts made with other settings, texts or weights.
+    """
+    check.at_least_one("part", part)
+    settings = {"count": count, "width": width, "ridge": ridge, "seed": seed, "part": part, "model": model.sha256}
+    _claim(folder, {**settings, "texts": _digest(texts)})
+    tables = []
+    for start in tqdm(range(0, len(texts), part), desc="parts", disable=quiet):
+        file = folder / f"part-{start:06d}.parquet"
+        if not file.is_file():
+            numbered = list(enumerate(texts))[start : start + part]
+            rows = [measure(document.read(model, text), count, width, ridge, seed + i) for i, text in numbered]
+            _write(pd.DataFrame(rows), file)
+        tables.append(pd.read_parquet(file))
+    return pd.concat(tables, ignore_index=True)
+
+
+def measure(read: Document, count: int, width: float, ridge: float, seed: int) -> dict[str, Any]:
+    """Compare closed forms with their references on one text.
+
+    Returns:
+        ``words``: distinct ones; ``tokens``; ``gradient``: largest difference between closed form and back-propagation
+        over the largest gradient; ``gradient_single``: the same in single precision; ``published_gradient``: error of
+        the published form in the row of the class token, over the length of that row; and, over the length of the
+        exact slopes, the error of the LIME that is sampled (``sampled``), of the limit for many words (``limit``, equal
+        weights), and of the published approximation against the same kernel (``published``) and against equal weights
+        (``published_equal``); ``published_correlation`` with the exact slopes.
+    """
+    truth = document.autograd(read)
+    without = attention_theory.gradient(read.layer, read.embeddings, query_term=False).mean(0)
+    parts = read.ratio()
+    right, equal = lime.exact(parts, width).mean(0), lime.exact(parts, inf).mean(0)
+    masks = lime.sample(parts.words, count, seed)
+    drawn = lime.regress(masks, lime.outputs(parts, masks).mean(1), width, ridge)
+    coarse = lime.published(parts).mean(0)
+    return {
+        "words": parts.words,
+        "tokens": len(read.labels),
+        "gradient": _gap(read),
+        "gradient_single": _gap(document.single(read)),
+        "published_gradient": error(without[0], truth[0]),
+        "sampled": error(drawn, right),
+        "limit": error(lime.large_limit(parts, inf).mean(0), equal),
+        "published": error(coarse, right),
+        "published_equal": error(coarse, equal),
+        "published_correlation": float(torch.corrcoef(torch.stack([coarse, right]))[0, 1]),
+    }
+
+
+def error(found: Tensor, right: Tensor) -> float:
+    """Return the length of a difference over the length of what is right."""
+    return float((found - right).norm() / right.norm())
+
+
+def _gap(read: Document) -> float:
+    """Return the largest difference of the closed gradient from back-propagation, over the largest gradient."""
+    truth = document.autograd(read)
+    slope = attention_theory.gradient(read.layer, read.embeddings).mean(0)
+    return float((slope - truth).abs().max() / truth.abs().max())
+
+
+def _digest(texts: Sequence[Text]) -> str:
+    import hashlib
+
+    return hashlib.sha256("\n".join(text.text for text in texts).encode()).hexdigest()
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Write what the folder is for, or refuse a folder that is for something else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file, wanted = folder / SETTINGS, json.dumps(settings, indent=1, sort_keys=True)
+    if file.is_file() and file.read_text() != wanted:
+        old = json.loads(file.read_text())
+        other = [name for name, value in settings.items() if old.get(name) != value]
+        raise ValueError(f"{folder.name} holds parts made with other {', '.join(other)}; name a new folder.")
+    file.write_text(wanted)
+
+
+def _write(table: pd.DataFrame, file: Path) -> None:
+    temporary = file.with_suffix(".partial")
+    table.to_parquet(temporary)
+    temporary.replace(file)

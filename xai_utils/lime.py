@@ -1,0 +1,347 @@
+r"""LIME for texts without a model: masks, regression, and what the regression tends to, exactly.
+
+A mask says for each distinct word of a text whether it is kept; a word that is not kept is replaced by the unknown word
+at all its places. For the attention classifier the score on a mask is a ratio of two affine functions of the mask (the
+:class:`Ratio`), so that nothing here needs a forward pass. Pure functions.
+
+Letters: :math:`d` words; a mask drops :math:`s` of them, :math:`s` uniform on 1 … d, then which ones; its weight in the
+regression is :math:`\psi(s/d)`; :math:`z_j` is 1 where word :math:`j` is kept; :math:`\nu` is the width of the kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot, pad
+
+from xai_utils import check
+
+DOUBLE = torch.float64
+
+
+@dataclass(frozen=True)
+class Ratio:
+    r"""Score of each head on a mask :math:`z`, as :math:`N(z) / D(z)`, both affine.
+
+    Attributes:
+        kept: ``(head, word)``, :math:`g_j`: attention before normalisation on the word's places while it is kept.
+        kept_vote: ``(head, word)``, :math:`g_j u_j`: the same times what is said there.
+        dropped: ``(head, word)``, :math:`h_j`: the same with the unknown word in its places.
+        dropped_vote: ``(head, word)``, :math:`h_j u'_j`.
+        fixed: ``(head,)``: part of :math:`D` that no mask touches (the class token, padding).
+        fixed_vote: ``(head,)``: the same of :math:`N`.
+
+    Every head may be scaled by a number of its own; the ratio stays.
+    """
+
+    kept: Tensor
+    kept_vote: Tensor
+    dropped: Tensor
+    dropped_vote: Tensor
+    fixed: Tensor
+    fixed_vote: Tensor
+
+    @property
+    def words(self) -> int:
+        """How many distinct words."""
+        return self.kept.shape[1]
+
+    @property
+    def heads(self) -> int:
+        """How many heads."""
+        return len(self.kept)
+
+    def totals(self) -> tuple[Tensor, Tensor]:
+        """Return :math:`D` of the whole text and of the text without words, ``(head,)`` each."""
+        return self.fixed + self.kept.sum(1), self.fixed + self.dropped.sum(1)
+
+
+def ratio(scores: Tensor, votes: Tensor, hidden_scores: Tensor, hidden_votes: Tensor, word_of: Tensor) -> Ratio:
+    """Add up what belongs to each word.
+
+    Args:
+        scores: ``(head, token)`` attention before its softmax.
+        votes: ``(head, token)`` what each token says, in the unit of the score.
+        hidden_scores: ``(head, token)`` the same with the unknown word at every place.
+        hidden_votes: as before.
+        word_of: ``(token,)`` number of the word that stands there, from 0; -1 for a token that is never masked.
+
+    Raises:
+        ValueError: shapes that do not belong together, NaN, or no word at all.
+    """
+    if len({part.shape for part in (scores, votes, hidden_scores, hidden_votes)}) != 1 or scores.ndim != 2:
+        raise ValueError(f"scores {tuple(scores.shape)}, votes {tuple(votes.shape)}: expected four of (head, token).")
+    if word_of.shape != scores.shape[1:] or not (word_of >= 0).any():
+        raise ValueError(f"word_of is {tuple(word_of.shape)}, expected ({scores.shape[1]},) with one word at least.")
+    for name, part in (("scores", scores), ("votes", votes), ("hidden_scores", hidden_scores)):
+        check.finite(name, part)
+    free = word_of < 0
+    hidden_scores = hidden_scores.masked_fill(free, -inf)
+    most = torch.maximum(scores, hidden_scores).amax(1, keepdim=True)
+    kept, dropped = (scores - most).exp().to(DOUBLE), (hidden_scores - most).exp().to(DOUBLE)
+    belongs = one_hot(word_of.clamp(min=0), int(word_of.max()) + 1).to(DOUBLE)
+    belongs[free] = 0
+    return Ratio(
+        kept @ belongs, (kept * votes) @ belongs, dropped @ belongs, (dropped * hidden_votes) @ belongs,
+        kept[:, free].sum(1), (kept * votes)[:, free].sum(1),
+    )  # fmt: skip
+
+
+def outputs(parts: Ratio, masks: Tensor) -> Tensor:
+    """Return every head's score on every mask, ``(mask, head)``; no forward pass.
+
+    Args:
+        parts: the ratio.
+        masks: ``(mask, word)``, 1 where a word is kept.
+    """
+    kept = masks.to(DOUBLE)
+    above = kept @ (parts.kept_vote - parts.dropped_vote).T + parts.fixed_vote + parts.dropped_vote.sum(1)
+    below = kept @ (parts.kept - parts.dropped).T + parts.fixed + parts.dropped.sum(1)
+    return above / below
+
+
+def sample(words: int, count: int, seed: int) -> Tensor:
+    """Draw masks ``(mask, word)`` of 0 and 1: how many words to drop is uniform on 1 … ``words``, then which ones.
+
+    Differs from: the lime package, whose first mask keeps every word.
+    """
+    _enough(words)
+    check.at_least_one("count", count)
+    noise = np.random.default_rng(seed)
+    ranks = noise.random((count, words), dtype=np.float32).argsort(1).argsort(1)
+    return torch.from_numpy(ranks >= noise.integers(1, words + 1, count)[:, None])
+
+
+def kernel(dropped: Tensor, width: float = 0.25) -> Tensor:
+    r"""Weigh masks by the share of words they drop: :math:`\exp(-(1 - \sqrt{1 - r})^2 / (2 \nu^2))`.
+
+    Args:
+        dropped: share of dropped words, in [0, 1].
+        width: ν of the cosine distance; ``inf`` weighs all alike. The package's width of 25 is for distances times 100.
+    """
+    if not width > 0:
+        raise ValueError(f"the kernel's width is {width}, expected a number above 0, or inf for equal weights.")
+    return torch.exp(-((1 - (1 - dropped).clamp(min=0).sqrt()) ** 2) / (2 * width**2))
+
+
+def regress(masks: Tensor, values: Tensor, width: float = 0.25, ridge: float = 1.0) -> Tensor:
+    """Fit the weighted ridge regression of LIME, ``(word, ...)`` slopes; the intercept is not penalised.
+
+    Args:
+        masks: ``(mask, word)``.
+        values: ``(mask,)`` or ``(mask, head)`` scores.
+        width: of the kernel.
+        ridge: penalty; the package takes 1.
+
+    Raises:
+        ValueError: unequal lengths, a penalty below 0, or masks that cannot tell the words apart.
+    """
+    if len(masks) != len(values) or ridge < 0:
+        raise ValueError(f"{len(masks)} masks, {len(values)} values and a ridge of {ridge}; expected as many, and ≥ 0.")
+    check.finite("values", values)
+    kept = masks.to(DOUBLE)
+    weights = kernel(1 - kept.mean(1), width)
+    weights = weights / weights.sum()
+    scale = kernel(1 - kept.mean(1), width).sum()
+    kept = kept - weights @ kept
+    centred = values.to(DOUBLE) - weights @ values.to(DOUBLE)
+    gram = (kept * weights[:, None]).T @ kept + ridge / scale * torch.eye(kept.shape[1], dtype=DOUBLE)
+    if torch.linalg.matrix_rank(gram, hermitian=True) < len(gram):
+        raise ValueError(f"{len(masks)} masks cannot tell {len(gram)} words apart; draw more, or take a ridge above 0.")
+    return torch.linalg.solve(gram, (kept * weights[:, None]).T @ centred)
+
+
+def exact(parts: Ratio, width: float = 0.25) -> Tensor:
+    """Return what the regression tends to with endless masks and no ridge, for every head: ``(head, word)``.
+
+    LIME is linear in the score, so the model's explanation is the mean over heads.
+
+    Args:
+        parts: the ratio.
+        width: of the kernel.
+
+    Raises:
+        ValueError: fewer than two words, between which no regression can tell.
+
+    Source: Mardaoui & Garreau (2021), arXiv:2010.12487, for the regression; the moments of a ratio are our own, see
+        :func:`moments`.
+    """
+    _enough(parts.words)
+    share = torch.arange(1, parts.words + 1, dtype=DOUBLE) / parts.words
+    weights = torch.cat([torch.zeros(1, dtype=DOUBLE), kernel(share, width) / parts.words])
+    whole, single = moments(parts, weights)
+    return solve(whole, single, weights)
+
+
+def solve(whole: Tensor, single: Tensor, weights: Tensor) -> Tensor:
+    """Solve the normal equations of LIME's regression from its moments.
+
+    Args:
+        whole: ``(head,)`` expectation of weight times score.
+        single: ``(head, word)`` the same times :math:`z_j`.
+        weights: ``(size,)`` weight of all masks that drop 0, 1, … d words.
+
+    Returns:
+        ``(head, word)`` slopes.
+    """
+    words = single.shape[-1]
+    none, one, two = mask_moments(weights)
+    total = (single.sum(-1) - words * one * whole / none) / (one + (words - 1) * two - words * one**2 / none)
+    intercept = (whole - one * total) / none
+    return (single - (one * intercept + two * total)[..., None]) / (one - two)
+
+
+def mask_moments(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the expectation of the weight, and of it times one and two different :math:`z`."""
+    words = len(weights) - 1
+    left = words - torch.arange(words + 1, dtype=DOUBLE)
+    one = left / words
+    return weights.sum(), (weights * one).sum(), (weights * one * (left - 1) / max(words - 1, 1)).sum()
+
+
+def moments(parts: Ratio, weights: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return :math:`E[\psi N/D]` and :math:`E[\psi z_j N/D]` over all masks, exactly though there are :math:`2^d`.
+
+    .. math:: \frac{1}{D} = \int_0^\infty e^{-\tau D}\,d\tau
+
+    turns the ratio into a product over words. Its mean over the masks that drop s words is a table of d² entries, all
+    positive, built word by word; the same table with the :math:`N` of each word carried along gives the first moment,
+    and its derivative by the word's exponent the second.
+
+    Args:
+        parts: the ratio.
+        weights: ``(size,)`` weight of all masks that drop 0, 1, … d words.
+
+    Returns:
+        ``(head,)`` and ``(head, word)``.
+    """
+    several = max(1, 20_000 // parts.words**2)  # heads at once: bounds the memory of the tables
+    found = [_moments(_scaled(parts, heads), weights) for heads in torch.arange(parts.heads).split(several)]
+    whole, single = (torch.cat(one) for one in zip(*found, strict=True))
+    return whole, single
+
+
+def _scaled(parts: Ratio, heads: Tensor) -> Ratio:
+    """Return some heads, each scaled so that its largest denominator is 1; the ratio stays."""
+    some = [getattr(parts, name)[heads] for name in Ratio.__dataclass_fields__]
+    most = (some[4] + torch.maximum(some[0], some[2]).sum(1)).clamp(min=torch.finfo(DOUBLE).tiny)
+    return Ratio(*(part / (most if part.ndim == 1 else most[:, None]) for part in some))
+
+
+def _moments(parts: Ratio, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the moments of heads whose largest denominator is 1.
+
+    Tables are ``(head, node, size)``: ``plain[k]`` holds, over the masks of the first k words that drop so many, the
+    mean of the product, and ``said[k]`` the mean of the product times the numerator; ``after_plain`` and ``after_said``
+    are the derivatives of the result by them, taken from the last word back.
+    """
+    nodes, gaps = _nodes(float((parts.fixed + torch.minimum(parts.kept, parts.dropped).sum(1)).min()))
+    stay = torch.exp(-nodes[:, None] * parts.kept[:, None])[..., None]
+    go = torch.exp(-nodes[:, None] * parts.dropped[:, None])[..., None]
+    says, says_not = parts.kept_vote[:, None, :, None], parts.dropped_vote[:, None, :, None]
+    plain, said = [torch.ones_like(stay[:, :, 0])], [torch.zeros_like(stay[:, :, 0])]
+    for word in range(parts.words):
+        keep, drop = _chances(word)
+        here = plain[-1], said[-1]
+        kept, gone = keep * stay[:, :, word], drop * go[:, :, word]
+        stayed, went = kept * here[0], gone * here[0]
+        plain.append(_joined(stayed, went))
+        stayed_said = says[:, :, word] * stayed + kept * here[1]
+        said.append(_joined(stayed_said, says_not[:, :, word] * went + gone * here[1]))
+    ends = (gaps * torch.exp(-nodes * parts.fixed[:, None]))[..., None] * weights
+    after_plain, after_said = ends * parts.fixed_vote[:, None, None], ends
+    whole = (after_plain * plain[-1] + after_said * said[-1]).sum((1, 2))
+    single = []
+    for word in range(parts.words - 1, -1, -1):
+        keep, drop = _chances(word)
+        kept, gone = keep * stay[:, :, word], drop * go[:, :, word]
+        kept_said, gone_said = kept * after_said[..., :-1], gone * after_said[..., 1:]
+        kept_plain = kept * after_plain[..., :-1] + says[:, :, word] * kept_said
+        single.append((kept_plain * plain[word] + kept_said * said[word]).sum((1, 2)))
+        after_plain = kept_plain + gone * after_plain[..., 1:] + says_not[:, :, word] * gone_said
+        after_said = kept_said + gone_said
+    return whole, torch.stack(single[::-1], 1)
+
+
+def _joined(stayed: Tensor, went: Tensor) -> Tensor:
+    """Add tables of masks that keep a word and of those that drop it, which have one size more."""
+    both = pad(stayed, (0, 1))
+    both[..., 1:] += went
+    return both
+
+
+def _chances(before: int) -> tuple[Tensor, Tensor]:
+    """Return, for masks of one word more than ``before``, the chance that the last is kept and that it is dropped.
+
+    The first by how many of the words before are dropped (0 … ``before``), so with so many dropped in all; the second
+    with one more.
+    """
+    sizes = torch.arange(before + 1, dtype=DOUBLE)
+    return (before + 1 - sizes) / (before + 1), (sizes + 1) / (before + 1)
+
+
+def _nodes(least: float, step: float = 0.27) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights with ``sum(weight * exp(-node * D)) = 1 / D`` to 1e-14 for D from ``least`` to 1.
+
+    The trapezoid rule in the logarithm of the node converges geometrically; the nodes below 1e-5, where the exponential
+    is nearly a straight line, are gathered into one.
+    """
+    nodes = np.exp(np.arange(np.log(1e-5), np.log(38 / least) + step, step))
+    shrink = np.exp(-step)
+    mass = step * nodes[0] * shrink / (1 - shrink)
+    centre = nodes[0] * shrink / (1 + shrink)
+    return torch.from_numpy(np.r_[centre, nodes]), torch.from_numpy(np.r_[mass, step * nodes])
+
+
+def large_limit(parts: Ratio, width: float = inf, nodes: int = 200) -> Tensor:
+    r"""Return what :func:`exact` tends to for many words, none of which dominates: ``(head, word)``.
+
+    .. math:: \beta_j \to \int_0^1 6 x (1 - x)\, \delta_j(x)\, dx, \quad \delta_j(x) = \frac{(g_j u_j - h_j u'_j)
+        - c(x)\,(g_j - h_j)}{D(x)}, \quad c = N(x) / D(x)
+
+    with the share x of kept words, and :math:`D(x), N(x)` the ratio's parts at a mask that keeps x of every word. For a
+    finite width :math:`6 x (1 - x)` becomes :math:`\psi(1 - x)\, x (1 - x)` over its integral; a shift common to all
+    words, of the order 1 / d, is left out.
+
+    Args:
+        parts: the ratio.
+        width: of the kernel.
+        nodes: of the Gauss-Legendre rule.
+    """
+    check.at_least_one("nodes", nodes)
+    places, gaps = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(nodes))
+    share = (places + 1) / 2
+    mass = gaps * kernel(1 - share, width) * share * (1 - share)
+    everywhere = outputs_between(parts, share)
+    difference = parts.kept_vote - parts.dropped_vote
+    slopes = difference[:, None] - everywhere[0][..., None] * (parts.kept - parts.dropped)[:, None]
+    return ((mass / mass.sum() / everywhere[1])[..., None] * slopes).sum(1)
+
+
+def outputs_between(parts: Ratio, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Return score and denominator where every word is kept to a ``share``: ``(head, share)`` each."""
+    below = parts.fixed[:, None] + parts.kept.sum(1)[:, None] * share + parts.dropped.sum(1)[:, None] * (1 - share)
+    above = parts.kept_vote.sum(1)[:, None] * share + parts.dropped_vote.sum(1)[:, None] * (1 - share)
+    return (above + parts.fixed_vote[:, None]) / below, below
+
+
+def published(parts: Ratio) -> Tensor:
+    r"""Return the published approximation, ``(head, word)``: :math:`\frac{3}{2} (\alpha_j u_j - \alpha'_j u'_j)`.
+
+    :math:`\alpha` is the attention in the text, and :math:`\alpha'` that in the text of unknown words alone.
+
+    Source: Lopardo, Precioso & Garreau (2024), Eq. 19, as in their code.
+    Differs from: :func:`large_limit`; the factor holds only where unknown words draw next to no attention, and the
+        score is not taken relative to what the rest of the text says.
+    """
+    whole, bare = parts.totals()
+    return 1.5 * (parts.kept_vote / whole[:, None] - parts.dropped_vote / bare[:, None])
+
+
+def _enough(words: int) -> None:
+    if words < 2:
+        raise ValueError(f"the text has {words} word to mask; LIME compares words, so it needs at least two.")
