@@ -41,6 +41,15 @@ def test_compose_treats_samples_alone_and_tokens_alike(maps):
     same(compose(maps[..., order, :][..., order]), compose(maps)[..., order, :][..., order])
 
 
+def test_a_row_is_a_row_of_the_product():
+    maps = attention(4, 2, 6, 6)
+    reader = torch.tensor([0.5, 0.5, 0, 0, 0, 0], dtype=torch.float64)
+    for start in (0, 2, -1):
+        same(class_maps.compose_row(maps, reader.expand(2, 6), start), compose(maps, start)[:, :2].mean(1))
+    with pytest.raises(ValueError, match="the map would be empty"):
+        class_maps.compose_row(0 * maps, reader.expand(2, 6))
+
+
 def test_compose_is_not_normalised_and_depends_on_the_start():
     maps = attention(6, 5, 5)
     assert compose(maps).sum(-1).allclose(torch.tensor(2.0**6, dtype=torch.float64))

@@ -57,14 +57,30 @@ def compose(weighted: Tensor, start: int = 0) -> Tensor:
     Source: Chefer et al. (2021a), Eq. 14, with relevance of attention; (2021b), Eq. 6, with attention itself. Their
         "rollout" is this product of relevances without gradient, and not attention rollout.
     """
+    layers = _layers(weighted, start)
+    identity = torch.eye(weighted.shape[-1], dtype=weighted.dtype, device=weighted.device)
+    return reduce(lambda below, layer: below + layer @ below, layers[1:], identity + layers[0])
+
+
+def compose_row(weighted: Tensor, reader: Tensor, start: int = 0) -> Tensor:
+    """Compute ``reader @ compose(weighted, start)``, ``(..., input)``, in O(layers x tokens²).
+
+    ``reader``, ``(..., query)``, weighs the rows: one at the class token, or a half at each of two.
+    """
+    row = reader[..., None, :]
+    for layer in _layers(weighted, start).flip(0):
+        row = row + row @ layer
+    return row.squeeze(-2)
+
+
+def _layers(weighted: Tensor, start: int) -> Tensor:
+    """Return the layers from ``start`` on after checking them."""
     check.square_stack("weighted", weighted)
     check.non_negative("weighted", weighted)
     check.index("start", start, len(weighted))
     if not weighted.amax((0, -1, -2)).all():
         raise ValueError("no layer moves anything in favour of this class: the map would be empty.")
-    identity = torch.eye(weighted.shape[-1], dtype=weighted.dtype, device=weighted.device)
-    first, *later = weighted[start % len(weighted) :]
-    return reduce(lambda below, layer: below + layer @ below, later, identity + first)
+    return weighted[start % len(weighted) :]
 
 
 def normalise_residual(relevance: Tensor) -> Tensor:

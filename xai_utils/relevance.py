@@ -106,9 +106,10 @@ def transformer_attribution(
     results: Found = []
     for i in range(len(batch)):
         n = batch.length(i)
-        maps = _aggregate(weighted[:, i, :n, :n], aggregate, start, normalise)
+        reader = _reader(found.readers[i, :n], weighted)
+        scores = _aggregate(weighted[:, i, :n, :n], reader, aggregate, start, normalise)
         details = {"aggregate": aggregate, "start": start, "relevance_by_depth": _by_depth(found.hidden[:, i])}
-        results.append((maps[found.readers[i, :n]].mean(0), details))
+        results.append((scores, details))
     return results
 
 
@@ -191,7 +192,7 @@ def generic_attention(view: View, start: int = 0) -> tuple[Tensor, dict[str, Any
     """Follow attention times gradient up from layer ``start`` (see :func:`class_maps.compose`)."""
     assert view.gradient is not None and view.readers is not None
     weighted = class_maps.positive_mean(view.attention, view.gradient)
-    return class_maps.compose(weighted, start)[view.readers].mean(0), {"start": start}
+    return class_maps.compose_row(weighted, _reader(view.readers, weighted), start), {"start": start}
 
 
 def attention_gradcam(view: View, layer: int = -1) -> tuple[Tensor, dict[str, Any]]:
@@ -202,17 +203,22 @@ def attention_gradcam(view: View, layer: int = -1) -> tuple[Tensor, dict[str, An
     return F.pad(class_maps.attention_gradcam(rows, gradient), (view.prefix, 0)), {}
 
 
-def _aggregate(weighted: Tensor, aggregate: str, start: int, normalise: bool) -> Tensor:
-    """Reduce ``(layer, query, key)`` to one ``(query, input)`` map."""
+def _reader(readers: Tensor, like: Tensor) -> Tensor:
+    """Share a weight of one among the positions that the class score is read from."""
+    return readers.to(like) / readers.sum()
+
+
+def _aggregate(weighted: Tensor, reader: Tensor, aggregate: str, start: int, normalise: bool) -> Tensor:
+    """Reduce ``(layer, query, key)`` to what ``reader`` (query) reads from each token."""
     if aggregate == "last_layer":
-        return weighted[-1]
+        return reader @ weighted[-1]
     if aggregate == "second_layer":
         check.index("second_layer", 1, len(weighted))
-        return weighted[1]
+        return reader @ weighted[1]
     if normalise:
         check.index("start", start, len(weighted))
-        return rollout.rollout(weighted[start % len(weighted) :], 0.5, rescale=True)[-1]
-    return class_maps.compose(weighted, start)
+        return reader @ rollout.rollout(weighted[start % len(weighted) :], 0.5, rescale=True)[-1]
+    return class_maps.compose_row(weighted, reader, start)
 
 
 def _by_depth(hidden: Tensor) -> tuple[float, ...]:
