@@ -102,6 +102,55 @@ def mixing_ratio(attention, values, hidden):
     return out
 
 
+def compose(weighted, start=0):
+    """Add up the weights of all ways through ``(layer, query, key)`` maps in which every layer may also be skipped."""
+    tokens = weighted.shape[-1]
+    layers = weighted[start:].tolist()
+    out = torch.zeros(tokens, tokens, dtype=torch.float64)
+    for path in product(range(tokens), repeat=len(layers) + 1):
+        for skipped in product((True, False), repeat=len(layers)):
+            weight = 1.0
+            for layer, key, query, skip in zip(layers, path, path[1:], skipped, strict=False):
+                weight *= float(key == query) if skip else layer[query][key]
+            out[path[-1], path[0]] += weight
+    return out
+
+
+def positive_linear(relevance, x, weight):
+    """Share each output's relevance among its positive contributions, one by one."""
+    handed = [0.0] * len(x)
+    for out, row in enumerate(weight.tolist()):
+        contributions = [max(0.0, one * entry) for one, entry in zip(x.tolist(), row, strict=True)]
+        if total := sum(contributions):
+            for place, contribution in enumerate(contributions):
+                handed[place] += contribution / total * float(relevance[out])
+    return torch.tensor(handed, dtype=torch.float64)
+
+
+def product_relevance(relevance, left, right):
+    """Share the relevance of every entry of ``left @ right`` among its terms, half to each factor of a term."""
+    first, second = torch.zeros_like(left), torch.zeros_like(right)
+    for row, column in product(range(left.shape[0]), range(right.shape[1])):
+        total = sum(float(left[row, k] * right[k, column]) for k in range(left.shape[1]))
+        for k in range(left.shape[1]):
+            part = float(left[row, k] * right[k, column]) / total * float(relevance[row, column]) / 2
+            first[row, k] += part
+            second[k, column] += part
+    return first, second
+
+
+def rescaled_addition(relevance, left, right):
+    """Share the relevance of one sample's sum, then scale both parts to the shares of their absolute sums."""
+    parts = [[], []]
+    for r, a, b in zip(relevance.flatten().tolist(), left.flatten().tolist(), right.flatten().tolist(), strict=True):
+        parts[0].append(a / (a + b) * r)
+        parts[1].append(b / (a + b) * r)
+    sums, total = [sum(part) for part in parts], float(relevance.sum())
+    wanted = [abs(one) / (abs(sums[0]) + abs(sums[1])) * total for one in sums]
+    scaled = [[v * want / got for v in part] for part, want, got in zip(parts, wanted, sums, strict=True)]
+    return tuple(torch.tensor(part, dtype=torch.float64).view_as(relevance) for part in scaled)
+
+
 def lime_population(masks, values, width):
     """Regress on all masks at once, each weighted by how likely it is drawn times LIME's kernel."""
     words = masks.shape[1]

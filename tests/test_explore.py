@@ -2,6 +2,7 @@
 
 import io
 import re
+from itertools import pairwise
 
 import ipywidgets as widgets
 import numpy as np
@@ -251,3 +252,24 @@ def test_the_depth_graph_follows_its_controls():
     seen.add(bytes(image.value))
     assert len(seen) == 4 and note.value.startswith("lines of at least 0.40")
     assert all(picture.startswith(b"\x89PNG") for picture in seen)
+
+
+@BOTH
+def test_classes_and_methods_are_computed_once_and_drawn(name):
+    model, sample = tiny.model(name), tiny.samples(name)[0]
+    passes = []
+    handle = model.module.register_forward_hook(lambda *_: passes.append(1))
+    box = explore.classes(model, sample, ("transformer_attribution", "cp_lrp"))
+    method, target = box.children[0].children
+    picture, note = box.children[1].children
+    seen, counts = [bytes(picture.value)], []
+    for control, value in ((method, "cp_lrp"), (target, 1), (method, "transformer_attribution"), (method, "cp_lrp")):
+        if control.value == value:
+            continue
+        control.value = value
+        seen.append(bytes(picture.value))
+        counts.append(len(passes))
+        assert "strongest" in note.value
+    handle.remove()
+    assert counts[-1] == counts[-2], "a pair that was seen needs no further pass"
+    assert all(one != other for one, other in pairwise(seen))

@@ -21,9 +21,11 @@ from xai_utils.samples import Text
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = ("bert", "timm-vit")
-EACH = pytest.mark.parametrize("method", METHODS)
-OBSERVED = tuple(name for name, method in METHODS.items() if method.score is not None)
-GRADIENT = tuple(name for name, method in METHODS.items() if method.needs_gradient)
+# Both Grad-CAMs may have nothing to show, and one wants a convolutional network; test_relevance.py has them.
+NAMES = tuple(name for name in METHODS if "gradcam" not in name)
+EACH = pytest.mark.parametrize("method", NAMES)
+OBSERVED = tuple(name for name in NAMES if METHODS[name].score is not None)
+GRADIENT = tuple(name for name in NAMES if METHODS[name].needs_gradient)
 BOTH = pytest.mark.parametrize("name", MODELS)
 
 
@@ -428,7 +430,7 @@ def test_no_gradient_is_an_error_and_not_a_picture(method, name):
         head.weight[1] = 0
     model = tiny.wrap(name, module)
     assert explain(method, model, tiny.samples(name)[0], target=0).scores.any()
-    with pytest.raises(ValueError, match=r"every score is zero|positive gradient"):
+    with pytest.raises(ValueError, match=r"every score is zero|positive gradient|would be empty"):
         explain(method, model, tiny.samples(name)[0], target=1)
 
 

@@ -312,3 +312,21 @@ def test_a_graph_of_one_query_multiplies_weights_along_the_paths(ax):
     drawn = {(line.get_xdata()[0], *line.get_ydata()): ((line.get_linewidth() - 0.3) / 3.5) ** 2 for line in ax.lines}
     # from a: to a .8 and b .2; below, a spreads .4 to a and .4 to b, b leaves .18 to b and .02 (too little) to c
     assert drawn == pytest.approx({(1, 0, 0): 0.8, (1, 1, 0): 0.2, (0, 0, 0): 0.4, (0, 1, 0): 0.4, (0, 1, 1): 0.18})
+
+
+def test_a_masked_picture_keeps_what_the_map_marks(ax):
+    picture = np.zeros((3, 8, 8))
+    scores = torch.tensor([[1.0, -5.0], [0.0, 0.0]])
+    for how in ("soft", "otsu"):
+        plots.masked(ax, picture, scores, how)
+        shown = np.asarray(ax.images[-1].get_array())
+        assert shown[0, 0].max() == 0 and shown[7, 7].min() == pytest.approx(0.5)
+    assert set(np.unique(shown)) == {0.0, 0.5}
+
+
+def test_a_map_without_positive_scores_masks_nothing(ax):
+    picture = np.zeros((3, 8, 8))
+    with pytest.raises(ValueError, match="no score is positive"):
+        plots.masked(ax, picture, -torch.ones(2, 2))
+    with pytest.raises(ValueError, match="how is 'hard', expected one of: soft, otsu"):
+        plots.masked(ax, picture, torch.ones(2, 2), "hard")

@@ -236,7 +236,10 @@ def _blocks(model: nn.Module, count: int) -> list[nn.Module]:
         if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) == count:
             if len({type(child) for child in module}) == 1 and _attention_inside(module):
                 return list(module)
-    raise TypeError(f"{type(model).__name__} has no list of {count} equal blocks, so no hidden states can be named.")
+    raise TypeError(
+        f"{type(model).__name__} has no list of {count} equal blocks, so no hidden states can be named; models in "
+        "stages of windows (Swin) need a method of their own."
+    )
 
 
 def _attention_inside(blocks: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 from xai_utils import methods, plots, rollout
 from xai_utils.models import Model
 from xai_utils.observation import Observation, Sample, observe
+from xai_utils.result import Attribution
 
 WIDE = {"description_width": "5.5em"}
 
@@ -209,3 +210,31 @@ def depth_graph(steps: Tensor, labels: tuple[str, ...]) -> widgets.Widget:
         control.observe(lambda *_: canvas.draw(paint), names="value")
     canvas.draw(paint)
     return widgets.VBox([widgets.HBox([query, least]), canvas.box])
+
+
+def classes(model: Model, sample: Sample, names: Sequence[str]) -> widgets.Widget:
+    """Choose a method and a class and see the map; every pair is computed once.
+
+    Args:
+        model: text or vision classifier.
+        sample: one sentence or picture.
+        names: methods on offer (see :data:`methods.METHODS`).
+    """
+    first = observe(model, [sample], gradient=False)
+    name = widgets.Dropdown(options=list(names), description="method", style=WIDE)
+    target = _class_chooser(first)
+    canvas = Canvas(7.6, 3.9) if first.batch.grid else Canvas(7.6, 1.0 + 0.2 * len(first.batch.labels[0]))
+    kept: dict[tuple[str, int], Attribution] = {}
+
+    def paint(fig: Figure) -> str:
+        pair = name.value, target.value
+        if pair not in kept:
+            kept[pair] = methods.explain(pair[0], model, sample, pair[1])
+        ax = fig.add_axes((0.2, 0.1, 0.7, 0.8))
+        plots.relevance(ax, kept[pair], None if first.batch.views is None else first.batch.views[0])
+        return "strongest: " + ", ".join(kept[pair].top(4))
+
+    for control in (name, target):
+        control.observe(lambda *_: canvas.draw(paint), names="value")
+    canvas.draw(paint)
+    return widgets.VBox([widgets.HBox([name, target]), canvas.box])

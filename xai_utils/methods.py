@@ -6,17 +6,18 @@ at most one backward pass) and :func:`attribute` as often as wanted; that costs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from xai_utils import check, diffusion, flow, integrated, rollout, selective
+from xai_utils import check, diffusion, flow, integrated, relevance, rollout, selective
 from xai_utils.encode import Batch, encode
 from xai_utils.models import Model
-from xai_utils.observation import Observation, Sample, View, observe, targets_of
+from xai_utils.observation import Observation, Sample, Target, View, observe, targets_of
 from xai_utils.result import Attribution
 from xai_utils.samples import Picture, Text
 
@@ -28,32 +29,32 @@ class Method:
     """One line of the table.
 
     Attributes:
-        score: ``(view, **options) -> (scores of every position, details)``; ``None`` for :mod:`integrated`, which
-            needs passes of its own.
+        score: ``(view, **options) -> (scores of every position, details)`` of one observed sample.
         needs_gradient: whether it explains one class.
         signed: whether negative scores mean evidence against the class.
         unit: of a score.
+        passes: in place of ``score``, for methods with passes of their own: ``(model, batch, targets, **options) ->
+            [(scores, details) of every sample]``.
     """
 
     score: Callable[..., tuple[Tensor, dict[str, Any]]] | None
     needs_gradient: bool
     signed: bool
     unit: str
+    passes: Callable[..., list[tuple[Tensor, dict[str, Any]]]] | None = None
 
 
 @overload
-def explain(
-    name: str, model: Model, samples: Sample, target: int | str | None = None, **options: Any
-) -> Attribution: ...
+def explain(name: str, model: Model, samples: Sample, target: Target = None, **options: Any) -> Attribution: ...
 @overload
 def explain(
-    name: str, model: Model, samples: Sequence[Sample], target: int | str | None = None, **options: Any
+    name: str, model: Model, samples: Sequence[Sample], target: Target = None, **options: Any
 ) -> list[Attribution]: ...
 def explain(
     name: str,
     model: Model,
     samples: Sample | Sequence[Sample],
-    target: int | str | None = None,
+    target: Target = None,
     batch_size: int = 16,
     **options: Any,
 ) -> Attribution | list[Attribution]:
@@ -63,7 +64,8 @@ def explain(
         name: a name in :data:`METHODS`.
         model: from :func:`models.load`.
         samples: one sample, or a sequence; a batch gives what a loop gives.
-        target: class index or name for all samples; ``None`` explains each sample's predicted class.
+        target: class index or name for all samples, or a list with one for each; ``None`` explains each sample's
+            predicted class.
         batch_size: samples in one pass.
         **options: of the method, see its function.
 
@@ -74,15 +76,35 @@ def explain(
     check.one_of("method", name, tuple(METHODS))
     check.at_least_one("batch_size", batch_size)
     many = [samples] if isinstance(samples, (Text, Picture)) else list(samples)
+    each = target is not None and not isinstance(target, (int, str))
+    if each and len(target) != len(many):  # type: ignore[arg-type]
+        raise ValueError(f"{len(target)} classes are given for {len(many)} samples; expected one for each, or one.")  # type: ignore[arg-type]
     found: list[Attribution] = []
     for start in range(0, len(many), batch_size):
-        some = many[start : start + batch_size]
-        if METHODS[name].score is None:
-            found += _integrated(model, some, target, options)
-        else:
-            seen = observe(model, some, target, gradient=METHODS[name].needs_gradient)
-            found += [attribute(name, seen, i, **options) for i in range(len(some))]
+        chosen = slice(start, start + batch_size)
+        with torch.inference_mode(False):
+            found += _explain(name, model, many[chosen], target[chosen] if each else target, options)  # type: ignore[index]
     return found[0] if isinstance(samples, (Text, Picture)) else found
+
+
+def _explain(
+    name: str, model: Model, some: Sequence[Sample], target: Target, options: dict[str, Any]
+) -> list[Attribution]:
+    """Explain one batch."""
+    method = METHODS[name]
+    if method.passes is None:
+        seen = observe(model, some, target, gradient=method.needs_gradient)
+        return [attribute(name, seen, i, **options) for i in range(len(some))]
+    batch = encode(model, some)
+    with torch.no_grad():
+        predict = target is None or not model.classes
+        targets = targets_of(model, model.logits(batch.inputs) if predict else torch.empty(len(batch)), target)
+    assert targets is not None
+    found = method.passes(model, batch, targets, **options)
+    return [
+        _label(name, model, batch, i, scores, targets[i], {**options, **details})
+        for i, (scores, details) in enumerate(found)
+    ]
 
 
 def attribute(name: str, seen: Observation, sample: int = 0, **options: Any) -> Attribution:
@@ -246,18 +268,6 @@ def _label(
     )
 
 
-def _integrated(
-    model: Model, samples: Sequence[Sample], target: int | str | None, options: dict[str, Any]
-) -> Iterator[Attribution]:
-    batch = encode(model, samples)
-    with torch.inference_mode():
-        targets = targets_of(model, model.logits(batch.inputs), target)
-    assert targets is not None
-    found = integrated.gradients(model, batch, targets, **options)
-    for sample, (scores, details) in enumerate(found):
-        yield _label("integrated_gradients", model, batch, sample, scores, targets[sample], {**options, **details})
-
-
 METHODS: dict[str, Method] = {
     "attention": Method(raw_attention, False, False, "attention share"),
     "rollout": Method(attention_rollout, False, False, "share of the input"),
@@ -267,5 +277,14 @@ METHODS: dict[str, Method] = {
     "flow": Method(attention_flow, False, False, "share of the flow"),
     "gradient_norm": Method(gradient_norm, True, False, "logit per unit of embedding"),
     "gradient_x_input": Method(gradient_x_input, True, True, "logit"),
-    "integrated_gradients": Method(None, True, True, "logit"),
+    "integrated_gradients": Method(None, True, True, "logit", integrated.gradients),
+    "generic_attention": Method(relevance.generic_attention, True, False, "gradient-weighted attention"),
+    "attention_gradcam": Method(relevance.attention_gradcam, True, False, "gradient-weighted attention"),
+    "transformer_attribution": Method(
+        None, True, False, "gradient-weighted relevance", relevance.transformer_attribution
+    ),
+    "full_lrp": Method(None, True, True, "share of relevance", relevance.full_lrp),
+    "cp_lrp": Method(None, True, True, "logit", partial(relevance.modified_gradient, "cp")),
+    "attnlrp": Method(None, True, True, "logit", partial(relevance.modified_gradient, "attnlrp")),
+    "gradcam": Method(None, True, False, "gradient-weighted activation", relevance.gradcam),
 }

@@ -15,6 +15,7 @@ from xai_utils.models import Model
 from xai_utils.samples import Picture, Text
 
 Sample = Text | Picture
+Target = int | str | Sequence[int | str] | None  #: one class for all samples, one for each, or the predicted ones
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,17 @@ class View:
         gradient: of the class score by ``attention``, same shape, or ``None``.
         embedding: ``(token, width)`` entering the first block (behind BERT's embedding LayerNorm), or ``None``.
         embedding_gradient: of the class score by ``embedding``, or ``None``.
+        readers: ``(token,)`` bool, the positions whose final state the class score is read from ([CLS]; also the
+            distillation token where there are two heads), or ``None``.
+        prefix: leading positions of a picture that stand for no patch.
     """
 
     attention: Tensor
     gradient: Tensor | None = None
     embedding: Tensor | None = None
     embedding_gradient: Tensor | None = None
+    readers: Tensor | None = None
+    prefix: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Observation:
         gradient: of the sum of the target logits by ``attention``, or ``None``.
         embedding: ``(sample, token, width)`` entering the first block, or ``None``.
         embedding_gradient: gradient at ``embedding``, or ``None``.
+        readers: ``(sample, token)`` bool, see :class:`View`, or ``None``.
     """
 
     model: Model
@@ -57,6 +64,7 @@ class Observation:
     gradient: Tensor | None = None
     embedding: Tensor | None = None
     embedding_gradient: Tensor | None = None
+    readers: Tensor | None = None
 
     def view(self, sample: int) -> View:
         """Return one sample without its padding."""
@@ -68,12 +76,13 @@ class Observation:
         def rows(states: Tensor | None) -> Any:
             return None if states is None else states[sample, :n]
 
-        return View(square(self.attention), square(self.gradient), rows(self.embedding), rows(self.embedding_gradient))
+        return View(
+            square(self.attention), square(self.gradient), rows(self.embedding), rows(self.embedding_gradient),
+            rows(self.readers), self.batch.prefix,
+        )  # fmt: skip
 
 
-def observe(
-    model: Model, samples: Sequence[Sample], target: int | str | None = None, gradient: bool = True
-) -> Observation:
+def observe(model: Model, samples: Sequence[Sample], target: Target = None, gradient: bool = True) -> Observation:
     """Run one captured forward pass, and one backward pass from the target classes if ``gradient``.
 
     The target logits of all samples are added and back-propagated once; samples do not meet in the model, so each
@@ -91,16 +100,20 @@ def observe(
         logits[range(len(targets)), targets].sum().backward()
         return Observation(
             model, batch, trace.stack(), targets, logits.detach(),
-            trace.stack_grad(), trace.hidden[0].detach(), trace.hidden_grad(0),
+            trace.stack_grad(), trace.hidden[0].detach(), trace.hidden_grad(0), trace.hidden_grad(-1).any(-1),
         )  # fmt: skip
 
 
-def targets_of(model: Model, logits: Tensor | None, target: int | str | None) -> tuple[int, ...] | None:
-    """Return the class to explain for each row of ``logits``: the given one, or the predicted one."""
+def targets_of(model: Model, logits: Tensor | None, target: Target) -> tuple[int, ...] | None:
+    """Return the class to explain for each row of ``logits``: the given one or ones, or the predicted one."""
     if logits is None:
         if target is not None:
             raise ValueError(f"{model.name} has no classifier, so there is no class {target!r}.")
         return None
     if target is None:
         return tuple(logits.argmax(-1).tolist())
-    return (model.class_index(target),) * len(logits)
+    if isinstance(target, (int, str)):
+        return (model.class_index(target),) * len(logits)
+    if len(target) != len(logits):
+        raise ValueError(f"{len(target)} classes are given for {len(logits)} samples; expected one for each, or one.")
+    return tuple(model.class_index(one) for one in target)

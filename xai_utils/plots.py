@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
+from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from xai_utils import check
@@ -297,6 +298,26 @@ def spectra(ax: Axes, maps: Mapping[str, Tensor]) -> None:
     ax.minorticks_off()  # most of the time of drawing
     ax.legend(fontsize=7)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def masked(ax: Axes, picture: np.ndarray, scores: Tensor, how: str = "soft", title: str = "") -> None:
+    """Show only what a map marks: faded by its value (``"soft"``), or cut out at Otsu's threshold (``"otsu"``).
+
+    Args:
+        ax: where to draw.
+        picture: ``(3, height, width)`` in [0, 1].
+        scores: ``(row, column)``; negative scores count as zero, the greatest keeps its picture whole.
+        how: ``"soft"`` or ``"otsu"``.
+        title: above the picture.
+    """
+    check.one_of("how", how, ("soft", "otsu"))
+    check.finite("scores", scores)
+    positive = scores.detach().float().cpu().clamp(min=0)
+    if not positive.any():
+        raise ValueError("no score is positive, so the mask would hide everything.")
+    large = F.interpolate(positive[None, None], picture.shape[1:], mode="bilinear", align_corners=False)[0, 0].numpy()
+    shown = large / large.max() if how == "soft" else (large > threshold_otsu(large)).astype(float)
+    image(ax, picture * shown + 0.5 * (1 - shown), title)
 
 
 def _norm(values: np.ndarray, signed: bool) -> Normalize:

@@ -1,0 +1,255 @@
+"""Relevance of a batch for one class a sample: the passes behind transformer attribution, AttnLRP, CP-LRP, Grad-CAM.
+
+Samples do not meet in any rule, so a batch gives what a loop gives, and every sample may have a class of its own.
+Gradients are switched on here whatever the caller has switched off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xai_utils import check, class_maps, rollout
+from xai_utils.encode import Batch
+from xai_utils.models import Model
+from xai_utils.observation import View
+from xai_utils.rules import lrp_rules, relevance_rules
+
+AGGREGATES = ("attribution", "rollout", "last_layer", "second_layer")
+LEVELS = ("tokens", "pixels")
+Found = list[tuple[Tensor, dict[str, Any]]]  # per sample the scores of every position, and details
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """What one relevance pass leaves, detached; it begins with 1 at the class of each sample.
+
+    Attributes:
+        attention: relevance of each layer's attention, ``(sample, head, query, key)``.
+        gradient: of the class score by each layer's attention, same shape.
+        hidden: ``(layer + 1, sample, token)``: relevance entering each block, and after the last one.
+        readers: ``(sample, token)`` bool: positions whose final state the class score is read from.
+        pixels: ``(sample, row, column)`` summed over colours, or ``None``.
+    """
+
+    attention: tuple[Tensor, ...]
+    gradient: tuple[Tensor, ...]
+    hidden: Tensor
+    readers: Tensor
+    pixels: Tensor | None = None
+
+
+def propagate(
+    model: Model, batch: Batch, targets: Sequence[int], preset: str = "transformer_attribution", pixels: bool = False
+) -> Relevance:
+    """Run one forward pass, one plain backward pass for the gradients of attention, and one relevance pass.
+
+    Memory: about three times that of a forward and backward pass, as both graphs are kept.
+
+    Args:
+        model: a transformer with a classifier.
+        batch: its encoded samples.
+        targets: class index of each sample.
+        preset: see :func:`rules.relevance_rules`.
+        pixels: go down to the pixels of pictures.
+    """
+    inputs = dict(batch.inputs)
+    if pixels:
+        if batch.grid is None:
+            raise ValueError(f"{model.name} reads texts; only pictures have pixels.")
+        name = next(iter(inputs))
+        inputs[name] = inputs[name].clone().requires_grad_()
+    with (
+        torch.enable_grad(),
+        relevance_rules(model.module, preset, model.blocks, _pixel_range(model)) as (trace, rules),
+    ):
+        logits = model.logits(inputs)
+        chosen = F.one_hot(torch.tensor(targets, device=logits.device), logits.shape[1]).to(logits)
+        rules.plain = True
+        *gradient, last = torch.autograd.grad(logits, [*trace.attention, trace.hidden[-1]], chosen, retain_graph=True)
+        rules.plain = False
+        wanted = [*trace.attention, *trace.hidden, *([inputs[name]] if pixels else [])]
+        sent = torch.autograd.grad(logits, wanted, chosen)
+    depth = len(trace.attention)
+    hidden = torch.stack([one.sum(-1) for one in sent[depth : 2 * depth + 1]])
+    below = sent[-1].sum(1) if pixels else None
+    return Relevance(sent[:depth], tuple(gradient), hidden, last.any(-1), below)
+
+
+def transformer_attribution(
+    model: Model, batch: Batch, targets: Sequence[int], aggregate: str = "attribution", start: int = 0,
+    normalise: bool = False,
+) -> Found:  # fmt: skip
+    """Explain by the relevance of attention, times its gradient, followed through the layers.
+
+    Args:
+        model: a transformer with a classifier.
+        batch: its encoded samples.
+        targets: class index of each sample.
+        aggregate: ``"attribution"`` (relevance times gradient, all layers from ``start``), ``"rollout"`` (the same
+            without gradient: not attention rollout), ``"last_layer"`` or ``"second_layer"`` (relevance of that layer).
+        start: first layer that takes part in a product.
+        normalise: divide the rows of each layer by their sums, as the original does for BERT but not for ViT.
+
+    Source: Chefer et al. (2021a), arXiv:2012.09838, Eq. 13-14. Differs from: their code, which takes one sample at a
+        time and rewrites the model; and overwrites the score of [CLS] in BERT.
+    """
+    check.one_of("aggregate", aggregate, AGGREGATES)
+    found = propagate(model, batch, targets)
+    gradient = found.gradient if aggregate == "attribution" else (None,) * len(found.attention)
+    weighted = torch.stack([class_maps.positive_mean(*pair) for pair in zip(found.attention, gradient, strict=True)])
+    results: Found = []
+    for i in range(len(batch)):
+        n = batch.length(i)
+        reader = _reader(found.readers[i, :n], weighted)
+        scores = _aggregate(weighted[:, i, :n, :n], reader, aggregate, start, normalise)
+        details = {"aggregate": aggregate, "start": start, "relevance_by_depth": _by_depth(found.hidden[:, i])}
+        results.append((scores, details))
+    return results
+
+
+def full_lrp(model: Model, batch: Batch, targets: Sequence[int], preset: str = "transformer_attribution") -> Found:
+    """Explain by the relevance that arrives at the pixels (added up by patch), or at the words behind the embedding."""
+    found = propagate(model, batch, targets, preset, pixels=batch.grid is not None)
+    scores = _patch_sums(found.pixels, batch) if found.pixels is not None else found.hidden[0]
+    return [
+        (scores[i, : batch.length(i)], {"relevance_by_depth": _by_depth(found.hidden[:, i])}) for i in range(len(batch))
+    ]
+
+
+def modified_gradient(
+    preset: str, model: Model, batch: Batch, targets: Sequence[int], level: str = "tokens", **options: Any
+) -> Found:
+    """Explain by activation times modified gradient: CP-LRP or AttnLRP (see :func:`rules.lrp_rules`).
+
+    Args:
+        preset: ``"cp"`` or ``"attnlrp"``.
+        model: a transformer with a classifier.
+        batch: its encoded samples.
+        targets: class index of each sample.
+        level: ``"tokens"`` entering the first block (positions included), or ``"pixels"`` added up by patch.
+        **options: ``epsilon``, ``gamma``, ``gamma_patches``, ``spare``.
+    """
+    check.one_of("level", level, LEVELS)
+    if level == "pixels" and batch.grid is None:
+        raise ValueError(f"{model.name} reads texts; only pictures have pixels.")
+    inputs = dict(batch.inputs)
+    name = next(iter(inputs))
+    if level == "pixels":
+        inputs[name] = inputs[name].clone().requires_grad_()
+    with torch.enable_grad(), lrp_rules(model.module, preset, model.blocks, **options) as trace:
+        logits = model.logits(inputs)
+        states = [*trace.hidden, *([inputs[name]] if level == "pixels" else [])]
+        gradients = torch.autograd.grad(logits[range(len(targets)), list(targets)].sum(), states)
+    sums = [
+        (state * gradient).detach().sum(1 if state.ndim == 4 else -1)
+        for state, gradient in zip(states, gradients, strict=True)
+    ]
+    scores = _patch_sums(sums[-1], batch) if level == "pixels" else sums[0]
+    hidden = torch.stack(sums[: len(trace.hidden)])
+    details = {"level": level}
+    return [
+        (scores[i, : batch.length(i)], {**details, "relevance_by_depth": _by_depth(hidden[:, i])})
+        for i in range(len(batch))
+    ]
+
+
+def gradcam(model: Model, batch: Batch, targets: Sequence[int], layer: str = "layer4") -> Found:
+    """Explain a convolutional network by Grad-CAM at one stage, brought onto the batch's grid.
+
+    Args:
+        model: a convolutional network with a classifier.
+        batch: its encoded pictures.
+        targets: class index of each picture.
+        layer: name of the stage, such as ``"layer1"`` to ``"layer4"`` of a ResNet.
+    """
+    if batch.grid is None:
+        raise TypeError(f"{model.name} reads texts; Grad-CAM on attention is the method 'attention_gradcam'.")
+    kept: list[Tensor] = []
+
+    def begin(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        kept.append(output.detach().requires_grad_())
+        return kept[-1]
+
+    handle = _stage(model, layer).register_forward_hook(begin)
+    try:
+        with torch.enable_grad():
+            logits = model.logits(batch.inputs)
+            (gradient,) = torch.autograd.grad(logits[range(len(targets)), list(targets)].sum(), kept)
+    finally:
+        handle.remove()
+    maps = class_maps.gradcam(kept[0].detach(), gradient)
+    scores = F.pad(class_maps.onto_grid(maps, batch.grid).flatten(1), (batch.prefix, 0))
+    return [(one, {"layer": layer, "size": tuple(maps.shape[-2:])}) for one in scores]
+
+
+def generic_attention(view: View, start: int = 0) -> tuple[Tensor, dict[str, Any]]:
+    """Follow attention times gradient up from layer ``start`` (see :func:`class_maps.compose`)."""
+    assert view.gradient is not None and view.readers is not None
+    weighted = class_maps.positive_mean(view.attention, view.gradient)
+    return class_maps.compose_row(weighted, _reader(view.readers, weighted), start), {"start": start}
+
+
+def attention_gradcam(view: View, layer: int = -1) -> tuple[Tensor, dict[str, Any]]:
+    """Grad-CAM on what one layer's heads read for the class (see :func:`class_maps.attention_gradcam`)."""
+    assert view.gradient is not None and view.readers is not None
+    check.index("layer", layer, len(view.attention))
+    rows, gradient = (maps[layer][:, view.readers, view.prefix :].mean(1) for maps in (view.attention, view.gradient))
+    return F.pad(class_maps.attention_gradcam(rows, gradient), (view.prefix, 0)), {}
+
+
+def _reader(readers: Tensor, like: Tensor) -> Tensor:
+    """Share a weight of one among the positions that the class score is read from."""
+    return readers.to(like) / readers.sum()
+
+
+def _aggregate(weighted: Tensor, reader: Tensor, aggregate: str, start: int, normalise: bool) -> Tensor:
+    """Reduce ``(layer, query, key)`` to what ``reader`` (query) reads from each token."""
+    if aggregate == "last_layer":
+        return reader @ weighted[-1]
+    if aggregate == "second_layer":
+        check.index("second_layer", 1, len(weighted))
+        return reader @ weighted[1]
+    if normalise:
+        check.index("start", start, len(weighted))
+        return reader @ rollout.rollout(weighted[start % len(weighted) :], 0.5, rescale=True)[-1]
+    return class_maps.compose_row(weighted, reader, start)
+
+
+def _by_depth(hidden: Tensor) -> tuple[float, ...]:
+    """Add up relevance at every depth, from the input of the first block to the output of the last."""
+    return tuple(hidden.sum(-1).tolist())
+
+
+def _patch_sums(pixels: Tensor, batch: Batch) -> Tensor:
+    """Add up ``(sample, row, column)`` by patch: ``(sample, position)``, zero at the prefix."""
+    assert batch.grid is not None
+    rows, columns = batch.grid
+    patches = pixels.unflatten(1, (rows, -1)).unflatten(3, (columns, -1)).sum((2, 4)).flatten(1)
+    return F.pad(patches, (batch.prefix, 0))
+
+
+def _pixel_range(model: Model) -> tuple[Tensor, Tensor] | None:
+    """Return the normalised values of black and of white, each ``(3, 1, 1)``."""
+    if model.preprocessing is None:
+        return None
+    mean, std = (
+        torch.tensor(v, device=model.device)[:, None, None] for v in (model.preprocessing.mean, model.preprocessing.std)
+    )
+    return -mean / std, (1 - mean) / std
+
+
+def _stage(model: Model, layer: str) -> nn.Module:
+    stages = [name for name, _ in model.module.named_children()]
+    if layer in dict(model.module.named_modules()) and layer and model.blocks == 0:
+        return model.module.get_submodule(layer)
+    if model.blocks != 0:
+        raise TypeError(
+            f"{model.name} is no convolutional network; Grad-CAM on attention is the method 'attention_gradcam'."
+        )
+    raise ValueError(f"{model.name} has no stage {layer!r}; its parts are: {', '.join(stages)}.")
