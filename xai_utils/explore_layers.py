@@ -70,7 +70,7 @@ def diffused(model: Model, sample: Sample) -> widgets.Widget:
         sample: one sentence or picture; it is captured once.
     """
     seen = observe(model, [sample], gradient=False)
-    maps = rollout.fuse(seen.view(0).attention).cpu()
+    maps, before = rollout.fuse(seen.view(0).attention).cpu(), methods.attribute("rollout", seen)
     name = widgets.Dropdown(options=[f for f in diffusion.FILTERS if f != "identity"], description="filter", style=WIDE)
     strength = widgets.FloatSlider(min=0.01, max=0.99, step=0.01, value=0.8, description="alpha", style=WIDE)
     count = widgets.IntSlider(min=1, max=maps.shape[-1], value=min(4, maps.shape[-1]), description="rank", style=WIDE)
@@ -81,9 +81,8 @@ def diffused(model: Model, sample: Sample) -> widgets.Widget:
 
     def paint(fig: Figure) -> str:
         value = used.get(name.value, strength).value
-        pair = [methods.attribute("diffusion_rollout", seen, 0, filter=f, strength=s)
-                for f, s in (("identity", None), (name.value, value))]  # fmt: skip
-        _side_by_side(fig, seen, pair, ("before", "after"))
+        after = methods.attribute("diffusion_rollout", seen, 0, filter=name.value, strength=value)
+        _side_by_side(fig, seen, [before, after], ("before", "after"))
         chosen = maps[layer.value][None]
         plots.spectra(fig.axes[-1], {"before": chosen, "after": diffusion.diffuse(chosen, name.value, value)})
         return f"{name.value}, {diffusion.FILTERS[name.value].parameter} {value:g}; spectrum of layer {layer.value}"
