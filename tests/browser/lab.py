@@ -1,4 +1,4 @@
-"""Notebook 01 as a person sees it: JupyterLab in headless Chromium, every cell run, one slider moved by keyboard."""
+"""JupyterLab in headless Chromium, served with copies of the notebooks; what the browser tests share."""
 
 import http.client
 import json
@@ -9,13 +9,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NOTEBOOK = next((ROOT / "notebooks").glob("01_*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SHOTS = ROOT / "screenshots"
 PATIENCE = 300  # seconds, for a slow machine
 FLAGS = [
@@ -28,8 +30,6 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
-
-pytestmark = pytest.mark.browser
 
 
 def chromium() -> str:
@@ -56,16 +56,24 @@ def answers(port: int, token: str) -> bool:
         connection.close()
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """Serve a copy of the notebook, outputs stripped, from a folder of its own; yield its address."""
-    home = tmp_path_factory.mktemp("lab")
-    notebook = json.loads(NOTEBOOK.read_text())
-    for cell in notebook["cells"]:
+def copied(notebook: Path, folder: Path) -> None:
+    """Copy a notebook without outputs: the first whole, the others up to their last widget."""
+    content = json.loads(notebook.read_text())
+    widgets = [n for n, cell in enumerate(content["cells"]) if "widget" in cell["metadata"].get("tags", [])]
+    if not notebook.name.startswith("01"):
+        content["cells"] = content["cells"][: max(widgets, default=-1) + 1]
+    for cell in content["cells"]:
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
+    (folder / notebook.name).write_text(json.dumps(content))
+
+
+@contextmanager
+def served(home: Path) -> Iterator[str]:
+    """Serve copies of all notebooks from a folder of its own; yield the address with NAME for the notebook's name."""
     (home / "served").mkdir()
-    (home / "served" / NOTEBOOK.name).write_text(json.dumps(notebook))
+    for notebook in NOTEBOOKS:
+        copied(notebook, home / "served")
     settings = home / "settings/@jupyterlab"
     for extension, choice in SETTINGS.items():
         (settings / extension).parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +99,7 @@ def lab(tmp_path_factory):
         while not answers(port, token):
             assert server.poll() is None and time.monotonic() < end, (home / "log").read_text()[-3000:]
             time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/lab/tree/{NOTEBOOK.name}?token={token}"
+        yield f"http://127.0.0.1:{port}/lab/tree/NAME?token={token}"
     finally:
         server.terminate()
         try:
@@ -100,23 +108,25 @@ def lab(tmp_path_factory):
             server.kill()
 
 
-@pytest.fixture
-def page(lab, tmp_path):
-    """Open the notebook in a fresh browser; nothing may be asked of another machine."""
+@contextmanager
+def opened(address: str, notebook: Path, profile: Path) -> Iterator[Page]:
+    """Open a notebook in a fresh browser and wait for its kernel; nothing may be asked of another machine."""
     SHOTS.mkdir(exist_ok=True)
     with sync_playwright() as driver:
         browser = driver.chromium.launch_persistent_context(
-            tmp_path / "profile", executable_path=chromium(), headless=True, args=FLAGS,
+            profile, executable_path=chromium(), headless=True, args=FLAGS,
             viewport={"width": 1400, "height": 1000},
         )  # fmt: skip
-        opened, asked = browser.pages[0], []
-        opened.on("request", lambda request: asked.append(request.url))
-        opened.set_default_timeout(PATIENCE * 1000)
-        opened.goto(lab, timeout=PATIENCE * 1000)
+        page, asked = browser.pages[0], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.set_default_timeout(PATIENCE * 1000)
+        page.goto(address.replace("NAME", notebook.name), timeout=PATIENCE * 1000)
         try:
-            yield opened
+            page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+            wait_for(lambda: kernel(page) == "idle", PATIENCE, "the kernel")
+            yield page
         finally:
-            opened.screenshot(path=SHOTS / "notebook_01_end.png")
+            page.screenshot(path=SHOTS / f"{notebook.stem}_end.png")
             browser.close()
         foreign = {url for url in asked if url.startswith("http") and not url.startswith("http://127.0.0.1:")}
         assert len(asked) > 10 and not foreign
@@ -155,42 +165,10 @@ def finished(page: Page) -> bool:
     return all(cell["number"] for cell in cells(page)) and kernel(page) == "idle"
 
 
-def test_every_cell_runs_and_a_slider_redraws(page):
-    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-    wait_for(lambda: kernel(page) == "idle", PATIENCE, "the kernel")
-    page.screenshot(path=SHOTS / "notebook_01_opened.png")
-    assert len(cells(page)) > 10 and not any(cell["number"] for cell in cells(page))
-
+def run_all(page: Page) -> None:
+    """Run every cell from the menu and wait until the last one is done."""
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     wait_for(lambda: finished(page), 2 * PATIENCE, "every cell")
     streams = {output.get("name") for cell in cells(page) for output in cell["outputs"]}
     assert "stderr" not in streams and "stdout" in streams
-
-    explorer = page.locator(".jp-OutputArea-output", has=page.locator(".widget-image")).first
-    slider = explorer.locator(".widget-hslider", has_text="layer").first
-    image, note = explorer.locator(".widget-image").first, explorer.locator(".widget-html").first
-    explorer.scroll_into_view_if_needed()
-    image.wait_for()
-    explorer.screenshot(path=SHOTS / "notebook_01_widget_before.png")
-
-    def seen() -> tuple[str, str]:
-        """Return what tells one picture and one note from another; the note ends in the time it took."""
-        return image.get_attribute("src"), note.inner_text().partition(" (")[0]
-
-    def looks_right() -> bool:
-        return note.inner_text().startswith("strongest: ") and image.evaluate("it => it.naturalWidth") > 300
-
-    readout = slider.locator(".widget-readout")
-    layer, last = int(readout.inner_text()), seen()
-    assert looks_right()
-    slider.locator(".noUi-handle").focus()
-    for step in (1, 2):
-        page.keyboard.press("ArrowLeft")
-        wait_for(
-            lambda before=last: all(new != old for new, old in zip(seen(), before, strict=True)), PATIENCE, "a redraw"
-        )
-        last = seen()
-        assert int(readout.inner_text()) == layer - step and looks_right()
-    explorer.screenshot(path=SHOTS / "notebook_01_widget_after.png")
-    assert not errors(page)
