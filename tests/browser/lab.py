@@ -99,7 +99,7 @@ def served(home: Path) -> Iterator[str]:
         while not answers(port, token):
             assert server.poll() is None and time.monotonic() < end, (home / "log").read_text()[-3000:]
             time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/lab/tree/NAME?token={token}"
+        yield f"http://127.0.0.1:{port}/lab/tree/NAME?token={token}&reset"  # without the tabs of the notebook before
     finally:
         server.terminate()
         try:
