@@ -32,17 +32,16 @@ def square_stack(name: str, maps: Tensor) -> None:
 
 def non_negative(name: str, maps: Tensor) -> Tensor:
     """Accept finite values of zero and above; return their sums over the last axis, which the check needs anyway."""
-    sums = _sums(name, maps)
-    if (smallest := float(maps.amin())) < 0:
+    sums, low = _sums_and_least(name, maps)
+    if (smallest := float(low.min())) < 0:
         raise ValueError(f"{name} holds negative entries (down to {smallest:.2g}); logits need a softmax over keys.")
     return sums
 
 
 def row_stochastic(name: str, maps: Tensor, atol: float = 1e-4) -> Tensor:
     """Accept non-negative maps ``(layer, ..., query, key)`` whose rows sum to one within ``atol``; return the sums."""
-    sums = _sums(name, maps)
+    sums, low = _sums_and_least(name, maps)
     off = (sums - 1).abs().flatten(1).amax(1)
-    low = maps.flatten(1).amin(1)
     for layer, (gap, smallest) in enumerate(zip(off.tolist(), low.tolist(), strict=True)):
         if gap > atol or smallest < 0:
             raise ValueError(
@@ -53,12 +52,16 @@ def row_stochastic(name: str, maps: Tensor, atol: float = 1e-4) -> Tensor:
     return sums
 
 
-def _sums(name: str, maps: Tensor) -> Tensor:
-    """Return the sums over the last axis of finite values."""
-    sums = maps.sum(-1)
+def _sums_and_least(name: str, maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sums over the last axis and the least entry of each layer, of finite values.
+
+    Layer by layer, so that the second look at a layer finds it in the processor's cache.
+    """
+    looked = [(one.sum(-1), one.detach().amin()) for one in maps]
+    sums, low = torch.stack([total for total, _ in looked]), torch.stack([least for _, least in looked])
     if not torch.isfinite(sums.detach().sum()):
         finite(name, maps)
-    return sums
+    return sums, low
 
 
 def share(name: str, value: float, below: float | None = None) -> None:
