@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -77,6 +78,14 @@ def view_mask(mask: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 def rationale_mask(sample: Text, spans: Sequence[tuple[int, int]]) -> np.ndarray:
     """Return for every token whether it overlaps the sample's rationale, ``(token,)`` bool."""
     return np.array([any(s < end and start < e for start, end in sample.rationale) for s, e in spans])
+
+
+def patch_sums(pixels: Tensor, batch: Batch) -> Tensor:
+    """Add up ``(sample, row, column)`` by patch: ``(sample, position)``, zero at the prefix."""
+    assert batch.grid is not None  # pictures have one
+    rows, columns = batch.grid
+    patches = pixels.unflatten(1, (rows, -1)).unflatten(3, (columns, -1)).sum((2, 4)).flatten(1)
+    return F.pad(patches, (batch.prefix, 0))
 
 
 def _texts(model: Model, samples: Sequence[Text]) -> Batch:

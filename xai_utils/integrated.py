@@ -10,7 +10,7 @@ from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.encode import Batch
+from xai_utils.encode import Batch, patch_sums
 from xai_utils.models import Model
 
 METHOD = "gausslegendre"
@@ -117,10 +117,7 @@ def _pixels(
     values = IntegratedGradients(forward).attribute(
         pixels, baseline, target=targets, n_steps=steps, method=METHOD, internal_batch_size=chunk
     )
-    assert batch.grid is not None
-    rows, columns = batch.grid
-    patches = values.detach().sum(1).unflatten(1, (rows, -1)).unflatten(3, (columns, -1)).sum((2, 4)).flatten(1)
-    scores = torch.cat([patches.new_zeros(len(patches), batch.prefix), patches], 1)
+    scores = patch_sums(values.detach().sum(1), batch)
     with torch.inference_mode():
         difference = forward(pixels) - forward(baseline)
     return _with_gaps(scores, difference.gather(1, targets[:, None]).squeeze(1))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai_utils import check, class_maps, rollout
-from xai_utils.encode import Batch
+from xai_utils.encode import Batch, patch_sums
 from xai_utils.models import Model
 from xai_utils.observation import View
 from xai_utils.rules import lrp_rules, relevance_rules
@@ -116,7 +116,7 @@ def transformer_attribution(
 def full_lrp(model: Model, batch: Batch, targets: Sequence[int], preset: str = "transformer_attribution") -> Found:
     """Explain by the relevance that arrives at the pixels (added up by patch), or at the words behind the embedding."""
     found = propagate(model, batch, targets, preset, pixels=batch.grid is not None)
-    scores = _patch_sums(found.pixels, batch) if found.pixels is not None else found.hidden[0]
+    scores = patch_sums(found.pixels, batch) if found.pixels is not None else found.hidden[0]
     return [
         (scores[i, : batch.length(i)], {"relevance_by_depth": _by_depth(found.hidden[:, i])}) for i in range(len(batch))
     ]
@@ -150,7 +150,7 @@ def modified_gradient(
         (state * gradient).detach().sum(1 if state.ndim == 4 else -1)
         for state, gradient in zip(states, gradients, strict=True)
     ]
-    scores = _patch_sums(sums[-1], batch) if level == "pixels" else sums[0]
+    scores = patch_sums(sums[-1], batch) if level == "pixels" else sums[0]
     hidden = torch.stack(sums[: len(trace.hidden)])
     details = {"level": level}
     return [
@@ -224,14 +224,6 @@ def _aggregate(weighted: Tensor, reader: Tensor, aggregate: str, start: int, nor
 def _by_depth(hidden: Tensor) -> tuple[float, ...]:
     """Add up relevance at every depth, from the input of the first block to the output of the last."""
     return tuple(hidden.sum(-1).tolist())
-
-
-def _patch_sums(pixels: Tensor, batch: Batch) -> Tensor:
-    """Add up ``(sample, row, column)`` by patch: ``(sample, position)``, zero at the prefix."""
-    assert batch.grid is not None
-    rows, columns = batch.grid
-    patches = pixels.unflatten(1, (rows, -1)).unflatten(3, (columns, -1)).sum((2, 4)).flatten(1)
-    return F.pad(patches, (batch.prefix, 0))
 
 
 def _pixel_range(model: Model) -> tuple[Tensor, Tensor] | None:
