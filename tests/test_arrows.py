@@ -10,6 +10,7 @@ MAY_IMPORT = {
     "runtime": set(),
     "claims": set(),
     "scenes": set(),
+    "watermark": {"scenes"},
     "runs": set(),
     "result": {"check"},
     "rollout": {"check"},
@@ -74,7 +75,8 @@ MAY_IMPORT = {
     "recipes_text": {"loaders", "samples"},
     "recipes_attention": {"attention_classifier", "check", "samples"},
     "recipes_vision": {"loaders", "scenes"},
-    "train": {"loaders", "recipes_attention", "recipes_text", "recipes_vision", "runtime"},
+    "recipes_shortcut": {"loaders", "recipes_vision", "scenes", "watermark"},
+    "train": {"loaders", "recipes_attention", "recipes_shortcut", "recipes_text", "recipes_vision", "runtime"},
 }
 ONLY_IN = {
     "transformers": {"attention_classifier", "loaders", "capture", "recipes_text", "runtime"},
