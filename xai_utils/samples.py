@@ -49,11 +49,13 @@ class Picture:
         image: ``(3, height, width)`` float32 in [0, 1].
         name: how to find it again.
         masks: class name to ``(height, width)`` bool; empty where nothing is known.
+        label: index of its class, or ``None``.
     """
 
     image: np.ndarray
     name: str
     masks: dict[str, np.ndarray]
+    label: int | None = None
 
 
 def text(sentence: str) -> Text:
