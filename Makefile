@@ -8,7 +8,7 @@ OTHER := name another one (and remove an old $(VENV)): make PYTHON=/path/to/pyth
 ROOT_MAY := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: figures test golden train bench explore lint help
+.PHONY: figures test golden train sweep bench explore lint help
 
 figures: $(STAMP)  ## draw every figure from the notebooks (RUN=name ONLY=01,02 FORCE=1); continues where it stopped
 	$(HEADLESS) figures $(if $(RUN),--run $(RUN)) $(if $(ONLY),--only $(ONLY)) $(if $(filter 1,$(FORCE)),--force)
@@ -25,6 +25,10 @@ golden: $(STAMP)  ## re-execute the notebooks in place and clean them for git (O
 
 train: $(STAMP)  ## train a model of data/models again (MODEL=name)
 	$(BIN)/python -m xai_utils.train $(MODEL)
+
+sweep: $(STAMP)  ## score what a plan lists (PLAN=sweeps/small.yml WORKERS=2 SCHEDULER=tcp://HOST:PORT); continues where it stopped
+	OMP_NUM_THREADS=1 $(BIN)/python -m xai_utils.sweep $(PLAN) $(if $(WORKERS),--workers $(WORKERS)) \
+	$(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(if $(OUT),--out $(OUT)) $(if $(filter 1,$(AGAIN)),--again)
 
 bench: $(STAMP)  ## time the methods
 	$(BIN)/python -m tests.bench

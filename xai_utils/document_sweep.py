@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from xai_utils import attention_theory, check, document, lime, ratio
+from xai_utils import attention_theory, check, document, lime, parts, ratio, sample_sets
 from xai_utils.document import Document
 from xai_utils.models import Model
 from xai_utils.samples import Text
@@ -50,15 +50,17 @@ def sweep(
     """
     check.at_least_one("part", part)
     settings = {"count": count, "width": width, "ridge": ridge, "seed": seed, "part": part, "model": model.sha256}
-    _claim(folder, {**settings, "texts": _digest(texts)})
+    _claim(folder, {**settings, "texts": sample_sets.digest(texts)})
     tables = []
     for start in tqdm(range(0, len(texts), part), desc="parts", disable=quiet):
         file = folder / f"part-{start:06d}.parquet"
-        if not file.is_file():
+        table = parts.read(file)
+        if table is None:
             numbered = list(enumerate(texts))[start : start + part]
             rows = [measure(document.read(model, text), count, width, ridge, seed + i) for i, text in numbered]
-            _write(pd.DataFrame(rows), file)
-        tables.append(pd.read_parquet(file))
+            table = pd.DataFrame(rows)
+            parts.write(table, file, settings)
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -106,12 +108,6 @@ def _gap(read: Document) -> float:
     return float((slope - truth).abs().max() / truth.abs().max())
 
 
-def _digest(texts: Sequence[Text]) -> str:
-    import hashlib
-
-    return hashlib.sha256("\n".join(text.text for text in texts).encode()).hexdigest()
-
-
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Write what the folder is for, or refuse a folder that is for something else."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,9 +117,3 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
         other = [name for name, value in settings.items() if old.get(name) != value]
         raise ValueError(f"{folder.name} holds parts made with other {', '.join(other)}; name a new folder.")
     file.write_text(wanted)
-
-
-def _write(table: pd.DataFrame, file: Path) -> None:
-    temporary = file.with_suffix(".partial")
-    table.to_parquet(temporary)
-    temporary.replace(file)

@@ -1,4 +1,4 @@
-"""Batches that fit into memory: as many samples in one pass as a budget allows, fewer when memory runs out all the same.
+"""Batches that fit into memory: as many samples a pass as a budget allows, fewer when memory runs out all the same.
 
 How much one sample takes is measured, from the tensors that a first pass makes, and so is the same on every machine
 and in every worker: the results of a sweep must not depend on how much memory happened to be free.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -120,6 +121,20 @@ def load(name: str, device: torch.device | str = "cpu") -> Model:
         loaded.preprocessing,
         digest,
     )
+
+
+@lru_cache(maxsize=2)
+def shared(name: str, device: str = "cpu") -> Model:
+    """Load a model once in this process, for work that comes piece by piece; the last two stay in memory."""
+    return load(name, device)
+
+
+def identity(name: str, device: str = "cpu") -> str:
+    """Hash what decides a model's answers: weights, classes, and how a sentence or a picture becomes its input."""
+    model = shared(name, device)
+    reader = getattr(model.tokenizer, "backend_tokenizer", None)
+    parts = (model.sha256, model.classes, model.prefix, model.preprocessing, reader and reader.to_str())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def state_sha256(module: nn.Module) -> str:

@@ -12,7 +12,6 @@ from importlib import resources
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 SIZE = 112  #: side of a scene, pixels
 PATCH = 8  #: side of a patch of the bundled vision models, pixels
@@ -180,6 +179,8 @@ def _colour(noise: np.random.Generator, brightness: float) -> np.ndarray:
 
 @cache
 def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits  # seconds to import, for those who draw scenes only
+
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.images))
     chosen = order[:_TEST_DIGITS] if split == "test" else order[_TEST_DIGITS:]

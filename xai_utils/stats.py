@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import bootstrap, false_discovery_control, permutation_test, wilcoxon
 from statsmodels.stats.multitest import multipletests
 
 
@@ -79,12 +79,35 @@ def permutation_ps(differences: Mapping[str, Sequence[float]], seed: int, permut
     return dict(zip(differences, map(float, test.pvalue), strict=True))
 
 
+def wilcoxon_p(differences: Sequence[float]) -> float:
+    """Return the two-sided p-value of Wilcoxon's signed-rank test of paired differences; exact for few without ties.
+
+    Raises:
+        ValueError: fewer than two samples, NaN among them, or no difference other than zero.
+
+    Source: Wilcoxon (1945), as in :func:`scipy.stats.wilcoxon`, which leaves differences of zero out.
+    """
+    data = _sample(differences)
+    if not data.any():
+        raise ValueError(f"all {len(data)} differences are zero: there is nothing to rank.")
+    return float(wilcoxon(data).pvalue)
+
+
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return Holm's adjusted p-values of a family of tests, by name.
 
     Source: Holm (1979), as in statsmodels' ``multipletests``.
     """
     adjusted = multipletests(list(p_values.values()), method="holm")[1] if p_values else ()
+    return dict(zip(p_values, map(float, adjusted), strict=True))
+
+
+def benjamini_hochberg(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return adjusted p-values that bound the expected share of false discoveries, by name.
+
+    Source: Benjamini & Hochberg (1995), as in :func:`scipy.stats.false_discovery_control`.
+    """
+    adjusted = false_discovery_control(list(p_values.values())) if p_values else ()
     return dict(zip(p_values, map(float, adjusted), strict=True))
 
 

@@ -1,0 +1,119 @@
+"""One table of sets of samples: a name and options, as a sweep's plan states them, to samples read piece by piece."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from xai_utils import check, samples, samples_real
+from xai_utils.samples import Picture, Text
+from xai_utils.samples_real import Listing, listed
+
+FILES = ("path", "labels", "annotations")  #: options that name a file or folder; ``$NAME`` is filled in
+
+
+def reviews(first: int = 0, number: int | None = None) -> Listing:
+    """List the bundled film reviews with rationales, from ``first`` on, all or so many of them."""
+    found = samples.reviews()[first:]
+    return listed(found[:number])
+
+
+def paragraphs(number: int = 300, seed: int = 0, most: int = 8) -> Listing:
+    """List texts of several bundled reviews each (see :func:`samples.paragraphs`)."""
+    return listed(samples.paragraphs(number, seed, most))
+
+
+def scenes(number: int = 300, objects: int = 1, first: int = 0) -> Listing:
+    """List held-out scenes with exact masks, each drawn when it is read."""
+    names = tuple(f"scene:{seed}:{objects}" for seed in range(first, first + number))
+    return Listing(names, lambda i: samples.scene_pictures(1, objects, first + i)[0])
+
+
+def marked(number: int = 300, first: int = 0) -> Listing:
+    """List held-out scenes of one digit with a badge of another class, each drawn when it is read."""
+    names = tuple(f"marked:{seed}" for seed in range(first, first + number))
+    return Listing(names, lambda i: samples.marked_pictures(1, first + i)[0])
+
+
+def sst2(split: str = "validation") -> Listing:
+    """List GLUE SST-2, from the hub or its cache."""
+    return listed(samples.sst2(split))
+
+
+def labelled(path: str) -> Listing:
+    """List the user's own texts, ``.csv`` or ``.jsonl`` with the columns ``text`` and ``label``."""
+    return listed(samples.labelled(path)[0])
+
+
+SETS: dict[str, Callable[..., Listing]] = {
+    "reviews": reviews,
+    "paragraphs": paragraphs,
+    "scenes": scenes,
+    "marked": marked,
+    "sst2": sst2,
+    "labelled": labelled,
+    "pictures": samples_real.pictures,
+    "coco": samples_real.masked,
+    "rationales": samples_real.rationales,
+}
+
+
+def find(spec: Mapping[str, Any]) -> Listing:
+    """Return the listing of ``{"set": name, "count": n, **options}``, evenly spaced over the set.
+
+    Raises:
+        ValueError: unknown set or option, a count of 0 or above the set's size, a missing environment variable, or two
+            samples of one name.
+    """
+    return _find(json.dumps(spec, sort_keys=True))
+
+
+@lru_cache(maxsize=4)
+def _find(spec: str) -> Listing:
+    options = json.loads(spec)
+    name, count = options.pop("set", None), options.pop("count", None)
+    check.one_of("set of samples", name, tuple(SETS))
+    allowed = inspect.signature(SETS[name]).parameters
+    if unknown := sorted(set(options) - set(allowed)):
+        takes = ", ".join(["count", *allowed])
+        raise ValueError(f"the set {name!r} has no option {unknown[0]!r}; it takes: {takes}.")
+    needed = [key for key, one in allowed.items() if one.default is one.empty and key not in options]
+    if needed:
+        raise ValueError(f"the set {name!r} needs the option {needed[0]!r}.")
+    listing = SETS[name](**{key: _place(value) if key in FILES else value for key, value in options.items()})
+    if len(set(listing.names)) < len(listing):
+        raise ValueError(f"two samples of the set {name!r} have one name; a result could not be told apart.")
+    return listing.spread(count)
+
+
+def take(spec: Mapping[str, Any], start: int, stop: int) -> list[Text | Picture]:
+    """Read samples ``start`` to ``stop - 1`` of a set."""
+    listing = find(spec)
+    return [listing.read(i) for i in range(start, min(stop, len(listing)))]
+
+
+def digest(some: Sequence[Text | Picture]) -> str:
+    """Hash samples with all that is known about them; where their files lie does not count."""
+    found = hashlib.sha256()
+    for one in some:
+        arrays = [("image", one.image), *sorted(one.masks.items())] if isinstance(one, Picture) else []
+        plain = {key: value for key, value in vars(one).items() if key not in ("image", "masks")}
+        shapes = [(name, str(array.dtype), array.shape) for name, array in arrays]
+        found.update(json.dumps([type(one).__name__, plain, shapes], sort_keys=True).encode())
+        for _, array in arrays:
+            found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def _place(path: str) -> str:
+    filled = os.path.expanduser(os.path.expandvars(path))
+    if "$" in filled:
+        raise ValueError(f"{path!r} names an environment variable that is not set; set it to where the data are.")
+    return filled

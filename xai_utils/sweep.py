@@ -1,0 +1,213 @@
+"""Many methods on many models and samples: resumable, on one machine or on a cluster, the same numbers anywhere.
+
+``python -m xai_utils.sweep PLAN.yml`` (``make sweep``) does what the plan lists (see :mod:`sweep_plan`), in shards.
+Each is one parquet part with the key of everything that made it. What is finished is kept; a part whose weights,
+inputs, parameters, code or versions have changed, or whose file is damaged, is done again. At the end all parts are
+one tidy table. A cluster is described in :mod:`engine`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from xai_utils import check, engine, parts, runtime, sample_sets, shards, sweep_plan
+from xai_utils.engine import Where
+from xai_utils.shards import Filled, Shard
+from xai_utils.sweep_plan import Plan
+
+FOLDER = runtime.ROOT / "runs" / "sweeps"
+UNIQUE = ["model", "method", "set", "sample", "metric", "operator"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep came to.
+
+    Attributes:
+        table: a row for each sample, metric and operator, columns :data:`shards.COLUMNS`, in the order of the plan.
+        kept: parts that were there.
+        done: parts that were made.
+        missing: shards that failed in a way that may pass, and have to be tried again.
+        shards: all of them.
+    """
+
+    table: pd.DataFrame
+    kept: int
+    done: int
+    missing: int
+    shards: list[Shard]
+
+    def failures(self) -> pd.DataFrame:
+        """Return the rows that carry an error in place of a value."""
+        return self.table[self.table.error != ""]
+
+
+def run(
+    plan: Plan, folder: Path | None = None, where: Where | None = None, again: bool = False, quiet: bool = False
+) -> Outcome:
+    """Do a plan, or what is left of it.
+
+    Args:
+        plan: what to do.
+        folder: of the parts; ``runs/sweeps/NAME`` by default.
+        where: this process, several, or a cluster.
+        again: also try what failed before, with the same code and on the same data.
+        quiet: show no progress.
+
+    Raises:
+        ValueError: a mistake in the plan.
+        ConnectionError: the scheduler does not answer or is lost; finished parts are kept.
+        RuntimeError: a worker without the package, or with other code.
+    """
+    folder = folder or FOLDER / plan.name
+    todo = sweep_plan.expand(plan)
+    found = [_kept(folder, shard, again) for shard in todo]
+    left = [n for n, table in enumerate(found) if table is None]
+    kept, missing = len(todo) - len(left), 0
+    fit = shards.Fitness(plan.scoring, shards.surroundings(plan.scoring))
+    results = engine.each(shards.fill, [todo[n] for n in left], where, fit)
+    bar = tqdm(results, desc=plan.name, total=len(todo), initial=kept, unit="part", disable=quiet)
+    for number, filled in bar:
+        shard = todo[left[number]]
+        if isinstance(filled, BaseException):  # its worker died, or is not fit
+            names = sample_sets.find(shard.samples).names[shard.start : shard.stop]
+            filled = Filled([shards.failure(shard, name, filled) for name in names], passing=True)
+        missing += filled.passing
+        found[left[number]] = _keep(folder, shard, filled)
+    return Outcome(_together(found), kept, len(left), missing, todo)
+
+
+def collect(outcome: Outcome, plan: Plan, file: Path) -> None:
+    """Write the table of a sweep as one parquet file that says what made it."""
+    made = outcome.shards
+    labels = dict.fromkeys(shard.label for shard in made)
+    about = {
+        "plan": {"name": plan.name, "about": plan.about, "seed": plan.seed, "threads": plan.threads},
+        "metrics": list(made[0].metrics),
+        "weights": {shard.model: shard.weights for shard in made},
+        "inputs": {name: parts.key({str(s.start): s.inputs for s in made if s.label == name}) for name in labels},
+        **shards.surroundings(plan.scoring),
+        "failed": len(outcome.failures()),
+        "missing": outcome.missing,
+    }
+    parts.write(outcome.table, file, about)
+
+
+def cost_table(
+    seconds: Mapping[str, float] | float,
+    efficiency: float,
+    samples: int = 50_000,
+    workers: Sequence[int] = (1, 8, 64),
+) -> pd.DataFrame:
+    """Say what a sweep costs on paper, from the seconds that one worker needs for a sample.
+
+    Two ways of going from two workers to many, because nothing else is measured: every worker stays as efficient as the
+    two were, as on machines of their own; or the share that two lost is serial, and Amdahl's law holds.
+
+    Args:
+        seconds: for one sample, by method; or of all methods together.
+        efficiency: of two workers, the time of one over twice the time of two; in (0.5, 1] (above 1 counts as 1).
+        samples: under each method.
+        workers: how many.
+
+    Returns:
+        One row for each number of workers: ``workers``, ``hours`` (same efficiency), ``hours_amdahl``, and
+        ``worker_hours`` paid for in the first case.
+    """
+    each = dict(seconds) if isinstance(seconds, Mapping) else {"all": seconds}
+    if not each or any(not value > 0 for value in each.values()):
+        raise ValueError(f"seconds are {seconds}, expected numbers above 0.")
+    if not efficiency > 0.5:
+        raise ValueError(f"efficiency is {efficiency}; two workers at 0.5 or less are no faster than one.")
+    check.at_least_one("samples", samples)
+    efficiency = min(efficiency, 1.0)
+    serial, alone = 1 / efficiency - 1, sum(each.values()) * samples / 3600
+    rows = []
+    for count in workers:
+        check.at_least_one("workers", count)
+        hours = alone if count == 1 else alone / count / efficiency
+        amdahl = alone * (serial + (1 - serial) / count)
+        rows.append({"workers": count, "hours": hours, "hours_amdahl": amdahl, "worker_hours": hours * count})
+    return pd.DataFrame(rows)
+
+
+def _file(folder: Path, shard: Shard) -> Path:
+    """Name a part so that a person knows it, and no two shards share it."""
+    named = f"{shard.model} {shard.method} {shard.label} {shard.start:06d}"
+    return folder / f"{re.sub('[^A-Za-z0-9]+', '-', named)}-{hashlib.sha256(named.encode()).hexdigest()[:8]}.parquet"
+
+
+def _kept(folder: Path, shard: Shard, again: bool) -> pd.DataFrame | None:
+    """Return a finished part."""
+    file = _file(folder, shard)
+    table = parts.read(file, parts.key(shard.made_of()))
+    if table is None or (parts.provenance(file) or {}).get("passing"):
+        return None
+    return None if again and (table.error != "").any() else table
+
+
+def _keep(folder: Path, shard: Shard, filled: Filled) -> pd.DataFrame:
+    table = pd.DataFrame(filled.rows, columns=list(shards.COLUMNS))
+    made: dict[str, Any] = shard.made_of()
+    parts.write(table, _file(folder, shard), {"key": parts.key(made), "passing": filled.passing, **made})
+    return table
+
+
+def _together(tables: Sequence[pd.DataFrame | None]) -> pd.DataFrame:
+    table = pd.concat([one for one in tables if one is not None], ignore_index=True)
+    twice = table[table.error == ""].duplicated(UNIQUE)
+    if twice.any():
+        first = table[table.error == ""][twice].iloc[0][UNIQUE].to_dict()
+        raise ValueError(f"{int(twice.sum())} scores are there twice, the first {first}.")
+    return table
+
+
+def report(outcome: Outcome, file: Path) -> int:
+    """Print what a sweep came to; return the exit code: 1 if something has to be tried again."""
+    table, failed = outcome.table, outcome.failures()
+    print(f"{file.name}: {len(table) - len(failed)} scores; {outcome.kept} parts kept, {outcome.done} done.")
+    for (model, method, error), rows in failed.groupby(["model", "method", "error"]):
+        print(f"failed  {method} on {model}, {len(rows)} samples: {str(error).splitlines()[0]}")
+    if outcome.missing:
+        print(f"{outcome.missing} parts failed in a way that may pass; the same command tries them again.")
+    return 1 if outcome.missing else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m xai_utils.sweep", description="Score methods on many samples.")
+    parser.add_argument("plan", help="a .yml file")
+    parser.add_argument("--workers", type=int, default=1, help="processes on this machine")
+    parser.add_argument("--scheduler", default="", help="address of a Dask scheduler, such as tcp://10.0.0.1:8786")
+    parser.add_argument("--join", type=float, default=60.0, help="seconds to wait for its first worker")
+    parser.add_argument("--again", action="store_true", help="also try what failed before")
+    parser.add_argument("--out", type=Path, help="the table; runs/sweeps/NAME.parquet by default")
+    options = parser.parse_args(arguments)
+    try:
+        runtime.quiet()
+        plan = sweep_plan.read(options.plan)
+        where = Where(options.workers, options.scheduler, join=options.join)
+        outcome = run(plan, where=where, again=options.again)
+        file = options.out or FOLDER / f"{plan.name}.parquet"
+        collect(outcome, plan, file)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; what had finished is kept, and the same command continues.", file=sys.stderr)
+        return 130
+    return report(outcome, file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

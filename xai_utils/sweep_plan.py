@@ -1,0 +1,131 @@
+"""The plan of a sweep, a small YAML file, and the shards that it comes to.
+
+::
+
+    seed: 0                     # of everything random
+    shard: 16                   # samples in one part
+    threads: 1                  # of torch in one worker; take more workers rather than more threads
+    metrics: all                # or a list
+    cells:
+      - models: [minilm-sst2]
+        methods: all            # all that the model takes; or a list
+        samples: {set: reviews, count: 100}
+      - models: [deit_tiny]
+        methods: [rollout, attnlrp]
+        samples: {set: pictures, name: imagenet, path: $IMAGENET, labels: $IMAGENET/labels.csv}
+
+``samples`` names a set of :data:`sample_sets.SETS` with its options; ``name`` is what the table calls it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xai_utils import check, parts, sample_sets, shards
+from xai_utils.shards import Shard
+
+CELL = ("models", "methods", "samples")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan as it stands in the file; see the module for the fields."""
+
+    name: str
+    cells: list[dict[str, Any]]
+    seed: int = 0
+    shard: int = 16
+    threads: int = 1
+    metrics: str | list[str] = "all"
+    about: str = ""
+    scoring: str = field(default="xai_utils.scoring")
+
+    def __post_init__(self) -> None:
+        check.at_least_one("shard", self.shard)
+        check.at_least_one("threads", self.threads)
+        if not self.cells:
+            raise ValueError(f"the plan {self.name} has no cells.")
+        for cell in self.cells:
+            if set(cell) != set(CELL):
+                raise ValueError(f"a cell of the plan {self.name} has {', '.join(cell)}; expected {', '.join(CELL)}.")
+
+
+def read(file: str | Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, an unknown field, a shard of size 0, no cells.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"no plan {str(file)!r}; expected a .yml file, such as those in sweeps/.")
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name} is no YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds a {type(found).__name__}, expected fields such as cells.")
+    known = {one.name for one in fields(Plan)} - {"name"}
+    if unknown := sorted(set(found) - known):
+        raise ValueError(f"{path.name} has an unknown field {unknown[0]!r}; known: {', '.join(sorted(known))}.")
+    return Plan(path.stem, **{"cells": [], **found})
+
+
+def expand(plan: Plan) -> list[Shard]:
+    """Return the shards in the order of the plan: cell by cell, model by model, method by method.
+
+    Every model is loaded once here and every sample read once, for their hashes.
+
+    Raises:
+        ValueError: unknown model, method, metric or set, or two cells with the same model, method and samples' name.
+    """
+    scoring = importlib.import_module(plan.scoring)
+    metrics = _chosen("metric", plan.metrics, tuple(scoring.METRICS))
+    code = parts.key(shards.surroundings(plan.scoring))
+    found: list[Shard] = []
+    seen: set[tuple[str, str, str]] = set()
+    for cell in plan.cells:
+        options = dict(cell["samples"])
+        label = options.pop("name", options.get("set"))
+        pieces = [(start, stop, _digest(options, start, stop)) for start, stop in _pieces(options, plan.shard)]
+        for model in cell["models"]:
+            weights = scoring.identity(model)
+            for method in _chosen(f"method for {model}", cell["methods"], tuple(scoring.methods_for(model))):
+                if (model, method, label) in seen:
+                    raise ValueError(
+                        f"{method} on {model} with {label} is in two cells; give the set a name of its own."
+                    )
+                seen.add((model, method, label))
+                found += [
+                    Shard(
+                        model, method, label, options, start, stop, metrics, plan.seed, plan.threads, plan.scoring,
+                        weights, inputs, code,
+                    )
+                    for start, stop, inputs in pieces
+                ]  # fmt: skip
+    return found
+
+
+def _chosen(kind: str, wanted: str | Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    if wanted == "all":
+        return known
+    for one in wanted:
+        check.one_of(kind, one, known)
+    return tuple(wanted)
+
+
+def _pieces(options: dict[str, Any], size: int) -> Iterator[tuple[int, int]]:
+    count = len(sample_sets.find(options))
+    for start in range(0, count, size):
+        yield start, min(start + size, count)
+
+
+def _digest(options: dict[str, Any], start: int, stop: int) -> str:
+    return sample_sets.digest(sample_sets.take(options, start, stop))
