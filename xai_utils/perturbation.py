@@ -191,24 +191,6 @@ def random_removals(
     return keep
 
 
-def flips(table: dict[str, dict[str, float]]) -> float:
-    """Return the share of pairs of methods whose order is not the same under every operator, in [0, 1].
-
-    Args:
-        table: operator to method to mean score; all operators name the same methods.
-
-    Raises:
-        ValueError: fewer than two operators or methods, or methods that differ.
-    """
-    methods = [set(row) for row in table.values()]
-    if len(methods) < 2 or len(methods[0]) < 2 or any(row != methods[0] for row in methods):
-        raise ValueError("expected two operators or more, each with the same two methods or more.")
-    names = sorted(methods[0])
-    pairs = [(a, b) for i, a in enumerate(names) for b in names[:i]]
-    orders = [{np.sign(row[a] - row[b]) for row in table.values()} for a, b in pairs]
-    return sum(len(signs) > 1 for signs in orders) / len(pairs)
-
-
 def _drop(full: Tensor, others: Tensor) -> Tensor:
     if others.ndim not in (full.ndim, full.ndim + 1) or others.shape[: full.ndim] != full.shape:
         raise ValueError(f"full is {tuple(full.shape)}, the others {tuple(others.shape)}; expected the same or a bin.")

@@ -1,0 +1,168 @@
+"""What removal says of a map: numbers of the original codes, properties, refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from strategies import normal
+
+from xai_utils import metrics, perturbation
+from xai_utils.perturbation import QUARTERS
+
+GOLDEN = {
+    name: torch.from_numpy(np.asarray(values))
+    for name, values in np.load(Path(__file__).parent / "golden" / "metrics.npz").items()
+}
+NAN = float("nan")
+
+
+def same(left, right, atol=1e-12):
+    left, right = (torch.as_tensor(one, dtype=torch.float64) for one in (left, right))
+    torch.testing.assert_close(left, right, rtol=0, atol=atol)
+
+
+def of_prediction(name):
+    """Read ``(sample, ...)`` probabilities of each sample's predicted class."""
+    return torch.stack([row[..., c] for row, c in zip(GOLDEN[name], GOLDEN["er_pred"].tolist(), strict=True)])
+
+
+# Golden numbers
+
+
+def test_comprehensiveness_and_sufficiency_are_erasers():
+    full = of_prediction("er_prob_full")
+    for name, short, of in (
+        ("comprehensiveness", "comp", perturbation.comprehensiveness),
+        ("sufficiency", "suff", perturbation.sufficiency),
+    ):
+        same(of(full, of_prediction(f"er_prob_{short}_hard")).mean(), GOLDEN[f"er_{name}"])
+        bins = of_prediction(f"er_prob_{short}")
+        same(of(full, bins).mean(), GOLDEN[f"er_{name}_aopc"])
+        same((full[:, None] - bins).mean(0), GOLDEN[f"er_{name}_aopc_points"])
+
+
+def test_aopc_is_the_signed_one_and_log_odds_the_ratio_of_probabilities():
+    full, steps = GOLDEN["ac_p0"], GOLDEN["ac_pk"]
+    same(perturbation.aopc(full, steps).mean(), GOLDEN["ac_aopc_signed"])
+    same((full[:, None] - steps).abs().mean(), GOLDEN["ac_aopc_original_abs"])  # the defect: another number
+    assert abs(GOLDEN["ac_aopc_signed"] - GOLDEN["ac_aopc_original_abs"]) > 0.04
+    same(perturbation.log_odds(full, steps).mean(), GOLDEN["ac_lodds"])
+
+
+def asked(keep):
+    """Answer from the table of all subsets of six tokens."""
+    return GOLDEN["tb_probs"][(keep.long() << torch.arange(keep.shape[1])).sum(1)]
+
+
+def test_curves_and_their_areas_are_those_of_the_table():
+    order, sixths = GOLDEN["tb_order"], tuple(GOLDEN["tb_x"].tolist())
+    same(perturbation.ranking(GOLDEN["tb_scores"], 0), order)
+    both = torch.stack([order, order.flip(0)])
+    morf, lerf = metrics.removal_curve(asked, both, 6, sixths)
+    same(morf, GOLDEN["tb_deletion_curve"])
+    same(lerf, GOLDEN["tb_deletion_curve_lerf"])
+    same(lerf.flip(0), GOLDEN["tb_insertion_curve"])
+    same(perturbation.deletion(morf, sixths), GOLDEN["tb_deletion_auc"])
+    same(perturbation.insertion(lerf, sixths), GOLDEN["tb_insertion_auc"])
+    same(perturbation.delta_af(morf, lerf, sixths), GOLDEN["tb_lerf_minus_morf_auc"])
+    full = morf[0]
+    same(perturbation.comprehensiveness(full, morf[1:]), GOLDEN["tb_comprehensiveness_mean"])
+    same(full - morf, GOLDEN["tb_comprehensiveness_k"])
+    same(full - lerf.flip(0), GOLDEN["tb_sufficiency_k"])
+    same(perturbation.sufficiency(full, lerf[:-1]), GOLDEN["tb_sufficiency_mean"])
+
+
+@pytest.mark.parametrize("kind", ["eq", "uneq"])
+def test_areas_are_trapezoids_over_the_fractions(kind):
+    x, y = GOLDEN[f"cv_{kind}_x"], GOLDEN[f"cv_{kind}_y"]
+    same(perturbation.deletion(y, tuple(x.tolist())), GOLDEN[f"cv_{kind}_auc"])
+    assert abs(GOLDEN[f"cv_{kind}_auc_dx1"] - GOLDEN[f"cv_{kind}_auc"]) > 1  # Quantus: steps of length one
+
+
+# Properties
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_insertion_is_the_curve_of_removal_read_backwards(seed):
+    weights, scores = normal(8, seed=seed), normal(8, seed=seed + 50)
+    ask = lambda keep: torch.sigmoid(keep.double() @ weights)  # noqa: E731
+    order = perturbation.ranking(scores, 0)
+    inserted = metrics.removal_curve(ask, order, 8, QUARTERS, insert=True)
+    lerf = metrics.removal_curve(ask, order.flip(0), 8, QUARTERS)
+    same(metrics.area(inserted, QUARTERS), perturbation.insertion(lerf))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_right_map_of_an_additive_model_is_best_by_every_metric(seed):
+    weights = normal(8, seed=seed)
+    ask = lambda keep: torch.sigmoid(keep.double() @ weights)  # noqa: E731
+
+    def marks(scores):
+        keep = perturbation.keep_both(scores, torch.arange(8), 8, QUARTERS, 0)
+        morf, lerf = (ask(one) for one in keep)
+        drops = perturbation.random_removals(torch.arange(8), 8, 40, seed)
+        gone = perturbation.infidelity(scores, ~drops, weights.sum() - drops.double() @ weights)
+        return (
+            float(perturbation.delta_af(morf, lerf)), float(perturbation.aopc(morf[0], morf[1:])),
+            -float(perturbation.deletion(morf)), -float(perturbation.log_odds(morf[0], morf[1:])), -gone,
+        )  # fmt: skip
+
+    right = marks(weights)
+    assert right[-1] == pytest.approx(0, abs=1e-12)
+    for other in range(20):
+        assert all(one >= two - 1e-12 for one, two in zip(right, marks(normal(8, seed=100 + other)), strict=True))
+    assert marks(-weights)[-1] == -1 and marks(-weights)[0] == pytest.approx(-right[0])
+
+
+def test_equal_scores_come_in_random_order_that_the_seed_fixes():
+    flat = torch.ones(50)
+    orders = [perturbation.ranking(flat, seed).tolist() for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == list(range(50))
+    assert orders[0] != list(range(50))
+    first = perturbation.ranking(torch.tensor([0.0, 3.0, 0.0, 1.0]), 5).tolist()
+    assert first[:2] == [1, 3]
+
+
+def test_sparseness_of_known_maps():
+    same(perturbation.sparseness(torch.ones(7)), 0.0)
+    one = torch.zeros(10)
+    one[3] = -2
+    same(perturbation.sparseness(one), 0.9)
+    values = normal(9, seed=1)
+    pairwise = (values.abs()[:, None] - values.abs()).abs().sum() / (2 * 9 * values.abs().sum())
+    same(perturbation.sparseness(values), pairwise)  # half the mean difference of two tokens, over the mean
+
+
+def test_max_sensitivity_is_the_largest_relative_change():
+    scores = torch.tensor([3.0, 4.0])
+    same(perturbation.max_sensitivity(scores, torch.tensor([[3.0, 4.0], [3.0, 5.0], [0.0, 4.0]])), 0.6)
+
+
+def test_random_removals_leave_other_tokens_alone():
+    places = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8])
+    keep = perturbation.random_removals(places, 10, 60, 3)
+    assert keep[:, [0, 9]].all()
+    gone = (~keep).sum(1)
+    assert gone.min() >= 1 and gone.max() <= 4 and len(set(gone.tolist())) > 2
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: perturbation.ranking(torch.tensor([1.0, NAN]), 0), "NaN"),
+        (lambda: perturbation.ranking(torch.ones(0), 0), "at least one"),
+        (lambda: perturbation.log_odds(torch.ones(2), torch.zeros(2, 3)), "above 0"),
+        (lambda: perturbation.aopc(torch.ones(2), torch.ones(3, 4)), "expected the same"),
+        (lambda: perturbation.aopc(torch.ones(2), torch.full((2, 3), NAN)), "NaN"),
+        (lambda: perturbation.infidelity(torch.ones(3), torch.ones(4, 3).bool(), torch.zeros(4)), "nothing to explain"),
+        (lambda: perturbation.max_sensitivity(torch.zeros(3), torch.ones(2, 3)), "zero"),
+        (lambda: perturbation.sparseness(torch.zeros(3)), "zero"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
