@@ -73,7 +73,9 @@ def test_patches_are_painted_over(name, operator):
         for channel in range(3):
             whole = pixels[0, channel]
             blurred = gaussian_filter(whole.numpy(), removal.BLUR * tiny.PATCH)
-            instead = torch.full_like(whole, whole.mean()) if operator == "mean" else torch.from_numpy(blurred)
+            black = torch.full_like(whole, -model.preprocessing.mean[channel] / model.preprocessing.std[channel])
+            mean = torch.full_like(whole, whole.mean())
+            instead = {"mean": mean, "blur": torch.from_numpy(blurred), "black": black}[operator]
             for patch in (~row).nonzero().flatten().tolist():
                 top, left = tiny.PATCH * (patch // tiny.GRID[1]), tiny.PATCH * (patch % tiny.GRID[1])
                 area = np.s_[top : top + tiny.PATCH, left : left + tiny.PATCH]
@@ -132,3 +134,41 @@ def test_unusable_masks_are_refused():
 def test_a_picture_with_nan_is_refused():
     with pytest.raises(ValueError, match="NaN"):
         removal.scorer(tiny.model("vit"), Picture(np.full((3, 32, 32), np.nan, dtype=np.float32), "nan", {}))
+
+
+@pytest.mark.parametrize("name", ["bert", "timm-vit"])
+def test_many_samples_are_asked_in_full_batches_with_the_answers_of_each_alone(name):
+    model, some = tiny.model(name), tiny.samples(name)
+    batches = [encode(model, [one]) for one in some]
+    keeps = [
+        {op: masks(len(b.labels[0]), special=specials(b) if b.spans else ()) for op in removal.operators_for(model)}
+        for b in batches
+    ]
+    sizes = []
+    stop = model.module.register_forward_hook(lambda _module, _args, out: sizes.append(1))
+    found = removal.ask(model, batches, keeps, batch_size=16)
+    stop.remove()
+    rows = sum(len(keep) for masked in keeps for keep in masked.values())
+    assert len(sizes) == 1 + -(-rows // 16)  # one to measure how much a row takes
+    for sample, answer, masked in zip(some, found, keeps, strict=True):
+        for operator, keep in masked.items():
+            score = removal.scorer(model, sample, 1, operator, "logit")
+            same(answer[operator][:, 1], score(keep), 1e-5)
+
+
+@pytest.mark.parametrize("operator, word", [("unknown", "[UNK]"), ("word", "the")])
+def test_words_are_written_over(operator, word):
+    model = tiny.model("bert")
+    batch = encode(model, [SENTENCE])
+    keep = masks(len(batch.labels[0]), special=specials(batch))
+    scores = removal.scorer(model, SENTENCE, 1, operator)(keep)
+    for row, score in zip(keep, scores, strict=True):
+        ids = batch.inputs["input_ids"].clone()
+        ids[0, ~row] = model.tokenizer.convert_tokens_to_ids(word)
+        same(score[None], shown(model, batch.inputs | {"input_ids": ids}, 1))
+
+
+def test_operators_of_a_model_are_those_that_its_vocabulary_has():
+    assert removal.operators_for(tiny.model("bert")) == ("mask", "delete", "unknown", "word")
+    assert removal.operators_for(tiny.attention_classifier())[0] == "delete"
+    assert removal.operators_for(tiny.model("timm-vit")) == ("mean", "blur", "black")
