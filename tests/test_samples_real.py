@@ -162,6 +162,24 @@ def test_a_count_is_spread_over_the_set(imagenet):
     assert found.names == ("n01/a.png", "n01/c.JPEG", "n02/d.png") and found.read(2).name == "n02/d.png"
 
 
+def test_photographs_with_masks(tmp_path):
+    for place in ("images/one.png", "images/two.png", "images/bare.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (6, 4)).save(tmp_path / place)
+    (tmp_path / "masks").mkdir()
+    for name in ("one_cup", "two_spoon"):
+        Image.fromarray(np.eye(4, 6, dtype=np.uint8)).save(tmp_path / "masks" / f"{name}.png")
+    spec = {"set": "masked", "path": str(tmp_path)}
+    assert {name.split(".")[0] for name in sample_sets.find(spec).names} == {"one", "two"}
+    (tmp_path / "some.txt").write_text(sample_sets.find(spec).names[1] + "\n")
+    spec["named"] = str(tmp_path / "some.txt")
+    (only,) = sample_sets.take(spec, 0, 9)
+    assert only.masks["spoon"].sum() == 4
+    (tmp_path / "some.txt").write_text("three.png")
+    with pytest.raises(ValueError, match="1 names of some"):
+        sample_sets.find({**spec, "count": 1})
+
+
 def test_paths_may_name_the_environment(imagenet, monkeypatch):
     monkeypatch.setenv("PICTURES_OF_MINE", str(imagenet))
     spec = {"set": "pictures", "path": "$PICTURES_OF_MINE/n02"}

@@ -8,15 +8,16 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xai_utils import check, samples, samples_real
+from xai_utils import check, photographs, samples, samples_real
 from xai_utils.samples import Picture, Text
 from xai_utils.samples_real import Listing, listed
 
-FILES = ("path", "labels", "annotations")  #: options that name a file or folder; ``$NAME`` is filled in
+FILES = ("path", "labels", "annotations", "named")  #: options that name a file or folder; ``$NAME`` is filled in
 
 
 def reviews() -> Listing:
@@ -45,6 +46,24 @@ def labelled(path: str) -> Listing:
     return listed(samples.labelled(path)[0])
 
 
+def masked(path: str, named: str | None = None) -> Listing:
+    """List the photographs of a folder that have masks (see :mod:`photographs`).
+
+    Args:
+        path: of the folder.
+        named: a file that lists the names of the photographs to take, one a line, as the table has them.
+    """
+    found = [one for one in photographs.load(path).pictures if one.masks]
+    if named is not None:
+        wanted = Path(named).read_text(encoding="utf-8").split()
+        if unknown := sorted(set(wanted) - {one.name for one in found}):
+            raise ValueError(
+                f"{len(unknown)} names of {Path(named).name} have no photograph with masks: {unknown[0]!r}."
+            )
+        found = [one for one in found if one.name in wanted]
+    return listed(found)
+
+
 SETS: dict[str, Callable[..., Listing]] = {
     "reviews": reviews,
     "paragraphs": paragraphs,
@@ -52,6 +71,7 @@ SETS: dict[str, Callable[..., Listing]] = {
     "sst2": sst2,
     "labelled": labelled,
     "pictures": samples_real.pictures,
+    "masked": masked,
     "coco": samples_real.masked,
     "rationales": samples_real.rationales,
 }
