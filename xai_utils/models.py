@@ -171,6 +171,7 @@ MODELS: dict[str, Spec] = {
     "bert24-sst2": Spec(loaders.bundled_text, "bert24-sst2", blocks=24),
     "vit-scenes": Spec(loaders.scenes, "vit-scenes", blocks=12),
     "resnet-scenes": Spec(loaders.scenes, "resnet-scenes", blocks=0),
+    "vit-shortcut": Spec(loaders.scenes, "vit-shortcut", blocks=6),
     "bert-base": Spec(loaders.transformers_hub, "bert-base-uncased", blocks=12, instead="minilm"),
     "bert-large": Spec(loaders.transformers_hub, "bert-large-uncased", blocks=24, instead="minilm"),
     "bert-base-sst2": Spec(

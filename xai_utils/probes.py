@@ -1,0 +1,167 @@
+"""What is asked of a model about some samples, whatever the method: targets, untouched, emptied, random removals.
+
+It is the same for every method, so it is kept for the next one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xai_utils import metrics, perturbation, removal
+from xai_utils.encode import Batch, encode, rationale_mask, view_mask
+from xai_utils.models import Model
+from xai_utils.observation import Sample
+from xai_utils.perturbation import QUARTERS
+from xai_utils.samples import Picture, Text
+
+OPERATORS = 3  # ways to remove that a leaderboard compares: the first ones that the model knows
+RANDOM = 16  # random removals for infidelity
+KEPT = 48  # shards whose probe stays in memory
+_INNER = slice(1, -1)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Answers about some samples.
+
+    Attributes:
+        batches: each sample encoded by itself.
+        targets: the class explained, the one the model predicts.
+        places: of each sample, the tokens that may go, ``(rank,)``: all but specials.
+        operators: ways to remove.
+        full: probability of the target of the whole input, ``(sample,)``.
+        empty: the same with everything gone, ``(sample, operator)``.
+        gone: of each sample ``(mask, rank)`` bool, random removals by the first operator.
+        drops: of each sample ``(mask,)``, fall of the target's logit by them.
+        truth: of each sample ``(rank,)`` share inside the rationale or the mask; ``None`` where nothing is known, or
+            the model predicts a class that is not there.
+    """
+
+    batches: tuple[Batch, ...]
+    targets: tuple[int, ...]
+    places: tuple[Tensor, ...]
+    operators: tuple[str, ...]
+    full: Tensor
+    empty: Tensor
+    gone: tuple[Tensor, ...]
+    drops: tuple[Tensor, ...]
+    truth: tuple[Tensor | None, ...]
+
+    def removal(self, model: Model, scores: Sequence[Tensor | None], seed: int) -> list[dict[tuple[str, str], float]]:
+        """Return ``(metric, operator)`` to value for maps of all samples; a sample without a map gets nothing."""
+        there = [i for i, one in enumerate(scores) if one is not None]
+        keeps = {}
+        for i in there:
+            one = scores[i]
+            assert one is not None
+            keep = perturbation.keep_both(one, self.places[i], self._tokens(i), QUARTERS, seed)
+            keeps[i] = keep[:, _INNER].flatten(0, 1)
+        answers = removal.ask(
+            model, [self.batches[i] for i in there], [dict.fromkeys(self.operators, keeps[i]) for i in there]
+        )
+        found: list[dict[tuple[str, str], float]] = [{} for _ in scores]
+        for i, answer in zip(there, answers, strict=True):
+            for number, (operator, logits) in enumerate(answer.items()):
+                inner = logits.softmax(-1)[:, self.targets[i]].view(2, -1)
+                ends = self.full[i].expand(2, 1), self.empty[i, number].expand(2, 1)
+                curves = torch.cat([ends[0], inner, ends[1]], 1)
+                found[i] |= {(name, operator): value for name, value in _curve_metrics(*curves).items()}
+        return found
+
+    def _tokens(self, sample: int) -> int:
+        return len(self.batches[sample].labels[0])
+
+
+def _curve_metrics(morf: Tensor, lerf: Tensor) -> dict[str, float]:
+    full = morf[0]
+    found = {
+        "deletion": perturbation.deletion(morf),
+        "insertion": perturbation.insertion(lerf),
+        "delta_af": perturbation.delta_af(morf, lerf),
+        "comprehensiveness": perturbation.comprehensiveness(full, morf[1]),
+        "sufficiency": perturbation.sufficiency(full, lerf[-2]),
+        "aopc": perturbation.aopc(full, morf[_INNER]),
+        "log_odds": perturbation.log_odds(full, morf[_INNER]),
+    }
+    return {name: float(value) for name, value in found.items()}
+
+
+_memory: OrderedDict[tuple[object, ...], Probe] = OrderedDict()
+
+
+def probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
+    """Ask about some samples, or remember what was answered; the same samples are always asked about together.
+
+    Raises:
+        ValueError: samples that the model does not take.
+    """
+    key = (model.sha256, str(model.device), seed, tuple(map(_print, samples)))
+    if key not in _memory:
+        _memory[key] = _probe(model, samples, seed)
+        if len(_memory) > KEPT:
+            _memory.popitem(last=False)
+    _memory.move_to_end(key)
+    return _memory[key]
+
+
+def _probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
+    batches = tuple(encode(model, [one]) for one in samples)
+    operators = removal.operators_for(model)[:OPERATORS]
+    places = tuple(_places(batch) for batch in batches)
+    keeps = []
+    for batch, place, one in zip(batches, places, samples, strict=True):
+        tokens = len(batch.labels[0])
+        nothing = torch.ones(1, tokens, dtype=torch.bool).index_fill(1, place, False)
+        masks = perturbation.random_removals(place, tokens, RANDOM, seed + zlib.crc32(one.name.encode()))
+        keeps.append(
+            {op: nothing for op in operators[1:]}
+            | {operators[0]: torch.cat([torch.ones_like(nothing), nothing, masks])}
+        )
+    answers = removal.ask(model, batches, keeps)
+    logits = torch.stack([answer[operators[0]][0] for answer in answers])
+    targets = tuple(logits.argmax(-1).tolist())
+    full = logits.softmax(-1)[range(len(samples)), targets]
+    empty, drops = [], []
+    for answer, target in zip(answers, targets, strict=True):
+        first, others = answer[operators[0]], [answer[op][0] for op in operators[1:]]
+        empty.append(torch.stack([first[1], *others]).softmax(-1)[:, target])
+        drops.append(first[0, target] - first[2:, target])
+    gone = tuple(~keep[operators[0]][2:][:, place] for keep, place in zip(keeps, places, strict=True))
+    truth = tuple(_truth(model, *each) for each in zip(samples, batches, places, targets, strict=True))
+    return Probe(batches, targets, places, operators, full, torch.stack(empty), gone, tuple(drops), truth)
+
+
+def _places(batch: Batch) -> Tensor:
+    """Return the tokens that are no specials."""
+    if not batch.spans:
+        return torch.arange(len(batch.labels[0]))
+    return torch.tensor([i for i, (start, end) in enumerate(batch.spans[0]) if start < end])
+
+
+def _truth(model: Model, sample: Sample, batch: Batch, places: Tensor, target: int) -> Tensor | None:
+    if isinstance(sample, Text):
+        if not sample.rationale or sample.label != target:
+            return None
+        inside = torch.from_numpy(rationale_mask(sample, batch.spans[0]))[places].double()
+    else:
+        mask = sample.masks.get(model.classes[target])
+        if mask is None or model.preprocessing is None or batch.grid is None:
+            return None
+        seen = mask if mask.shape == (model.preprocessing.size,) * 2 else view_mask(mask, model.preprocessing)
+        if not seen.any():
+            return None
+        inside = metrics.cover(seen, batch.grid)
+    return inside if (inside > 0.5).any() and not (inside > 0.5).all() else None
+
+
+def _print(sample: Sample) -> tuple[str, int]:
+    """Return what tells one sample from another: its name and a checksum of what it holds."""
+    content = np.ascontiguousarray(sample.image).data if isinstance(sample, Picture) else sample.text.encode()
+    return sample.name, zlib.crc32(content)

@@ -1,0 +1,204 @@
+"""Score methods on a shard of samples: one row for each sample, metric and operator.
+
+What a sweep calls. A method that has no answer for one sample (an empty map) does not take the others with it: the
+sample gets the metric ``fails`` of 1 and no other row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from xai_utils import check, jitter, marks, methods, models, nulls, perturbation
+from xai_utils.attention_classifier import AttentionClassifier
+from xai_utils.closed_forms import CLOSED, closed_form
+from xai_utils.models import Model
+from xai_utils.observation import Sample
+from xai_utils.probes import Probe, probe
+from xai_utils.result import Attribution
+
+DRAWS = 2  # noisy inputs of max_sensitivity
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One line of the table of metrics.
+
+    Attributes:
+        higher_is_better: ``None`` for a number that describes, and does not judge.
+        needs_truth: whether it needs a rationale or a mask; samples without one get no row.
+        kinds: of models it is made for.
+        per_operator: whether it has a row for each way to remove.
+        family: what it asks for: ``"truth"``, ``"removal"`` or ``"map"``.
+    """
+
+    higher_is_better: bool | None
+    needs_truth: bool = False
+    kinds: tuple[str, ...] = ("text", "vision")
+    per_operator: bool = False
+    family: str = "map"
+
+
+_TRUTH = {"needs_truth": True, "family": "truth"}
+METRICS: dict[str, Metric] = {
+    "deletion": Metric(False, per_operator=True, family="removal"),
+    "insertion": Metric(True, per_operator=True, family="removal"),
+    "delta_af": Metric(True, per_operator=True, family="removal"),
+    "comprehensiveness": Metric(True, per_operator=True, family="removal"),
+    "sufficiency": Metric(False, per_operator=True, family="removal"),
+    "aopc": Metric(True, per_operator=True, family="removal"),
+    "log_odds": Metric(False, per_operator=True, family="removal"),
+    "infidelity": Metric(False, family="removal"),
+    "average_precision": Metric(True, **_TRUTH),  # type: ignore[arg-type]
+    "auprc": Metric(True, **_TRUTH),  # type: ignore[arg-type]
+    "hit": Metric(True, **_TRUTH),  # type: ignore[arg-type]
+    "mass": Metric(True, **_TRUTH),  # type: ignore[arg-type]
+    "lift": Metric(True, **_TRUTH),  # type: ignore[arg-type]
+    "token_f1": Metric(True, kinds=("text",), **_TRUTH),  # type: ignore[arg-type]
+    "iou_f1": Metric(True, kinds=("text",), **_TRUTH),  # type: ignore[arg-type]
+    "iou": Metric(True, kinds=("vision",), **_TRUTH),  # type: ignore[arg-type]
+    "pixel_accuracy": Metric(True, kinds=("vision",), **_TRUTH),  # type: ignore[arg-type]
+    "sparseness": Metric(None),
+    "max_sensitivity": Metric(False),
+    "fails": Metric(False),
+}
+
+_CONVOLUTIONAL = ("integrated_gradients", "gradcam")
+_NOT_ON_PICTURES = ("flow", "gradcam")  # a maximum flow over 197 tokens takes seconds a picture
+SETTINGS: dict[str, dict[str, Any]] = {
+    "integrated_gradients": {"steps": 16, "most_steps": 16, "tolerance": 1e9},  # one budget for every sample
+}
+
+
+def methods_for(model_name: str) -> list[str]:
+    """Return the methods of the leaderboard for a model, then the nulls."""
+    model = models.shared(model_name)
+    return [*_line_up(model), *nulls.nulls_for(model)]
+
+
+def _line_up(model: Model) -> tuple[str, ...]:
+    if isinstance(model.module, AttentionClassifier):
+        return (*CLOSED, "integrated_gradients")
+    if model.blocks == 0:
+        return _CONVOLUTIONAL
+    without = ("gradcam",) if model.kind == "text" else _NOT_ON_PICTURES
+    return tuple(name for name in methods.METHODS if name not in without)
+
+
+def identity(model_name: str) -> str:
+    """Return the hash of what decides a model's answers (see :func:`models.identity`)."""
+    return models.identity(model_name)
+
+
+def score_shard(
+    model_name: str, method: str, samples: Sequence[Sample], metrics: Sequence[str], seed: int
+) -> list[dict[str, Any]]:
+    """Score one method on some samples.
+
+    Args:
+        model_name: a name for :func:`models.load`.
+        method: in :func:`methods_for`.
+        samples: sentences or pictures.
+        metrics: names in :data:`METRICS`; those made for another kind of model have no row.
+        seed: of random maps, ties, noise and random removals.
+
+    Returns:
+        Rows with the keys ``sample``, ``metric``, ``operator`` (``""`` where there is none), ``value`` and ``seconds``
+        (of processor time for the attribution of this sample, its share of the batch).
+
+    Raises:
+        ValueError: no sample, an unknown method or metric, or a method that fails on every sample.
+    """
+    if not samples:
+        raise ValueError("the shard has no sample.")
+    model = models.shared(model_name)
+    check.one_of(f"method for {model_name}", method, tuple(methods_for(model_name)))
+    for metric in metrics:
+        check.one_of("metric", metric, tuple(METRICS))
+    wanted = {name for name in metrics if model.kind in METRICS[name].kinds}
+    asked = probe(model, tuple(samples), seed)
+    maps, seconds = attributions(model, method, samples, asked.targets, seed)
+    measured = measure(model, asked, maps, wanted, seed)
+    if "max_sensitivity" in wanted:
+        _add_sensitivity(measured, model, method, samples, asked.targets, maps, seed)
+    return [
+        {"sample": one.name, "metric": metric, "operator": operator, "value": float(value), "seconds": seconds}
+        for one, values in zip(samples, measured, strict=True)
+        for (metric, operator), value in values.items()
+        if metric in wanted
+    ]
+
+
+def attributions(
+    model: Model, method: str, samples: Sequence[Sample], targets: Sequence[int], seed: int
+) -> tuple[list[Attribution | None], float]:
+    """Return a map of each sample, ``None`` where the method has none, and the processor seconds a sample.
+
+    Raises:
+        ValueError: as the method, if it fails on every sample.
+    """
+    begun = time.process_time()
+    try:
+        found: list[Attribution | None] = list(_explain(model, method, samples, targets, seed))
+    except ValueError as error:
+        found = [_alone(model, method, one, target, seed) for one, target in zip(samples, targets, strict=True)]
+        if not any(found):
+            raise error
+    return found, (time.process_time() - begun) / len(samples)
+
+
+def _explain(
+    model: Model, method: str, samples: Sequence[Sample], targets: Sequence[int], seed: int
+) -> list[Attribution]:
+    if method in nulls.NULLS:
+        return nulls.null(method, model, samples, targets, seed)
+    if method in CLOSED and isinstance(model.module, AttentionClassifier):
+        return [closed_form(model, one, target, method) for one, target in zip(samples, targets, strict=True)]
+    return methods.explain(method, model, list(samples), list(targets), **SETTINGS.get(method, {}))
+
+
+def _alone(model: Model, method: str, sample: Sample, target: int, seed: int) -> Attribution | None:
+    try:
+        return _explain(model, method, [sample], [target], seed)[0]
+    except ValueError:
+        return None
+
+
+def measure(
+    model: Model, asked: Probe, maps: Sequence[Attribution | None], wanted: set[str], seed: int
+) -> list[dict[tuple[str, str], float]]:
+    """Return for each sample ``(metric, operator)`` to value."""
+    scores = [None if one is None else one.scores[asked.places[i]].double() for i, one in enumerate(maps)]
+    found: list[dict[tuple[str, str], float]] = [{("fails", ""): float(one is None)} for one in scores]
+    if any(METRICS[name].per_operator for name in wanted):
+        for values, removal in zip(found, asked.removal(model, scores, seed), strict=True):
+            values.update(removal)
+    for i, one in enumerate(scores):
+        if one is not None:
+            found[i] |= {(name, ""): value for name, value in marks.marks(asked, i, one, model.kind, seed).items()}
+    return found
+
+
+def _add_sensitivity(
+    measured: list[dict[tuple[str, str], float]],
+    model: Model,
+    method: str,
+    samples: Sequence[Sample],
+    targets: Sequence[int],
+    maps: Sequence[Attribution | None],
+    seed: int,
+) -> None:
+    """Explain the samples again with a little noise on them."""
+    again = []
+    for draw in range(DRAWS):
+        with jitter.jittered(model, samples, seed + draw) as noisy:
+            again.append(attributions(model, method, noisy, targets, seed)[0])
+    for i, one in enumerate(maps):
+        others = [draw[i] for draw in again]
+        if one is not None and all(other is not None for other in others):
+            perturbed = torch.stack([other.scores for other in others if other is not None])
+            measured[i]["max_sensitivity", ""] = perturbation.max_sensitivity(one.scores, perturbed)
