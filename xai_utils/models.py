@@ -123,15 +123,27 @@ def load(name: str, device: torch.device | str = "cpu") -> Model:
     )
 
 
-@lru_cache(maxsize=2)
-def shared(name: str, device: str = "cpu") -> Model:
-    """Load a model once in this process, for work that comes piece by piece; the last two stay in memory."""
-    return load(name, device)
+def shared(name: str) -> Model:
+    """Load a model once in this process, for work that comes piece by piece; the last two stay in memory.
+
+    It goes to the device of :func:`work_on`.
+    """
+    return _shared(name, _device)
 
 
-def identity(name: str, device: str = "cpu") -> str:
+def work_on(device: torch.device | str) -> None:
+    """Choose the device of :func:`shared` models in this process; the CPU unless this is called."""
+    global _device
+    _device = str(device)
+
+
+_device = "cpu"
+_shared = lru_cache(maxsize=2)(load)
+
+
+def identity(name: str) -> str:
     """Hash what decides a model's answers: weights, classes, and how a sentence or a picture becomes its input."""
-    model = shared(name, device)
+    model = shared(name)
     reader = getattr(model.tokenizer, "backend_tokenizer", None)
     parts = (model.sha256, model.classes, model.prefix, model.preprocessing, reader and reader.to_str())
     return hashlib.sha256(repr(parts).encode()).hexdigest()
