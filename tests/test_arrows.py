@@ -154,7 +154,7 @@ ONLY_IN = {
     "timm": {"loaders"},
     "peft": {"loaders", "recipes_text"},
     "captum": {"integrated"},
-    "ipywidgets": {"explore", "explore_document", "explore_layers"},
+    "ipywidgets": {"explore", "explore_document", "explore_foreground", "explore_layers"},
     "matplotlib": {"plots", "figures", "explore", "explore_document", "explore_layers"},
     "papermill": {"headless", "runs"},
     "datasets": {"samples", "runtime"},

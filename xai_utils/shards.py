@@ -21,7 +21,8 @@ from xai_utils.samples import Picture, Text
 
 SCORED = ("sample", "metric", "operator", "value", "seconds")
 COLUMNS = ("model", "method", "set", *SCORED, "error", "traceback")
-DATA_ONLY = ("samples", "samples_real", "sample_sets", "scenes")  #: their effect is in the hash of the samples
+#: what no number depends on beyond the hash of the samples: who reads them, who shares out the work, who keeps it
+BESIDE = ("samples", "samples_real", "sample_sets", "photographs", "scenes", "engine", "parts")
 
 
 class Unfit(RuntimeError):
@@ -118,7 +119,7 @@ def surroundings(scoring: str) -> dict[str, dict[str, str]]:
     spec = find_spec(scoring)
     if spec is None or spec.origin is None:
         raise Unfit(f"no module {scoring}.")
-    code = {**parts.sources(Path(__file__), DATA_ONLY), **parts.sources(Path(spec.origin), DATA_ONLY)}
+    code = {**parts.sources(Path(__file__), BESIDE), **parts.sources(Path(spec.origin), BESIDE)}
     return {"version": runtime.versions(), "code": code}
 
 

@@ -96,7 +96,7 @@ def pages(summed: pd.DataFrame) -> str:
             told.append(f"Removal by {operator}:" if operator else "Without removal:")
             told.append(markdown(some, [(metric, operator) for metric in metrics]))
         counts = some.pivot_table(index="method", columns="metric", values="n", aggfunc="max", sort=False)
-        fewer = counts[counts < most].stack()
+        fewer = counts[counts < most].stack().dropna()
         if len(fewer):
             named = ", ".join(f"{method} {metric} {n:.0f}" for (method, metric), n in fewer.items())
             told.append(f"Fewer samples: {named}.")
