@@ -22,9 +22,10 @@ from xai_utils.samples_real import Listing, listed
 FILES = ("path", "labels", "annotations", "named", "classes")
 
 
-def reviews() -> Listing:
-    """List the bundled film reviews with rationales."""
-    return listed(samples.reviews())
+def reviews(first: int = 0, number: int | None = None) -> Listing:
+    """List the bundled film reviews with rationales, from ``first`` on, all or so many of them."""
+    found = samples.reviews()[first:]
+    return listed(found[:number])
 
 
 def paragraphs(number: int = 300, seed: int = 0, most: int = 8) -> Listing:
@@ -36,6 +37,12 @@ def scenes(number: int = 300, objects: int = 1, first: int = 0) -> Listing:
     """List held-out scenes with exact masks, each drawn when it is read."""
     names = tuple(f"scene:{seed}:{objects}" for seed in range(first, first + number))
     return Listing(names, lambda i: samples.scene_pictures(1, objects, first + i)[0])
+
+
+def marked(number: int = 300, first: int = 0) -> Listing:
+    """List held-out scenes of one digit with a badge of another class, each drawn when it is read."""
+    names = tuple(f"marked:{seed}" for seed in range(first, first + number))
+    return Listing(names, lambda i: samples.marked_pictures(1, first + i)[0])
 
 
 def sst2(split: str = "validation") -> Listing:
@@ -93,6 +100,7 @@ SETS: dict[str, Callable[..., Listing]] = {
     "reviews": reviews,
     "paragraphs": paragraphs,
     "scenes": scenes,
+    "marked": marked,
     "sst2": sst2,
     "labelled": labelled,
     "pictures": samples_real.pictures,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xai_utils import runtime, scenes
+from xai_utils import runtime, scenes, watermark
 
 SENTIMENT = ("negative", "positive")
 PHOTOGRAPHS = {
@@ -154,11 +154,18 @@ def scene_pictures(count: int, objects: int = 1, first: int = 0) -> list[Picture
     return [_from_scene(scenes.draw(seed, objects), objects) for seed in range(first, first + count)]
 
 
+def marked_pictures(count: int, first: int = 0) -> list[Picture]:
+    """Return held-out scenes of one digit with a badge of another class; masks of the digit and of the badge."""
+    runtime.record.data["marked"] = f"test scenes {first} to {first + count - 1} with a badge of another class"
+    return [_from_marked(seed) for seed in range(first, first + count)]
+
+
 def picture(name: str | Path | np.ndarray) -> Picture:
     """Return a picture by name.
 
     Args:
         name: ``"cat"``, ``"coffee"``, ``"astronaut"``, ``"rocket"``; ``"scene:SEED"`` or ``"scene:SEED:OBJECTS"``;
+            ``"marked:SEED"`` for one with a badge;
             the path of an image file; or an array ``(height, width, 3)``, uint8 or float in [0, 1].
 
     Raises:
@@ -172,13 +179,21 @@ def picture(name: str | Path | np.ndarray) -> Picture:
     runtime.record.data["picture"] = Path(label).name
     if label in PHOTOGRAPHS:
         return Picture(_read(_photograph(label)), label, {})
+    if found := re.fullmatch(r"marked:(\d+)", label):
+        return _from_marked(int(found[1]))
     if found := re.fullmatch(r"scene:(\d+)(?::([123]))?", label):
         objects = int(found[2] or 1)
         return _from_scene(scenes.draw(int(found[1]), objects), objects)
     if not Path(label).is_file():
-        known = ", ".join([*PHOTOGRAPHS, "scene:SEED", "scene:SEED:OBJECTS"])
+        known = ", ".join([*PHOTOGRAPHS, "scene:SEED", "scene:SEED:OBJECTS", "marked:SEED"])
         raise FileNotFoundError(f"no picture {label!r}: no file of that name, and the known names are {known}.")
     return Picture(_read(Path(label)), Path(label).name, {})
+
+
+def _from_marked(seed: int) -> Picture:
+    drawn = watermark.draw(seed, agree=0.0)
+    digit, badge = (scenes.CLASSES[c] for c in drawn.classes)
+    return Picture(drawn.image, f"marked:{seed}", {digit: drawn.digit, badge: drawn.mark}, drawn.classes[0])
 
 
 def _from_scene(scene: scenes.Scene, objects: int) -> Picture:

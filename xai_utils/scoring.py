@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from xai_utils import check, jitter, marks, methods, models, nulls, perturbation
+from xai_utils import check, jitter, marks, methods, models, nulls, occlusion, perturbation
 from xai_utils.attention_classifier import AttentionClassifier
 from xai_utils.closed_forms import CLOSED, closed_form
 from xai_utils.models import Model
@@ -69,6 +69,7 @@ METRICS: dict[str, Metric] = {
 
 _CONVOLUTIONAL = ("integrated_gradients", "gradcam")
 _NOT_ON_PICTURES = ("flow", "gradcam")  # a maximum flow over 197 tokens takes seconds a picture
+LEAVE = "leave_one_out"  # on texts only: 196 passes a picture
 SETTINGS: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 16, "most_steps": 16, "tolerance": 1e9},  # one budget for every sample
 }
@@ -82,15 +83,16 @@ def methods_for(model_name: str) -> list[str]:
 
 def _line_up(model: Model) -> tuple[str, ...]:
     if isinstance(model.module, AttentionClassifier):
-        return (*CLOSED, "integrated_gradients")
+        return (*CLOSED, "integrated_gradients", LEAVE)
     if model.blocks == 0:
         return _CONVOLUTIONAL
-    without = ("gradcam",) if model.kind == "text" else _NOT_ON_PICTURES
-    return tuple(name for name in methods.METHODS if name not in without)
+    if model.kind == "text":
+        return (*(name for name in methods.METHODS if name != "gradcam"), LEAVE)
+    return tuple(name for name in methods.METHODS if name not in _NOT_ON_PICTURES)
 
 
 def identity(model_name: str) -> str:
-    """Return the hash of what decides a model's answers (see :func:`models.identity`)."""
+    """Return the hash of what decides a model's answers."""
     return models.identity(model_name)
 
 
@@ -156,6 +158,8 @@ def _explain(
 ) -> list[Attribution]:
     if method in nulls.NULLS:
         return nulls.null(method, model, samples, targets, seed)
+    if method == LEAVE:
+        return occlusion.leave_one_out(model, samples, targets)
     if method in CLOSED and isinstance(model.module, AttentionClassifier):
         return [closed_form(model, one, target, method) for one, target in zip(samples, targets, strict=True)]
     return methods.explain(method, model, list(samples), list(targets), **SETTINGS.get(method, {}))

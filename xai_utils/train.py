@@ -77,8 +77,8 @@ RECIPES: dict[str, Any] = {
     "bert24-sst2": recipes_text.DeeperSST2,
     "vit-scenes": recipes_vision.ViTScenes,
     "resnet-scenes": recipes_vision.ResNetScenes,
-    "maskrcnn-scenes": recipes_detector.MaskRCNNScenes,
     "vit-shortcut": recipes_shortcut.ViTShortcut,
+    "maskrcnn-scenes": recipes_detector.MaskRCNNScenes,
 }
 
 

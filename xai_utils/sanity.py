@@ -1,0 +1,113 @@
+"""Change a model where an explanation should notice, and the input where it should not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from xai_utils import check
+from xai_utils.models import Model
+
+WAYS = ("cascading", "independent")
+
+
+def layers(model: Model) -> list[str]:
+    """Return the names of the parts that hold weights, from the output down to the input.
+
+    One part is one block of a list of equal blocks, or else one child of the model.
+    """
+    found: list[str] = []
+    _collect(model.module, "", found)
+    return found[::-1]
+
+
+@contextmanager
+def randomised(model: Model, names: Sequence[str], seed: int) -> Iterator[None]:
+    """Shuffle the weights of the named parts within the block; afterwards they have their own values back.
+
+    Every tensor is permuted, so that its values, and with them its scale, stay what they were.
+
+    Args:
+        model: the model.
+        names: of parts, from :func:`layers`: one for the independent test, the first ones for the cascading test.
+        seed: of the shuffling.
+
+    Raises:
+        ValueError: a part that is not there.
+
+    Source: Adebayo et al. (2018), arXiv:1810.03292, section 4. Differs from: drawing weights anew as at the start of a
+        training, which also changes their scale.
+    """
+    for name in names:
+        check.one_of("part", name, tuple(dict(model.module.named_modules())))
+    noise = torch.Generator().manual_seed(seed)
+    kept: dict[nn.Parameter, Tensor] = {}
+    try:
+        for name in names:
+            for parameter in model.module.get_submodule(name).parameters():
+                if parameter not in kept:
+                    kept[parameter] = parameter.detach().clone()
+                    order = torch.randperm(parameter.numel(), generator=noise).to(parameter.device)
+                    with torch.no_grad():
+                        parameter.copy_(parameter.flatten()[order].view_as(parameter))
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, values in kept.items():
+                parameter.copy_(values)
+
+
+def steps(model: Model, way: str) -> list[tuple[str, list[str]]]:
+    """Return ``(last part changed, parts changed)`` for every step of a test.
+
+    Args:
+        model: the model.
+        way: ``"cascading"`` changes all from the output down to the named part, ``"independent"`` that one alone.
+    """
+    check.one_of("way", way, WAYS)
+    names = layers(model)
+    if way == "independent":
+        return [(name, [name]) for name in names]
+    return [(name, names[: i + 1]) for i, name in enumerate(names)]
+
+
+@contextmanager
+def shifted(model: Model, shift: float) -> Iterator[None]:
+    """Let a vision model take pictures that are brighter by ``shift`` and answer as it does for the ones that are not.
+
+    Its first layer is given a bias that takes the shift away again, so that nothing that the model computes has
+    changed. Whoever explains such a model on the shifted picture should say what he says of the other. The caller
+    shifts the normalised pixels.
+
+    Raises:
+        TypeError: the first layer is no convolution of pixels.
+
+    Source: Kindermans et al. (2017), arXiv:1711.00867, section 2.
+    """
+    first = next((part for part in model.module.modules() if isinstance(part, nn.Conv2d)), None)
+    if first is None or first.in_channels != 3 or any(first.padding):  # type: ignore[arg-type]
+        raise TypeError(f"{model.name} does not begin with a convolution of pixels without padding.")
+    lost = shift * first.weight.detach().sum((1, 2, 3))
+    kept = first.bias
+    try:
+        before = torch.zeros_like(lost) if kept is None else kept.detach()
+        first.bias = nn.Parameter(before - lost, requires_grad=False)
+        yield
+    finally:
+        first.bias = kept
+
+
+def _collect(module: nn.Module, prefix: str, found: list[str]) -> None:
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        if not any(True for _ in child.parameters()):
+            continue
+        if isinstance(child, (nn.ModuleList, nn.Sequential)):
+            found += [f"{path}.{i}" for i, part in enumerate(child) if any(True for _ in part.parameters())]
+        elif any(isinstance(part, (nn.ModuleList, nn.Sequential)) for part in child.modules()):
+            _collect(child, f"{path}.", found)
+        else:
+            found.append(path)
