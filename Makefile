@@ -26,7 +26,7 @@ golden: $(STAMP)  ## re-execute the notebooks in place and clean them for git (O
 train: $(STAMP)  ## train a model of data/models again (MODEL=name)
 	$(BIN)/python -m xai_utils.train $(MODEL)
 
-sweep: $(STAMP)  ## score what a plan lists (PLAN=sweeps/small.yml WORKERS=2 SCHEDULER=tcp://HOST:PORT); continues where it stopped
+sweep: $(STAMP)  ## score what PLAN=file.yml lists (WORKERS=2 SCHEDULER=tcp://HOST:PORT OUT=table.parquet AGAIN=1)
 	OMP_NUM_THREADS=1 $(BIN)/python -m xai_utils.sweep $(PLAN) $(if $(WORKERS),--workers $(WORKERS)) \
 	$(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(if $(OUT),--out $(OUT)) $(if $(filter 1,$(AGAIN)),--again)
 

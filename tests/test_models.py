@@ -448,3 +448,18 @@ def test_other_errors_are_not_taken_for_a_missing_network(tmp_path):
     with pytest.raises(OSError, match=r"no file named|model\.safetensors") as caught:
         models.load(f"hf:{tmp_path}")
     assert not isinstance(caught.value, models.Unavailable)
+
+
+def test_shared_models_are_loaded_once():
+    first = models.shared("attention-sst2")
+    assert models.shared("attention-sst2") is first
+    before = models.identity("attention-sst2")
+    encode(first, [samples.Text("a film"), samples.Text("a long and slow film")])  # padding is a state of the tokenizer
+    assert models.identity("attention-sst2") == before != first.sha256
+    try:
+        models.work_on("meta")
+        with pytest.raises(NotImplementedError, match="meta"):
+            models.shared("attention-sst2")
+    finally:
+        models.work_on("cpu")
+    assert models.shared("attention-sst2") is first

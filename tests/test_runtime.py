@@ -125,3 +125,13 @@ def test_a_missing_seed_is_named_with_what_is_there():
         runtime.start({"LAYER": 1, "MODEL": "x", "seed": 3})
     with pytest.raises(ValueError, match=r"none at all"):
         runtime.start({})
+
+
+def test_every_worker_has_a_gpu_of_its_own(monkeypatch):
+    assert runtime.own_device("cpu", 3) == torch.device("cpu")
+    monkeypatch.setattr(runtime, "device", lambda name: torch.device(name))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(runtime.own_device("cuda", place)) for place in (0, 1)] == ["cuda", "cuda:1"]
+    assert str(runtime.own_device("cuda:1", 1)) == "cuda:1"
+    with pytest.raises(ValueError, match="worker 3 has no GPU of its own: there are 2"):
+        runtime.own_device("cuda", 2)

@@ -99,6 +99,13 @@ def test_masks_come_from_polygons(coco):
     assert (masks["cup"] == cup).all() and masks["spoon"].sum() == 5 and masks["spoon"][0, 15:].all()
 
 
+def test_a_category_may_mean_several_classes(coco):
+    (coco.parent / "means.json").write_text('{"cup": [504, 968], "spoon": [968]}')
+    spec = {"path": str(coco.parent), "annotations": str(coco), "classes": str(coco.parent / "means.json")}
+    masks = sample_sets.take({"set": "coco", **spec}, 0, 1)[0].masks
+    assert (masks["#504"] == masks["cup"]).all() and (masks["#968"] == masks["cup"] | masks["spoon"]).all()
+
+
 def test_what_is_no_coco_file_is_refused(coco):
     known = json.loads(coco.read_text())
     known["annotations"][0]["segmentation"] = {"counts": [3], "size": [1, 3]}
@@ -160,6 +167,25 @@ def test_every_set_that_is_bundled_opens():
 def test_a_count_is_spread_over_the_set(imagenet):
     found = sample_sets.find({"set": "pictures", "path": str(imagenet), "count": 3})
     assert found.names == ("n01/a.png", "n01/c.JPEG", "n02/d.png") and found.read(2).name == "n02/d.png"
+
+
+def test_photographs_with_masks(tmp_path):
+    for place in ("images/one.png", "images/two.png", "images/bare.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (6, 4)).save(tmp_path / place)
+    (tmp_path / "masks").mkdir()
+    for name in ("one_cup", "two_spoon"):
+        Image.fromarray(np.eye(4, 6, dtype=np.uint8)).save(tmp_path / "masks" / f"{name}.png")
+    (tmp_path / "classes.json").write_text('{"spoon": [4, 9]}')
+    spec = {"set": "masked", "path": str(tmp_path)}
+    assert {name.split(".")[0] for name in sample_sets.find(spec).names} == {"one", "two"}
+    (tmp_path / "some.txt").write_text(sample_sets.find(spec).names[1] + "\n")
+    spec["named"] = str(tmp_path / "some.txt")
+    (only,) = sample_sets.take(spec, 0, 9)
+    assert only.masks["spoon"].sum() == 4 and set(only.masks) == {"spoon", "#4", "#9"}
+    (tmp_path / "some.txt").write_text("three.png")
+    with pytest.raises(ValueError, match="1 names of some"):
+        sample_sets.find({**spec, "count": 1})
 
 
 def test_paths_may_name_the_environment(imagenet, monkeypatch):

@@ -122,6 +122,8 @@ def test_an_interrupted_sweep_goes_on(folder, notes, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(PLAN, folder / "cut")
     monkeypatch.setattr(sweep_cells, "score_shard", scored)
+    so_far = run(PLAN, folder / "cut", finished_only=True)
+    assert (so_far.kept, so_far.done, so_far.missing) == (2, 0, 4) and so_far.table.equals(whole.table[:16])
     rest = run(PLAN, folder / "cut")
     assert (rest.kept, rest.done) == (2, 4) and rest.table.equals(whole.table)
     assert not list(folder.rglob("*.partial"))
@@ -187,6 +189,11 @@ def test_code_is_followed_through_the_package(tmp_path):
     after = parts.sources(package / "a.py", package=package)
     assert [name for name in found if found[name] != after[name]] == ["c"]
     assert list(parts.sources(package / "a.py", without=("b",), package=package)) == ["a"]
+
+
+def test_nothing_finished_is_said(folder):
+    with pytest.raises(ValueError, match="no part of this sweep is finished"):
+        run(PLAN, folder, finished_only=True)
 
 
 # Failures

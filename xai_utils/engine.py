@@ -87,6 +87,20 @@ def each(
         yield from _there(client, function, tasks)
 
 
+def place() -> int:
+    """Return which worker of this machine this process is, from 0; 0 where a cluster has named its workers itself.
+
+    Such clusters hand out GPUs themselves: Slurm and ``LocalCUDACluster`` show each worker its own card only.
+    """
+    import distributed
+
+    try:
+        name = distributed.get_worker().name
+    except ValueError:  # not a worker
+        return 0
+    return name if isinstance(name, int) else 0
+
+
 def _here(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
     for number, task in enumerate(tasks):
         try:

@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 from traitlets.config import Config
 
 from xai_utils import runs
+from xai_utils.parts import write_whole
 from xai_utils.runs import Job, Places
 
 CLAIMS = {"held": "holds  ", "not held": "does not hold  "}
@@ -109,16 +110,6 @@ def _publish(job: Job, partial: Path, record: Mapping[str, Any]) -> None:
     if partial.exists():
         os.replace(partial, job.file(".failed.ipynb" if record["failure"] else ".ipynb"))
     write_whole(job.file(".json"), json.dumps(record, indent=1, default=str) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` to a file beside ``path`` and rename it, so that ``path`` is never half-written."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _run(job: Job, partial: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ the user's own attention classifier as ``"attention:FOLDER"``.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -123,18 +124,36 @@ def load(name: str, device: torch.device | str = "cpu") -> Model:
     )
 
 
-@lru_cache(maxsize=2)
-def shared(name: str, device: str = "cpu") -> Model:
-    """Load a model once in this process, for work that comes piece by piece; the last two stay in memory."""
-    return load(name, device)
+def shared(name: str) -> Model:
+    """Load a model once in this process, for work that comes piece by piece; the last two stay in memory.
+
+    It goes to the device of :func:`work_on`.
+    """
+    return _shared(name, _device)
 
 
-def identity(name: str, device: str = "cpu") -> str:
+def work_on(device: torch.device | str) -> None:
+    """Choose the device of :func:`shared` models in this process; the CPU unless this is called."""
+    global _device
+    _device = str(device)
+
+
+_device = "cpu"
+_shared = lru_cache(maxsize=2)(load)
+
+
+def identity(name: str) -> str:
     """Hash what decides a model's answers: weights, classes, and how a sentence or a picture becomes its input."""
-    model = shared(name, device)
-    reader = getattr(model.tokenizer, "backend_tokenizer", None)
-    parts = (model.sha256, model.classes, model.prefix, model.preprocessing, reader and reader.to_str())
+    model = shared(name)
+    parts = (model.sha256, model.classes, model.prefix, model.preprocessing, _reader(model.tokenizer))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _reader(tokenizer: Any) -> dict[str, Any]:
+    """Return how a tokenizer reads; not how it pads and cuts off, which every call of it sets anew."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    told = json.loads(backend.to_str()) if backend is not None else {}
+    return {name: value for name, value in told.items() if name not in ("padding", "truncation")}
 
 
 def state_sha256(module: nn.Module) -> str:

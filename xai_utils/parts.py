@@ -68,6 +68,16 @@ def provenance(file: Path) -> dict[str, Any] | None:
         return None
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write ``text`` to a file beside ``path`` and rename it, so that ``path`` is never half-written."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def key(things: Mapping[str, Any]) -> str:
     """Hash everything that makes a part; equal things give equal keys, in whatever order they are named."""
     return hashlib.sha256(json.dumps(things, sort_keys=True).encode()).hexdigest()

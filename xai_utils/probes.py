@@ -151,7 +151,7 @@ def _truth(model: Model, sample: Sample, batch: Batch, places: Tensor, target: i
             return None
         inside = torch.from_numpy(rationale_mask(sample, batch.spans[0]))[places].double()
     else:
-        mask = sample.masks.get(model.classes[target])
+        mask = sample.masks.get(model.classes[target], sample.masks.get(f"#{target}"))
         if mask is None or model.preprocessing is None or batch.grid is None:
             return None
         seen = mask if mask.shape == (model.preprocessing.size,) * 2 else view_mask(mask, model.preprocessing)

@@ -93,6 +93,24 @@ def seed(value: int) -> None:
     torch.manual_seed(value)
 
 
+def own_device(name: str = "cpu", place: int = 0) -> torch.device:
+    """Return the device of one of several workers on a machine: each has a GPU of its own.
+
+    Args:
+        name: as for :func:`device`.
+        place: of the worker on its machine, from 0.
+
+    Raises:
+        ValueError: torch cannot use the device, or there are fewer GPUs than workers.
+    """
+    chosen = device(name)
+    if chosen.type != "cuda" or chosen.index is not None or not place:
+        return chosen
+    if place >= torch.cuda.device_count():
+        raise ValueError(f"worker {place + 1} has no GPU of its own: there are {torch.cuda.device_count()}.")
+    return torch.device("cuda", place)
+
+
 def device(name: str = "auto") -> torch.device:
     """Return ``"auto"`` (CUDA, then Apple's MPS, then CPU) or the named device; never another one."""
     if name == "auto":

@@ -7,16 +7,19 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xai_utils import check, samples, samples_real
+from xai_utils import check, photographs, samples, samples_real
 from xai_utils.samples import Picture, Text
 from xai_utils.samples_real import Listing, listed
 
-FILES = ("path", "labels", "annotations")  #: options that name a file or folder; ``$NAME`` is filled in
+#: options that name a file or folder; ``$NAME`` is filled in
+FILES = ("path", "labels", "annotations", "named", "classes")
 
 
 def reviews(first: int = 0, number: int | None = None) -> Listing:
@@ -52,6 +55,47 @@ def labelled(path: str) -> Listing:
     return listed(samples.labelled(path)[0])
 
 
+def masked(path: str, named: str | None = None) -> Listing:
+    """List the photographs of a folder that have masks (see :mod:`photographs`).
+
+    Args:
+        path: of the folder; its ``classes.json``, if there is one, says which of the model's classes a category means.
+        named: a file that lists the names of the photographs to take, one a line, as the table has them.
+    """
+    held = photographs.load(path)
+    found = [one for one in held.pictures if one.masks]
+    if named is not None:
+        wanted = Path(named).read_text(encoding="utf-8").split()
+        if unknown := sorted(set(wanted) - {one.name for one in found}):
+            raise ValueError(
+                f"{len(unknown)} names of {Path(named).name} have no photograph with masks, such as {unknown[0]!r}."
+            )
+        found = [one for one in found if one.name in wanted]
+    return listed([_by_class(one, held.classes or {}) for one in found])
+
+
+def coco(path: str, annotations: str, classes: str | None = None) -> Listing:
+    """List pictures with the outlines of COCO's own format (see :func:`samples_real.masked`).
+
+    Args:
+        path: folder of the pictures.
+        annotations: ``instances_*.json``.
+        classes: a file that says which of the model's classes a category means, as :mod:`photographs` has it.
+    """
+    found = samples_real.masked(path, annotations)
+    means = json.loads(Path(classes).read_text(encoding="utf-8")) if classes is not None else {}
+    return Listing(found.names, lambda i: _by_class(found.read(i), means))  # type: ignore[arg-type]
+
+
+def _by_class(picture: Picture, means: Mapping[str, Sequence[int]]) -> Picture:
+    """Give each mask a second name, ``#INDEX``, for every class of the model that its category means."""
+    masks = dict(picture.masks)
+    for category, mask in picture.masks.items():
+        for index in means.get(category, ()):
+            masks[f"#{index}"] = masks.get(f"#{index}", False) | mask
+    return replace(picture, masks=masks)
+
+
 SETS: dict[str, Callable[..., Listing]] = {
     "reviews": reviews,
     "paragraphs": paragraphs,
@@ -60,7 +104,8 @@ SETS: dict[str, Callable[..., Listing]] = {
     "sst2": sst2,
     "labelled": labelled,
     "pictures": samples_real.pictures,
-    "coco": samples_real.masked,
+    "masked": masked,
+    "coco": coco,
     "rationales": samples_real.rationales,
 }
 

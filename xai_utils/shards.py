@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,12 +16,13 @@ from typing import Any
 
 import torch
 
-from xai_utils import memory, parts, runtime, sample_sets
+from xai_utils import engine, memory, parts, runtime, sample_sets
 from xai_utils.samples import Picture, Text
 
 SCORED = ("sample", "metric", "operator", "value", "seconds")
 COLUMNS = ("model", "method", "set", *SCORED, "error", "traceback")
-DATA_ONLY = ("samples", "samples_real", "sample_sets", "scenes")  #: their effect is in the hash of the samples
+#: what no number depends on beyond the hash of the samples: who reads them, who shares out the work, who keeps it
+BESIDE = ("samples", "samples_real", "sample_sets", "photographs", "scenes", "engine", "parts")
 
 
 class Unfit(RuntimeError):
@@ -41,6 +43,7 @@ class Shard:
         metrics: names.
         seed: of everything random.
         threads: of torch; sums differ in their last digits with the number of threads.
+        device: ``"cpu"``, or ``"cuda"``: one GPU for each worker of a machine.
         scoring: module with ``score_shard(model, method, samples, metrics, seed)`` and ``identity(model)``.
         weights: what ``identity`` has to return.
         inputs: what :func:`sample_sets.digest` has to return.
@@ -56,6 +59,7 @@ class Shard:
     metrics: tuple[str, ...]
     seed: int
     threads: int
+    device: str
     scoring: str
     weights: str
     inputs: str
@@ -115,7 +119,7 @@ def surroundings(scoring: str) -> dict[str, dict[str, str]]:
     spec = find_spec(scoring)
     if spec is None or spec.origin is None:
         raise Unfit(f"no module {scoring}.")
-    code = {**parts.sources(Path(__file__), DATA_ONLY), **parts.sources(Path(spec.origin), DATA_ONLY)}
+    code = {**parts.sources(Path(__file__), BESIDE), **parts.sources(Path(spec.origin), BESIDE)}
     return {"version": runtime.versions(), "code": code}
 
 
@@ -138,6 +142,10 @@ class Fitness:
 def _ready(shard: Shard) -> list[Text | Picture]:
     """Return the samples, once everything is what the plan says."""
     module = importlib.import_module(shard.scoring)
+    if f"{__package__}.models" in sys.modules:  # scoring has led there
+        from xai_utils import models
+
+        models.work_on(runtime.own_device(shard.device, engine.place()))
     if parts.key(surroundings(shard.scoring)) != shard.code:
         raise Unfit("this worker has other code or versions than the sweep was planned with; start it again.")
     if module.identity(shard.model) != shard.weights:

@@ -37,7 +37,7 @@ class Outcome:
         table: a row for each sample, metric and operator, columns :data:`shards.COLUMNS`, in the order of the plan.
         kept: parts that were there.
         done: parts that were made.
-        missing: shards that failed in a way that may pass, and have to be tried again.
+        missing: shards that are not done, or failed in a way that may pass and have to be tried again.
         shards: all of them.
     """
 
@@ -53,7 +53,12 @@ class Outcome:
 
 
 def run(
-    plan: Plan, folder: Path | None = None, where: Where | None = None, again: bool = False, quiet: bool = False
+    plan: Plan,
+    folder: Path | None = None,
+    where: Where | None = None,
+    again: bool = False,
+    finished_only: bool = False,
+    quiet: bool = False,
 ) -> Outcome:
     """Do a plan, or what is left of it.
 
@@ -62,6 +67,7 @@ def run(
         folder: of the parts; ``runs/sweeps/NAME`` by default.
         where: this process, several, or a cluster.
         again: also try what failed before, with the same code and on the same data.
+        finished_only: do nothing more; take what an interrupted sweep has finished.
         quiet: show no progress.
 
     Raises:
@@ -74,6 +80,8 @@ def run(
     found = [_kept(folder, shard, again) for shard in todo]
     left = [n for n, table in enumerate(found) if table is None]
     kept, missing = len(todo) - len(left), 0
+    if finished_only:
+        left, missing = [], len(left)
     fit = shards.Fitness(plan.scoring, shards.surroundings(plan.scoring))
     results = engine.each(shards.fill, [todo[n] for n in left], where, fit)
     bar = tqdm(results, desc=plan.name, total=len(todo), initial=kept, unit="part", disable=quiet)
@@ -164,7 +172,10 @@ def _keep(folder: Path, shard: Shard, filled: Filled) -> pd.DataFrame:
 
 
 def _together(tables: Sequence[pd.DataFrame | None]) -> pd.DataFrame:
-    table = pd.concat([one for one in tables if one is not None], ignore_index=True)
+    there = [one for one in tables if one is not None]
+    if not there:
+        raise ValueError("no part of this sweep is finished.")
+    table = pd.concat(there, ignore_index=True)
     twice = table[table.error == ""].duplicated(UNIQUE)
     if twice.any():
         first = table[table.error == ""][twice].iloc[0][UNIQUE].to_dict()
@@ -179,7 +190,7 @@ def report(outcome: Outcome, file: Path) -> int:
     for (model, method, error), rows in failed.groupby(["model", "method", "error"]):
         print(f"failed  {method} on {model}, {len(rows)} samples: {str(error).splitlines()[0]}")
     if outcome.missing:
-        print(f"{outcome.missing} parts failed in a way that may pass; the same command tries them again.")
+        print(f"{outcome.missing} parts are not done, or failed in a way that may pass; make sweep does them.")
     return 1 if outcome.missing else 0
 
 
@@ -191,13 +202,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scheduler", default="", help="address of a Dask scheduler, such as tcp://10.0.0.1:8786")
     parser.add_argument("--join", type=float, default=60.0, help="seconds to wait for its first worker")
     parser.add_argument("--again", action="store_true", help="also try what failed before")
+    parser.add_argument("--finished-only", action="store_true", help="write the table of what is finished, and stop")
     parser.add_argument("--out", type=Path, help="the table; runs/sweeps/NAME.parquet by default")
     options = parser.parse_args(arguments)
     try:
         runtime.quiet()
         plan = sweep_plan.read(options.plan)
         where = Where(options.workers, options.scheduler, join=options.join)
-        outcome = run(plan, where=where, again=options.again)
+        outcome = run(plan, where=where, again=options.again, finished_only=options.finished_only)
         file = options.out or FOLDER / f"{plan.name}.parquet"
         collect(outcome, plan, file)
     except (ValueError, OSError, RuntimeError) as error:

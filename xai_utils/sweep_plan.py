@@ -5,6 +5,7 @@
     seed: 0                     # of everything random
     shard: 16                   # samples in one part
     threads: 1                  # of torch in one worker; take more workers rather than more threads
+    device: cpu                 # or cuda: every worker of a machine then takes a GPU of its own
     metrics: all                # or a list
     cells:
       - models: [minilm-sst2]
@@ -42,6 +43,7 @@ class Plan:
     seed: int = 0
     shard: int = 16
     threads: int = 1
+    device: str = "cpu"
     metrics: str | list[str] = "all"
     about: str = ""
     scoring: str = field(default="xai_utils.scoring")
@@ -105,8 +107,8 @@ def expand(plan: Plan) -> list[Shard]:
                 seen.add((model, method, label))
                 found += [
                     Shard(
-                        model, method, label, options, start, stop, metrics, plan.seed, plan.threads, plan.scoring,
-                        weights, inputs, code,
+                        model, method, label, options, start, stop, metrics, plan.seed, plan.threads, plan.device,
+                        plan.scoring, weights, inputs, code,
                     )
                     for start, stop, inputs in pieces
                 ]  # fmt: skip
