@@ -115,13 +115,29 @@ class _Exporter(HTMLExporter):
     def prose(self, source: str, cell: NotebookNode, here: str) -> str:
         """Convert markdown that stands in ``cell``, whose anchor is ``here``."""
         where = f"{self.stem}, {here.replace('-', ' ')}"
-        renderer = _Prose(self.page, here, where, self.folder, attachments=cell.get("attachments", {}))
-        return str(MarkdownWithMath(renderer=renderer).render(source))
+        return prose(source, self.page, here, where, self.folder, attachments=cell.get("attachments", {}))
+
+
+def prose(source: str, page: Page, here: str, where: str, folder: Path, **options: Any) -> str:
+    """Return markdown as HTML and add its headings to ``page``.
+
+    Args:
+        source: the markdown.
+        page: takes the headings of level 2 and deeper.
+        here: anchor of the cell, where its headings lead.
+        where: notebook and cell, for errors.
+        folder: what relative links start from.
+        options: of nbconvert's renderer, such as ``attachments``.
+
+    Raises:
+        ValueError: a formula that cannot be converted.
+    """
+    return str(MarkdownWithMath(renderer=_Prose(page, here, where, folder, **options)).render(source))
 
 
 def inline(text: str, where: str) -> str:
     """Return one line of markdown as HTML without a paragraph around it."""
-    html = str(MarkdownWithMath(renderer=_Prose(Page(), "", where, TEMPLATES)).render(text)).strip()
+    html = prose(text, Page(), "", where, TEMPLATES).strip()
     return html.removeprefix("<p>").removesuffix("</p>")
 
 

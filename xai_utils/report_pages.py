@@ -10,18 +10,19 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from xai_utils import __version__
 from xai_utils.report_cells import SIGNS, TEMPLATES, Page, inline, page_of
 from xai_utils.report_sources import VERDICTS, Claim, Figure, Notebook
 from xai_utils.report_tables import Row, Table
 
 STATIC = ("site.css", "site.js")
+PLURAL = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def _environment(material: Material) -> Environment:
         cells={name: f"{one.page}#{cell}" for one in material.notebooks for name, cell in one.drawn.items()},
         verdicts=VERDICTS,
         signs=SIGNS,
-        version=__version__,
+        plural=PLURAL,
+        drawn=lambda notebook: drawn(notebook, material.figures),
+        version=version("xai-utils"),
         changed=lambda figure: changed(figure, numbered),
         owner=lambda figure: owner(figure, numbered),
         question=lambda notebook: Markup(inline(notebook.question, f"{notebook.stem}, question")),
@@ -110,6 +113,13 @@ def count(claims: Sequence[Claim]) -> dict[str, int]:
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
+def drawn(notebook: Notebook, figures: Sequence[Figure]) -> list[Figure]:
+    """Return a notebook's figures in the order of its cells, its own run first."""
+    order = {name: place for place, name in enumerate(notebook.drawn)}
+    found = [figure for figure in figures if figure.name in order]
+    return sorted(found, key=lambda figure: (figure.run, order[figure.name]))
+
+
 def owner(figure: Figure, numbered: Mapping[str, Notebook]) -> Notebook | None:
     """Return the notebook whose cell saves a figure, if it is among those shown."""
     return next((one for one in numbered.values() if figure.name in one.drawn), None)
@@ -128,13 +138,14 @@ def _json(value: Any) -> str:
 
 
 def number(value: float | int | None, digits: int = 3) -> str:
-    """Write a number for a table; a dash for none, thousands apart."""
+    """Write a number for a table: a dash for none, integers with thousands apart, a true minus."""
     if value is None:
         return "–"
     if isinstance(value, int):
-        return f"{value:,}"
+        return f"{value:,}".replace("-", "−")
     small = value != 0 and abs(value) < 10**-digits
-    return f"{value:.2e}" if small or abs(value) >= 1e6 else f"{value:.{digits}f}"
+    written = f"{value:.2e}" if small or abs(value) >= 1e6 else f"{value:.{digits}f}"
+    return written.replace("-", "−")
 
 
 def literal(value: Any) -> str:

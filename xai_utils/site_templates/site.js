@@ -70,6 +70,10 @@ function unfolding(place) {
   });
 }
 
+// On a narrow screen the contents would push the page away.
+if (window.matchMedia("(max-width: 60rem)").matches) {
+  document.querySelectorAll("details.contents").forEach((one) => { one.open = false; });
+}
 document.querySelectorAll("table[data-sortable]").forEach(sortable);
 document.querySelectorAll("form[data-filter]").forEach(filtering);
 document.querySelectorAll("[data-unfold]").forEach(unfolding);
