@@ -21,8 +21,8 @@ from tqdm.auto import tqdm
 from xai_utils import report_links
 from xai_utils.report_cells import TEMPLATES
 from xai_utils.report_pages import STATIC, Material, pages
-from xai_utils.report_sources import read_figures, read_models, read_notebook
-from xai_utils.report_tables import leaderboard, read_tables
+from xai_utils.report_sources import Figure, read_figures, read_models, read_notebook
+from xai_utils.report_tables import Table, leaderboard, read_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 LEADERBOARD = "data/sweeps/leaderboard.parquet"
@@ -85,7 +85,8 @@ def _write(material: Material, fresh: Path) -> int:
     (fresh / "static").mkdir(parents=True)
     for name in STATIC:
         shutil.copyfile(TEMPLATES / name, fresh / "static" / name)
-    for shown in (*material.figures, *material.tables):
+    everything: list[Figure | Table] = [*material.figures, *material.tables]
+    for shown in everything:
         (fresh / shown.folder).mkdir(parents=True, exist_ok=True)
         for file in shown.files:
             shutil.copyfile(file, fresh / shown.folder / file.name)
