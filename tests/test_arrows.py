@@ -27,6 +27,12 @@ MAY_IMPORT = {
     "capture": {"check"},
     "figures": {"runtime"},
     "headless": {"runs"},
+    "report_sources": set(),
+    "report_tables": {"report_sources"},
+    "report_cells": {"report_sources"},
+    "report_links": set(),
+    "report_pages": {"report_cells", "report_sources", "report_tables"},
+    "report": {"report_cells", "report_links", "report_pages", "report_sources", "report_tables"},
     "attention_theory": {"check"},
     "ratio": {"check"},
     "lime": {"check", "ratio"},
@@ -86,7 +92,7 @@ ONLY_IN = {
     "transformers": {"attention_classifier", "loaders", "capture", "recipes_text", "runtime"},
     "tokenizers": {"attention_classifier"},
     "lime": {"lime_library"},
-    "pandas": {"document_sweep", "samples"},
+    "pandas": {"document_sweep", "report_tables", "samples"},
     "timm": {"loaders"},
     "peft": {"loaders", "recipes_text"},
     "captum": {"integrated"},
@@ -95,6 +101,9 @@ ONLY_IN = {
     "matplotlib": {"plots", "figures", "explore", "explore_document", "explore_layers", "explorer_files", "linked"},
     "papermill": {"headless", "runs"},
     "datasets": {"samples", "runtime"},
+    "nbconvert": {"report_cells"},
+    "math_core": {"report_cells"},
+    "jinja2": {"report_cells", "report_pages"},
 }
 
 
