@@ -10,6 +10,7 @@ MAY_IMPORT = {
     "runtime": set(),
     "claims": set(),
     "scenes": set(),
+    "scan": set(),
     "runs": set(),
     "result": {"check"},
     "rollout": {"check"},
