@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "attention_classifier": {"attention_theory"},
     "document": {"attention_classifier", "attention_theory", "encode", "lime", "models", "ratio", "samples"},
     "document_sweep": {"attention_theory", "check", "document", "lime", "models", "ratio", "samples"},
-    "loaders": {"attention_classifier", "check", "runtime"},
+    "vim": {"scan"},
+    "loaders": {"attention_classifier", "check", "runtime", "vim"},
     "models": {"check", "loaders", "runtime"},
     "samples": {"check", "runtime", "scenes"},
     "encode": {"check", "models", "samples"},
@@ -75,7 +76,8 @@ MAY_IMPORT = {
     "recipes_text": {"loaders", "samples"},
     "recipes_attention": {"attention_classifier", "check", "samples"},
     "recipes_vision": {"loaders", "scenes"},
-    "train": {"loaders", "recipes_attention", "recipes_text", "recipes_vision", "runtime"},
+    "recipes_vim": {"loaders", "recipes_vision", "scenes"},
+    "train": {"loaders", "recipes_attention", "recipes_text", "recipes_vim", "recipes_vision", "runtime"},
 }
 ONLY_IN = {
     "transformers": {"attention_classifier", "loaders", "capture", "recipes_text", "runtime"},

@@ -156,6 +156,7 @@ MODELS: dict[str, Spec] = {
     "bert24-sst2": Spec(loaders.bundled_text, "bert24-sst2", blocks=24),
     "vit-scenes": Spec(loaders.scenes, "vit-scenes", blocks=12),
     "resnet-scenes": Spec(loaders.scenes, "resnet-scenes", blocks=0),
+    "vim-scenes": Spec(loaders.scenes, "vim-scenes", blocks=0),
     "bert-base": Spec(loaders.transformers_hub, "bert-base-uncased", blocks=12, instead="minilm"),
     "bert-large": Spec(loaders.transformers_hub, "bert-large-uncased", blocks=24, instead="minilm"),
     "bert-base-sst2": Spec(
