@@ -11,6 +11,8 @@ MAY_IMPORT = {
     "claims": set(),
     "scenes": set(),
     "scan": set(),
+    "ssm": {"check", "scan", "ssm_pairs"},
+    "ssm_pairs": set(),
     "runs": set(),
     "result": {"check"},
     "rollout": {"check"},
