@@ -15,6 +15,7 @@ from torch import Tensor
 from xai_utils import check, hidden_maps
 from xai_utils.encode import Batch
 from xai_utils.models import Model
+from xai_utils.observation import class_first
 from xai_utils.vim_capture import capture_vim
 
 FORMS = ("right", "published")
@@ -40,11 +41,6 @@ class Look:
     gradients: list[tuple[Tensor, ...]]
     streams: Tensor
     stream_gradients: Tensor | None
-
-    def first(self, rows: Tensor) -> Tensor:
-        """Move the reading token to the front of the last axis."""
-        at = self.position
-        return torch.cat([rows[..., at : at + 1], rows[..., :at], rows[..., at + 1 :]], -1)
 
 
 def look(model: Model, batch: Batch, targets: tuple[int, ...] | None = None) -> Look:
@@ -96,9 +92,7 @@ def hidden_rollout(
     return _scores(seen, hidden_maps.rolled(maps, seen.position), start)
 
 
-def hidden_rollout_published(
-    model: Model, batch: Batch, targets: tuple[int, ...], start: int | None = None
-) -> Scores:
+def hidden_rollout_published(model: Model, batch: Batch, targets: tuple[int, ...], start: int | None = None) -> Scores:
     """The published "rollout", a discounted sum of class-token rows (see :func:`hidden_maps.published_rollout`)."""
     seen = look(model, batch)
     start = _start(seen, start, "published")
@@ -133,4 +127,4 @@ def _start(seen: Look, start: int | None, form: str) -> int:
 
 
 def _scores(seen: Look, rows: Tensor, start: int) -> Scores:
-    return [(row, {"start": start}) for row in seen.first(rows)]
+    return [(row, {"start": start}) for row in class_first(rows, seen.position, -1)]

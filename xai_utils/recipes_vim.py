@@ -39,8 +39,8 @@ class VimScenes(ScenesRecipe):
         "then 1,300 steps of 32 whole, varied scenes of one to three digits; cross entropy with equal shares of the "
         "classes present, plus patch labels by an extra linear head on the final tokens, dropped afterwards; "
         "sine-cosine positions to start from; Muon on the projections in and out of the blocks and AdamW on the rest, "
-        "3e-3 with 100 warm-up steps and cosine to zero, weight decay 0.05 on matrices, bfloat16 autocast (the scans in "
-        "float32), gradient norm ≤ 1"
+        "3e-3 with 100 warm-up steps and cosine to zero, weight decay 0.05 on matrices, bfloat16 autocast with scans in "
+        "float32, gradient norm ≤ 1"
     )
 
     def build(self) -> nn.Module:
@@ -58,7 +58,7 @@ class VimScenes(ScenesRecipe):
         rest = [(n, p) for n, p in module.named_parameters() if id(p) not in chosen]
         free = [p for n, p in rest if p.ndim < 2 or n.endswith("_log")]
         bound = [p for n, p in rest if not (p.ndim < 2 or n.endswith("_log"))]
-        groups = [{"params": bound}, {"params": free, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": bound}, {"params": free, "weight_decay": 0.0}]
         muon = torch.optim.Muon(matrices, lr=self.peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
         return [muon, AdamW(groups, lr=self.peak, weight_decay=0.05)]
 

@@ -32,7 +32,15 @@ class ScanStep(nn.Module):
 class Mixer(nn.Module):
     """The bidirectional Mamba block between its norms, ``(batch, token, width)`` to the same."""
 
+    conv1d: nn.Conv1d
+    conv1d_b: nn.Conv1d
+    scan: ScanStep
+    scan_b: ScanStep
+    A_log: nn.Parameter
+    A_b_log: nn.Parameter
+
     def __init__(self, width: int, layer: int, states: int, kernel: int, expand: int, rank: int) -> None:
+        """Two of everything that belongs to a direction: plain names read forward, names with ``_b`` backward."""
         super().__init__()
         channels = expand * width
         self.layer, self.states, self.rank = layer, states, rank
@@ -69,7 +77,7 @@ class Mixer(nn.Module):
         """Convolve over time: each token with those before it, or, backward, with those behind it."""
         own = self.conv1d_b if backward else self.conv1d
         weight, back = (own.weight.flip(-1), own.kernel_size[0] - 1) if backward else (own.weight, 0)
-        padded = F.conv1d(x, weight, own.bias, padding=own.padding[0], groups=own.groups)
+        padded = F.conv1d(x, weight, own.bias, padding=own.kernel_size[0] - 1, groups=own.groups)
         return padded[..., back : back + x.shape[-1]]
 
 
@@ -77,6 +85,7 @@ class Block(nn.Module):
     """Norm, mixer and the residual stream around them."""
 
     def __init__(self, width: int, layer: int, **mixer: int) -> None:
+        """Number the block; the rest is of :class:`Mixer`."""
         super().__init__()
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.mixer = Mixer(width, layer, **mixer)
@@ -90,6 +99,7 @@ class PatchEmbed(nn.Module):
     """Patches to tokens, row by row; patches overlap where the stride is shorter than the patch."""
 
     def __init__(self, img_size: int, patch_size: int, stride: int, width: int) -> None:
+        """Sides and stride in pixels."""
         super().__init__()
         side = (img_size - patch_size) // stride + 1
         self.img_size, self.grid_size = (img_size, img_size), (side, side)
@@ -126,6 +136,7 @@ class Vim(nn.Module):
         depth: int = 24, num_classes: int = 1000, d_state: int = 16, d_conv: int = 4, expand: int = 2,
         dt_rank: int | None = None,
     ) -> None:  # fmt: skip
+        """Initialise as published."""
         super().__init__()
         mixer = {"states": d_state, "kernel": d_conv, "expand": expand, "rank": dt_rank or ceil(embed_dim / 16)}
         self.embed_dim, self.num_classes = embed_dim, num_classes
@@ -172,8 +183,8 @@ class Vim(nn.Module):
 
 def arguments_of(state: Mapping[str, Tensor], img_size: int = 224) -> dict[str, Any]:
     """Read the arguments of :class:`Vim` off the shapes of a checkpoint; ``ValueError`` names a tensor that lacks."""
-    needed = ("patch_embed.proj.weight", "pos_embed", "head.weight", "layers.0.mixer.A_log", "layers.0.mixer.conv1d.weight",
-              "layers.0.mixer.dt_proj.weight")  # fmt: skip
+    first = ("A_log", "conv1d.weight", "dt_proj.weight")
+    needed = ("patch_embed.proj.weight", "pos_embed", "head.weight", *(f"layers.0.mixer.{name}" for name in first))
     if lacking := [name for name in needed if name not in state]:
         raise ValueError(f"this is no checkpoint of Vision Mamba: it lacks {', '.join(lacking)}.")
     width, _, patch, _ = state["patch_embed.proj.weight"].shape

@@ -65,7 +65,9 @@ def capture_vim(model: nn.Module) -> Iterator[VimTrace]:
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() first.")
     if model.cls_token.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"the model is in {model.cls_token.dtype}; hidden attention needs float32: call model.float().")
+        raise ValueError(
+            f"the model is in {model.cls_token.dtype}; hidden attention needs float32: call model.float()."
+        )
     trace = VimTrace(class_position=model.class_position)
     with ExitStack() as undo:
         undo.callback(model.layers[0].register_forward_pre_hook(_opener(trace)).remove)
