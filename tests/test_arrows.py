@@ -66,6 +66,7 @@ MAY_IMPORT = {
         "samples",
         "selective",
     },
+    "object_marks": {"encode", "methods", "metrics", "models", "result", "samples", "stats"},
     "plots": {"check", "result", "stats"},
     "explore": {"methods", "models", "observation", "plots", "result", "rollout"},
     "explore_layers": {
@@ -90,7 +91,7 @@ ONLY_IN = {
     "transformers": {"attention_classifier", "loaders", "capture", "recipes_text", "runtime"},
     "tokenizers": {"attention_classifier"},
     "lime": {"lime_library"},
-    "pandas": {"document_sweep", "samples"},
+    "pandas": {"document_sweep", "object_marks", "samples"},
     "timm": {"loaders"},
     "peft": {"loaders", "recipes_text"},
     "captum": {"integrated"},

@@ -102,7 +102,9 @@ def test_missing_extra_and_misshapen_tensors_are_named_and_nothing_is_loaded():
     del state["layers.1.mixer.D_b"]
     state["surplus.weight"] = torch.zeros(2)
     state["head.bias"] = torch.zeros(7)
-    with pytest.raises(ValueError, match=r"missing: layers\.1\.mixer\.D_b; extra: surplus.*head\.bias \(7,\) for \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"missing: layers\.1\.mixer\.D_b; extra: surplus.*head\.bias \(7,\) for \(3,\)"
+    ):
         load_strictly(model, state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
