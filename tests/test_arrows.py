@@ -92,7 +92,7 @@ ONLY_IN = {
     "tokenizers": {"attention_classifier"},
     "lime": {"lime_library"},
     "pandas": {"document_sweep", "object_marks", "samples"},
-    "timm": {"loaders"},
+    "timm": {"loaders", "vim_checkpoint"},
     "peft": {"loaders", "recipes_text"},
     "captum": {"integrated"},
     "ipywidgets": {"explore", "explore_document", "explore_layers"},
