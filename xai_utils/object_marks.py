@@ -40,8 +40,8 @@ def marks(
             middle (a quarter of the side wide), and of each method the map of the scene before.
 
     Returns:
-        A row for each map: ``model``, ``method``, ``picture``, and the measures: ``share`` of the positive scores on the
-        object (foreground attribution fraction), ``lift``, that share over the object's share of the picture, and
+        A row for each map: ``model``, ``method``, ``picture``, and the measures: ``share`` of the positive scores on
+        the object (foreground attribution fraction), ``lift``, that share over the object's share of the picture, and
         ``pointing``, whether the greatest score lies on a patch that holds any part of the object (the first such patch
         where scores tie, so of a uniform map say nothing).
 
