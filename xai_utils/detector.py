@@ -136,8 +136,8 @@ def everyday(name: str) -> Detector:
     except OSError as error:
         raise loaders.Unavailable(
             f"the COCO weights of torchvision's {name} are not in {get_dir()}/checkpoints and cannot be fetched "
-            f"({error}). Connect once, or set TORCH_HOME to a cache that has them. Or take the bundled maskrcnn-scenes, "
-            "which knows digits only."
+            f"({error}). Connect once, or set TORCH_HOME to a cache that has them. Or take the bundled "
+            "maskrcnn-scenes, which knows digits only."
         ) from error
     categories = tuple(weights.meta["categories"])
     module = get_model(name, weights=None, weights_backbone=None, num_classes=len(categories))
