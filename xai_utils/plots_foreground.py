@@ -42,8 +42,8 @@ def distributions(ax: Axes, groups: Mapping[str, Sequence[float]], unit: str, nu
     """Draw one half-transparent violin a method, lying, with median and quartiles, and the null as a dashed line."""
     for place, (name, values) in enumerate(groups.items()):
         data = np.asarray(values, dtype=float)
-        drawn = ax.violinplot(data, [place], vert=False, widths=0.85, showextrema=False)
-        for body in drawn["bodies"]:  # type: ignore[union-attr]
+        drawn = ax.violinplot(data, [place], orientation="horizontal", widths=0.85, showextrema=False)
+        for body in drawn["bodies"]:  # type: ignore[union-attr,attr-defined]
             body.set(facecolor=colour(name, place), alpha=0.45)
         low, middle, high = np.quantile(data, [0.25, 0.5, 0.75])
         ax.plot([low, high], [place, place], color="0.15", linewidth=2.2, solid_capstyle="butt")

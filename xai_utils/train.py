@@ -22,7 +22,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from xai_utils import loaders, recipes_attention, recipes_detector, recipes_text, recipes_vision, runtime
+from xai_utils import (
+    loaders,
+    recipes_attention,
+    recipes_detector,
+    recipes_text,
+    recipes_vim,
+    recipes_vision,
+    runtime,
+)
 
 CHECKPOINTS = runtime.ROOT / "checkpoints"
 SAVE_EVERY = 120.0  # seconds between checkpoints
@@ -70,6 +78,7 @@ RECIPES: dict[str, Any] = {
     "vit-scenes": recipes_vision.ViTScenes,
     "resnet-scenes": recipes_vision.ResNetScenes,
     "maskrcnn-scenes": recipes_detector.MaskRCNNScenes,
+    "vim-scenes": recipes_vim.VimScenes,
 }
 
 
