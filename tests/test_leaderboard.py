@@ -41,7 +41,7 @@ def test_standings_find_the_order_the_gain_and_its_certainty():
 def test_a_lower_is_better_metric_is_turned():
     found = leaderboard.standings(made_up(), "m", "sufficiency", "mask", 0).set_index("method")
     assert (
-        list(found.index)[0] == "good"
+        next(iter(found.index)) == "good"
         and found.at["good", "gain"] == pytest.approx(1)
         and found.at["good", "wins"] == 1
     )

@@ -106,7 +106,8 @@ def detect(detector: Detector, pictures: Sequence[Picture], batch_size: int = 16
                 raise ValueError(f"the picture {picture.name!r} has values outside [0, 1], or NaN.")
         for one in detector.module([torch.from_numpy(picture.image).to(device) for picture in some]):
             names = tuple(detector.classes[label] for label in one["labels"].tolist())
-            found.append(Detections(names, *(one[key].cpu() for key in ("scores", "boxes")), one["masks"][:, 0].cpu()))
+            scores, boxes, soft = (one[key].cpu() for key in ("scores", "boxes", "masks"))
+            found.append(Detections(names, scores, boxes, soft[:, 0]))
     return found
 
 
@@ -136,8 +137,8 @@ def everyday(name: str) -> Detector:
     except OSError as error:
         raise loaders.Unavailable(
             f"the COCO weights of torchvision's {name} are not in {get_dir()}/checkpoints and cannot be fetched "
-            f"({error}). Connect once, or set TORCH_HOME to a cache that has them. Or take the bundled maskrcnn-scenes, "
-            "which knows digits only."
+            f"({error}). Connect once, or set TORCH_HOME to a cache that has them. Or take the bundled "
+            "maskrcnn-scenes, which knows digits only."
         ) from error
     categories = tuple(weights.meta["categories"])
     module = get_model(name, weights=None, weights_backbone=None, num_classes=len(categories))
@@ -184,7 +185,7 @@ def build_small(arguments: dict[str, Any]) -> MaskRCNN:
     )
 
 
-def start_from(detector: nn.Module, state: Mapping[str, Any]) -> None:
+def start_from(detector: Any, state: Mapping[str, Any]) -> None:
     """Copy the stages that a trained ResNet shares with the detector's backbone."""
     body: Any = detector.backbone.body
     body.load_state_dict({key: state[key] for key in body.state_dict()})

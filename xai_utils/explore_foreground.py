@@ -79,7 +79,8 @@ def faf(
     for control in (which, method, source, score, mask):
         control.observe(redraw, names="value")
     redraw()
-    return widgets.VBox([widgets.HBox([widgets.VBox([which, method, source]), widgets.VBox([score, mask])]), canvas.box])
+    columns = [widgets.VBox([which, method, source]), widgets.VBox([score, mask])]
+    return widgets.VBox([widgets.HBox(columns), canvas.box])
 
 
 def _target(model: Model, picture: Picture) -> int:

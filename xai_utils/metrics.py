@@ -46,7 +46,7 @@ def covers(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     if masks.dtype != torch.bool:
         check.finite("masks", masks)
         if masks.min() < 0 or masks.max() > 1:
-            raise ValueError(f"masks run from {masks.min():.3g} to {masks.max():.3g}, expected bool or shares in [0, 1].")
+            raise ValueError(f"masks run from {masks.min():.3g} to {masks.max():.3g}, expected bool, or shares.")
         return masks.double().unflatten(1, (grid[0], -1)).unflatten(3, (grid[1], -1)).mean((2, 4))
     tiles = masks.numpy().reshape(len(masks), grid[0], -1, grid[1], masks.shape[2] // grid[1])
     inside = np.add.reduce(tiles, axis=4, dtype=np.uint16).sum(2, dtype=np.float64)

@@ -1,8 +1,8 @@
 """The user's own folder of photographs with masks, in the manner of COCO's categories.
 
 The folder holds ``images/STEM.jpg`` (or ``.png``, ``.jpeg``), any number of ``masks/STEM_CATEGORY.png`` for each, and
-perhaps ``classes.json``. A mask is an 8-bit picture of its photograph's size: 0 background, 1, 2, … the instances of the
-category, 255 a region that is left out (COCO's crowds), which counts as background here. ``classes.json`` maps each
+perhaps ``classes.json``. A mask is an 8-bit picture of its photograph's size: 0 background, 1, 2, … the instances of
+the category, 255 a region that is left out (COCO's crowds), which counts as background here. ``classes.json`` maps each
 category to the list of the model's class indices that mean it; without it a category and a class must share a name.
 """
 
@@ -54,7 +54,8 @@ def load(folder: str | Path) -> Photographs:
     masks = _masks(folder, {path.stem for path in files})
     pictures = tuple(_picture(path, masks[path.stem]) for path in files)
     runtime.record.data.pop("picture", None)  # one line for all of them
-    runtime.record.data["photographs"] = f"{folder.name}, {len(pictures)} pictures, {sum(map(len, masks.values()))} masks"
+    count = sum(map(len, masks.values()))
+    runtime.record.data["photographs"] = f"{folder.name}, {len(pictures)} pictures, {count} masks"
     return Photographs(pictures, _classes(folder / "classes.json"))
 
 

@@ -42,8 +42,8 @@ def distributions(ax: Axes, groups: Mapping[str, Sequence[float]], unit: str, nu
     """Draw one half-transparent violin a method, lying, with median and quartiles, and the null as a dashed line."""
     for place, (name, values) in enumerate(groups.items()):
         data = np.asarray(values, dtype=float)
-        drawn = ax.violinplot(data, [place], vert=False, widths=0.85, showextrema=False)
-        for body in drawn["bodies"]:  # type: ignore[union-attr]
+        drawn = ax.violinplot(data, [place], orientation="horizontal", widths=0.85, showextrema=False)
+        for body in drawn["bodies"]:  # type: ignore[union-attr,attr-defined]
             body.set(facecolor=colour(name, place), alpha=0.45)
         low, middle, high = np.quantile(data, [0.25, 0.5, 0.75])
         ax.plot([low, high], [place, place], color="0.15", linewidth=2.2, solid_capstyle="butt")
@@ -58,11 +58,13 @@ def against_area(ax: Axes, area: Tensor, fractions: Mapping[str, Tensor]) -> Non
     for place, (name, values) in enumerate(fractions.items()):
         ax.scatter(area, values, s=9, alpha=0.5, color=colour(name, place), linewidths=0, label=name)
     ax.set(xlabel="share of the picture that is foreground", ylabel="FAF", xlim=(0, top), ylim=(0, 1))
-    ax.legend(fontsize=7, framealpha=0.9, markerscale=2)
+    ax.legend(fontsize=7, frameon=False, markerscale=2, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def pairs(ax: Axes, before: Sequence[float], after: Sequence[float], names: Sequence[str], ends: tuple[str, str]) -> None:
+def pairs(
+    ax: Axes, before: Sequence[float], after: Sequence[float], names: Sequence[str], ends: tuple[str, str]
+) -> None:
     """Draw one line a picture from its value before to its value after; falling ones in orange, the mean in black.
 
     Names stand on the right and are moved apart where they would meet.
@@ -79,15 +81,18 @@ def pairs(ax: Axes, before: Sequence[float], after: Sequence[float], names: Sequ
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def thresholds(ax: Axes, at: Sequence[float], curves: Mapping[str, Sequence[Interval]], exact: Mapping[str, float]) -> None:
-    """Draw means with 95 % intervals over a threshold, one line a method; short dashes mark the value by exact masks."""
+def thresholds(
+    ax: Axes, at: Sequence[float], curves: Mapping[str, Sequence[Interval]], exact: Mapping[str, float]
+) -> None:
+    """Draw means with 95 % intervals over a threshold, one line a method; dotted: by exact masks."""
     for place, (name, found) in enumerate(curves.items()):
         mean = np.array([one.mean for one in found])
         errors = np.abs(np.array([[one.low, one.high] for one in found]).T - mean)
         shifted = np.asarray(at) + 0.006 * (place - (len(curves) - 1) / 2)  # so that bars do not hide each other
-        ax.errorbar(shifted, mean, errors, color=colour(name, place), marker="o", markersize=4, linewidth=1.2, label=name)
+        own = colour(name, place)
+        ax.errorbar(shifted, mean, errors, color=own, marker="o", markersize=4, linewidth=1.2, label=name)
         if name in exact:
-            ax.axhline(exact[name], color=colour(name, place), linestyle=":", linewidth=1.2)
+            ax.axhline(exact[name], color=own, linestyle=":", linewidth=1.2)
     ax.set_xticks(list(at))
     ax.spines[["top", "right"]].set_visible(False)
 
@@ -96,7 +101,7 @@ def compared(ax: Axes, exact: Tensor, found: Tensor, what: str = "FAF") -> None:
     """Draw a measure by found masks against the same by exact masks, one dot a picture, and the line of equality."""
     ax.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1)
     ax.scatter(exact, found, s=10, alpha=0.5, color="#0072b2", linewidths=0)
-    ax.set(xlabel=f"{what} by exact masks", ylabel=f"{what} by the detector's masks", xlim=(0, 1), ylim=(0, 1), aspect=1)
+    ax.set(xlabel=f"{what} by exact masks", ylabel=f"{what} by detected masks", xlim=(0, 1), ylim=(0, 1), aspect=1)
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -112,7 +117,7 @@ def _named(ax: Axes, names: Sequence[str], unit: str, null: float | None) -> Non
     if null is not None:
         ax.axvline(null, color="0.4", linewidth=0.9, linestyle="--")
     ax.set_yticks(range(len(names)), list(names), fontsize=8)
-    ax.invert_yaxis()
+    ax.set_ylim(len(names) - 0.5, -0.5)  # first on top; said outright, as axes may be shared
     ax.set_xlabel(unit, fontsize=8)
     ax.tick_params(axis="x", labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)

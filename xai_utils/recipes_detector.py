@@ -131,6 +131,6 @@ def truth(scene: scenes.Scene) -> dict[str, Tensor]:
     return {"boxes": boxes, "labels": torch.tensor(scene.classes) + 1, "masks": masks.to(torch.uint8)}
 
 
-def iou(one: np.ndarray, two: np.ndarray) -> float:
+def iou(one: Any, two: Any) -> float:
     """Return intersection over union of two bool masks that are not both empty."""
     return float((one & two).sum() / (one | two).sum())

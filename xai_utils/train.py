@@ -28,6 +28,7 @@ from xai_utils import (
     recipes_detector,
     recipes_shortcut,
     recipes_text,
+    recipes_vim,
     recipes_vision,
     runtime,
 )
@@ -79,6 +80,7 @@ RECIPES: dict[str, Any] = {
     "resnet-scenes": recipes_vision.ResNetScenes,
     "vit-shortcut": recipes_shortcut.ViTShortcut,
     "maskrcnn-scenes": recipes_detector.MaskRCNNScenes,
+    "vim-scenes": recipes_vim.VimScenes,
 }
 
 
