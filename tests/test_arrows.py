@@ -186,6 +186,7 @@ ONLY_IN = {
         "leaderboard",
         "object_marks",
         "parts",
+        "plots_leaderboard",
         "report_tables",
         "samples",
         "sweep",
