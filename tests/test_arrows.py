@@ -90,7 +90,7 @@ MAY_IMPORT = {
         "occlusion",
         "perturbation",
         "probes",
-        "result",
+        "result", "vim",
     },
     "methods": {
         "check",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from dataclasses import dataclass
 
 import numpy as np
@@ -232,7 +233,8 @@ def area(curve: Tensor, fractions: Sequence[float] = TENTHS) -> Tensor:
 
 
 def _rising(fractions: Sequence[float]) -> None:
-    if len(fractions) < 2 or sorted(set(fractions)) != list(fractions) or (fractions[0], fractions[-1]) != (0, 1):
+    rise = all(one < other for one, other in pairwise(fractions))  # also false of NaN
+    if len(fractions) < 2 or not rise or (fractions[0], fractions[-1]) != (0, 1):
         raise ValueError(f"fractions should rise from 0 to 1, got {list(fractions)}.")
 
 

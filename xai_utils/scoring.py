@@ -7,7 +7,7 @@ sample gets the metric ``fails`` of 1 and no other row.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from xai_utils.models import Model
 from xai_utils.observation import Sample
 from xai_utils.probes import Probe, probe
 from xai_utils.result import Attribution
+from xai_utils.vim import Vim
 
 DRAWS = 2  # noisy inputs of max_sensitivity
 
@@ -68,6 +69,7 @@ METRICS: dict[str, Metric] = {
 }
 
 _CONVOLUTIONAL = ("integrated_gradients", "gradcam")
+_BY_SCANS = ("gradient_norm", "gradient_x_input", "integrated_gradients")  # beside those of hidden_methods
 _NOT_ON_PICTURES = ("flow", "gradcam")  # a maximum flow over 197 tokens takes seconds a picture
 LEAVE = "leave_one_out"  # on texts only: 196 passes a picture
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -82,13 +84,20 @@ def methods_for(model_name: str) -> list[str]:
 
 
 def _line_up(model: Model) -> tuple[str, ...]:
+    hidden = tuple(name for name, one in methods.METHODS.items() if one.passes and _reads_scans(one.passes))
+    last = (LEAVE,) if model.kind == "text" else ()
     if isinstance(model.module, AttentionClassifier):
-        return (*CLOSED, "integrated_gradients", LEAVE)
+        return (*CLOSED, "integrated_gradients", *last)
+    if isinstance(model.module, Vim) or (model.kind == "text" and model.blocks == 0):
+        return (*_BY_SCANS, *hidden, *last)
     if model.blocks == 0:
         return _CONVOLUTIONAL
-    if model.kind == "text":
-        return (*(name for name in methods.METHODS if name != "gradcam"), LEAVE)
-    return tuple(name for name in methods.METHODS if name not in _NOT_ON_PICTURES)
+    without = (*hidden, *(("gradcam",) if model.kind == "text" else _NOT_ON_PICTURES))
+    return (*(name for name in methods.METHODS if name not in without), *last)
+
+
+def _reads_scans(passes: Callable[..., Any]) -> bool:
+    return getattr(passes, "__module__", "") == f"{__package__}.hidden_methods"
 
 
 def identity(model_name: str) -> str:
