@@ -90,7 +90,8 @@ MAY_IMPORT = {
         "occlusion",
         "perturbation",
         "probes",
-        "result", "vim",
+        "result",
+        "vim",
     },
     "methods": {
         "check",
