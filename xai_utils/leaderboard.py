@@ -87,9 +87,8 @@ def standings(table: pd.DataFrame, model: str, metric: str, operator: str, seed:
     difference from the random map, in the direction of better), ``wins`` (share of samples on which it beats the random
     map), ``p`` (Wilcoxon's signed ranks against the random map, Holm over methods), ``rank`` and ``n``.
     """
-    wide, better = matched(table, model, metric, operator), METRICS[metric].higher_is_better
-    if better is None:
-        raise ValueError(f"{metric} describes a map and does not judge it.")
+    better = _direction(metric)
+    wide = matched(table, model, metric, operator)
     order, sign = ranks.ranking({name: wide[name] for name in wide}, better).ranks, 1 if better else -1
     rows, raw = [], {}
     for name, rank in order.items():
@@ -104,11 +103,17 @@ def standings(table: pd.DataFrame, model: str, metric: str, operator: str, seed:
 
 def ranked(table: pd.DataFrame, model: str, metric: str, operator: str = "") -> Ranking:
     """Rank the methods of a model by one metric (see :func:`ranks.ranking`)."""
+    better = _direction(metric)
+    wide = matched(table, model, metric, operator)
+    return ranks.ranking({name: wide[name] for name in wide}, better)
+
+
+def _direction(metric: str) -> bool:
+    """Return whether higher is better."""
     better = METRICS[metric].higher_is_better
     if better is None:
         raise ValueError(f"{metric} describes a map and does not judge it.")
-    wide = matched(table, model, metric, operator)
-    return ranks.ranking({name: wide[name] for name in wide}, better)
+    return better
 
 
 def operators(table: pd.DataFrame, model: str) -> list[str]:
