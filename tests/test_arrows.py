@@ -70,8 +70,9 @@ MAY_IMPORT = {
     "sanity": {"check", "models"},
     "ranks": {"stats"},
     "leaderboard": {"agreement", "parts", "ranks", "runtime", "scoring", "stats"},
+    "advice": {"leaderboard", "scoring", "stats"},
     "plots_leaderboard": {"leaderboard", "ranks"},
-    "sanity_checks": {"agreement", "models", "observation", "result", "samples", "sanity", "scoring"},
+    "sanity_checks": {"agreement", "encode", "models", "observation", "result", "samples", "sanity", "scoring"},
     "jitter": {"models", "observation", "samples"},
     "occlusion": {"encode", "models", "observation", "removal", "result"},
     "closed_forms": {"document", "models", "observation", "result", "samples"},
@@ -183,6 +184,7 @@ ONLY_IN = {
     "tokenizers": {"attention_classifier"},
     "lime": {"lime_library"},
     "pandas": {
+        "advice",
         "document_sweep",
         "leaderboard",
         "object_marks",

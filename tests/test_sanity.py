@@ -111,3 +111,30 @@ def test_noise_on_pictures_is_small_and_seeded_and_on_texts_leaves_the_model_as_
 def test_bad_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call(tiny.model("bert"))
+
+
+def test_the_classifier_learns_random_labels_and_comes_back():
+    model, some = tiny.model("timm-vit"), tiny.samples("timm-vit", 6)
+    before, inputs = weights(model), encode(model, some).inputs
+    with pytest.raises(RuntimeError, match="inside"), sanity.relabelled(model, inputs, 3) as learnt:
+        now = weights(model)
+        assert learnt == 1.0
+        assert {key for key in before if not torch.equal(before[key], now[key])} == {"head.weight", "head.bias"}
+        raise RuntimeError("inside")
+    assert unchanged(model, before)
+
+
+def test_what_never_looks_at_the_class_does_not_notice_random_labels():
+    model, some = tiny.model("timm-vit"), tiny.samples("timm-vit", 6)
+    left = {
+        name: sanity_checks.relabelling(model, name, some[:3], [0, 1, 2], some, 0)[0]
+        for name in ("attention", "gradient_x_input")
+    }
+    assert left["attention"] == pytest.approx([1.0] * 3) and np.mean(left["gradient_x_input"]) < 0.9
+
+
+def test_only_a_linear_classifier_is_relabelled():
+    model = tiny.model("timm-vit")
+    model.module.head = torch.nn.Identity()
+    with pytest.raises(TypeError, match="linear classifier"), sanity.relabelled(model, {}, 0):
+        pass

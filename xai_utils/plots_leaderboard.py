@@ -81,24 +81,31 @@ def agreement(ax: Axes, matrix: np.ndarray, names: Sequence[str], title: str) ->
 
 
 def cost(ax: Axes, seconds: Mapping[str, float], quality: Mapping[str, float], unit: str, title: str) -> None:
-    """Draw what a method finds against what it costs; the ones that no cheaper method beats are named and joined."""
-    names = [name for name in seconds if name in quality]
-    order = sorted(names, key=lambda name: (seconds[name], -quality[name]))
-    front = [name for i, name in enumerate(order) if quality[name] > max((quality[o] for o in order[:i]), default=-1e9)]
+    """Draw what a method finds against what it costs; numbered and joined: those that no cheaper one beats by 0.01.
+
+    Null maps are left out but for the random one, a dashed line.
+    """
+    names = [name for name in seconds if name in quality and name not in NULLS]
+    front: list[str] = []
+    for name in sorted(names, key=lambda name: (seconds[name], -quality[name])):
+        if not front or quality[name] >= quality[front[-1]] + 0.01:
+            front.append(name)
     for name in names:
-        colour = NULL if name in NULLS else METHOD
-        ax.plot(seconds[name], quality[name], "o", color=colour, markersize=4)
+        ax.plot(seconds[name], quality[name], "o", color=METHOD, markersize=4)
     ax.plot([seconds[n] for n in front], [quality[n] for n in front], color="#d55e00", linewidth=0.9, zorder=0)
-    for name in front:
-        ax.annotate(
-            name, (seconds[name], quality[name]), xytext=(3, 4), textcoords="offset points", fontsize=6.5, rotation=12
-        )
+    for number, name in enumerate(front, 1):
+        at = (seconds[name], quality[name])
+        ax.annotate(str(number), at, xytext=(-3, 4), textcoords="offset points", fontsize=8, ha="right")
+        ax.plot([], [], " ", label=f"{number}  {name}")
+    if "random" in quality:
+        ax.axhline(quality["random"], color="0.4", linewidth=0.8, linestyle="--")
     ax.set_xscale("log")
     ax.set_xlabel("processor seconds a sample", fontsize=8)
     ax.set_ylabel(unit, fontsize=8)
     ax.tick_params(labelsize=7)
     ax.set_title(title, fontsize=9)
-    ax.margins(x=0.18, y=0.12)
+    ax.margins(x=0.12, y=0.12)
+    ax.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, -0.62), frameon=False, handlelength=0, ncols=1)
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -138,5 +145,6 @@ def destruction(ax: Axes, left: Mapping[str, Mapping[str, Sequence[float]]], tit
     ax.set_xticks(range(len(shown) + 1), ["nothing", *shown], rotation=60, ha="right", fontsize=7)
     ax.axhline(0, color="0.5", linewidth=0.7)
     ax.set_ylabel("rank correlation with the map of the whole model", fontsize=8)
+    ax.tick_params(axis="y", labelsize=8)
     ax.set_title(title, fontsize=9)
     ax.spines[["top", "right"]].set_visible(False)

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from xai_utils import check
 from xai_utils.models import Model
 
 WAYS = ("cascading", "independent")
+STRENGTH = 1e4  #: how little the classifier that learns random labels is held back
 
 
 def layers(model: Model) -> list[str]:
@@ -72,6 +74,56 @@ def steps(model: Model, way: str) -> list[tuple[str, list[str]]]:
     if way == "independent":
         return [(name, [name]) for name in names]
     return [(name, names[: i + 1]) for i, name in enumerate(names)]
+
+
+@contextmanager
+def relabelled(model: Model, inputs: dict[str, Tensor], seed: int) -> Iterator[float]:
+    """Let the classifier know random labels by heart within the block; afterwards it has its own weights back.
+
+    The features stay what they are. Whoever explains the answer of a class that now means nothing should say something
+    else.
+
+    Args:
+        model: a model whose last part is a linear classifier.
+        inputs: of the model; at most as many samples as the classifier has features can surely be learnt.
+        seed: of the labels.
+
+    Yields:
+        The share of the random labels that the classifier has learnt.
+
+    Raises:
+        TypeError: no linear classifier at the end.
+
+    Source: Adebayo et al. (2018), arXiv:1810.03292, section 5. Differs: they train the whole model on random labels.
+    """
+    last = model.module.get_submodule(layers(model)[0])
+    if not isinstance(last, nn.Linear) or last.bias is None:
+        raise TypeError(f"{model.name} ends in {type(last).__name__}, expected a linear classifier with bias.")
+    seen: list[Tensor] = []
+    hook = last.register_forward_pre_hook(lambda _module, args: seen.append(args[0].detach()))
+    try:
+        with torch.inference_mode():
+            model.logits(inputs)
+    finally:
+        hook.remove()
+    features = seen[0].double().cpu()
+    noise = torch.Generator().manual_seed(seed)
+    labels = torch.randint(last.out_features, (len(features),), generator=noise)
+    labels[: last.out_features] = torch.arange(last.out_features)[: len(labels)]  # every class is there
+    spread, middle = features.std(0).clamp(min=1e-6), features.mean(0)
+    fitted = LogisticRegression(C=STRENGTH, max_iter=2000).fit((features - middle) / spread, labels)
+    weight = torch.from_numpy(fitted.coef_) / spread
+    bias = torch.from_numpy(fitted.intercept_) - weight @ middle
+    kept = last.weight.detach().clone(), last.bias.detach().clone()
+    try:
+        with torch.no_grad():
+            last.weight.copy_(weight)
+            last.bias.copy_(bias)
+        yield float((features @ weight.T + bias).argmax(1).eq(labels).double().mean())
+    finally:
+        with torch.no_grad():
+            last.weight.copy_(kept[0])
+            last.bias.copy_(kept[1])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from xai_utils import agreement, sanity, scoring
+from xai_utils.encode import encode
 from xai_utils.models import Model
 from xai_utils.observation import Sample
 from xai_utils.result import Attribution
@@ -37,6 +38,33 @@ def randomisation(
             after = _try(model, method, samples, targets, seed)
         found[name] = [_same(one, other) for one, other in zip(before, after, strict=True)]
     return found
+
+
+def relabelling(
+    model: Model,
+    method: str,
+    samples: Sequence[Sample],
+    targets: Sequence[int],
+    taught: Sequence[Sample],
+    seed: int,
+) -> tuple[list[float], float]:
+    """Return the rank correlation of each map with its map once the classifier has learnt random labels.
+
+    Args:
+        model: the model, which has its own classifier again afterwards.
+        method: a method or null of the leaderboard.
+        samples: sentences or pictures that are explained.
+        targets: class explained of each, the same before and after.
+        taught: samples whose random labels the classifier learns (see :func:`sanity.relabelled`).
+        seed: of the labels.
+
+    Returns:
+        One correlation a sample, 0 where no map is left or a constant one; and the share of labels learnt.
+    """
+    before = scoring.attributions(model, method, samples, targets, seed)[0]
+    with sanity.relabelled(model, encode(model, taught).inputs, seed) as learnt:
+        after = _try(model, method, samples, targets, seed)
+    return [_same(one, other) for one, other in zip(before, after, strict=True)], learnt
 
 
 def shift(
