@@ -28,12 +28,12 @@ def advice(table: pd.DataFrame, model: str, seed: int, judged: str = TRUTH, test
 
     Returns:
         ``best`` by the mean rank, its ``mean`` with ``low`` and ``high``, and the share of resamples of the samples in
-        which it stays the one with the best mean rank (``stays``); ``tied``, the methods that cannot be told from
-        the best, itself among them (Wilcoxon's signed ranks of the paired difference, Holm over methods, 5 %); ``choice``,
-        the cheapest of these, its mean ``choice_mean``, and ``lost``, how much worse than the best it may still be (upper
-        end of the 95 % interval of the paired difference); ``seconds`` of the choice; ``wins``, its share of samples
-        better than the random map; ``removal``, under how many ``ways`` to remove it is better than the random map
-        beyond doubt (95 %); and ``n``.
+        which it stays the one with the best mean rank (``stays``); ``tied``, the methods that cannot be told from the
+        best, itself among them (Wilcoxon's signed ranks of paired differences, Holm over methods, 5 %); ``choice``,
+        the cheapest of these, its mean ``choice_mean``, and ``lost``, how much worse than the best it may still be
+        (upper end of the 95 % interval of the paired difference); ``seconds`` of the choice; ``wins``, its share of
+        samples better than the random map; ``removal``, under how many ``ways`` to remove it is better than the
+        random map beyond doubt (95 %); and ``n``.
 
     Raises:
         ValueError: nothing of the model in the table, or only nulls.
