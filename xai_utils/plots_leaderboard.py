@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from xai_utils.leaderboard import NULLS
 from xai_utils.ranks import Ranking
@@ -100,12 +101,15 @@ def cost(ax: Axes, seconds: Mapping[str, float], quality: Mapping[str, float], u
     if "random" in quality:
         ax.axhline(quality["random"], color="0.4", linewidth=0.8, linestyle="--")
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("processor seconds a sample", fontsize=8)
     ax.set_ylabel(unit, fontsize=8)
     ax.tick_params(labelsize=7)
     ax.set_title(title, fontsize=9)
     ax.margins(x=0.12, y=0.12)
-    ax.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, -0.62), frameon=False, handlelength=0, ncols=1)
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False, handlelength=0, ncols=2)
     ax.spines[["top", "right"]].set_visible(False)
 
 
