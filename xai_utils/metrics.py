@@ -233,8 +233,8 @@ def area(curve: Tensor, fractions: Sequence[float] = TENTHS) -> Tensor:
 
 
 def _rising(fractions: Sequence[float]) -> None:
-    rise = all(one < other for one, other in pairwise(fractions))  # also false of NaN
-    if len(fractions) < 2 or not rise or (fractions[0], fractions[-1]) != (0, 1):
+    rising = all(lower < upper for lower, upper in pairwise(fractions))  # false beside NaN
+    if len(fractions) < 2 or not rising or (fractions[0], fractions[-1]) != (0, 1):
         raise ValueError(f"fractions should rise from 0 to 1, got {list(fractions)}.")
 
 
