@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from xai_utils import loaders, recipes_attention, recipes_text, recipes_vision, runtime
+from xai_utils import loaders, recipes_attention, recipes_mamba, recipes_text, recipes_vision, runtime
 
 CHECKPOINTS = runtime.ROOT / "checkpoints"
 SAVE_EVERY = 120.0  # seconds between checkpoints
@@ -67,6 +67,8 @@ RECIPES: dict[str, Any] = {
     "attention-sst2": recipes_attention.AttentionSST2,
     "bert12-sst2": recipes_text.DeepSST2,
     "bert24-sst2": recipes_text.DeeperSST2,
+    "mamba-recall": recipes_mamba.MambaRecall,
+    "mamba-sst2": recipes_mamba.MambaSST2,
     "vit-scenes": recipes_vision.ViTScenes,
     "resnet-scenes": recipes_vision.ResNetScenes,
 }
