@@ -122,7 +122,7 @@ class MambaSST2(DeepSST2):
     """A small Mamba from scratch on SST-2, with the vocabulary of the deep BERT models; the last token decides."""
 
     layers = 4
-    steps = 2600
+    steps = 1600
     peak = 2e-3
     width = 128
     states = 8
