@@ -56,6 +56,13 @@ def test_chunks_do_not_show(monkeypatch, values):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+def test_a_backward_scan_is_a_scan_of_the_flipped_sequence():
+    given = drawn()
+    flipped = [tensor.flip(-1) if tensor.ndim == 3 else tensor for tensor in given]
+    found = selective_scan(*given, backward=True)
+    torch.testing.assert_close(found, by_definition(*flipped).flip(-1), rtol=1e-12, atol=1e-12)
+
+
 def test_gradcheck(monkeypatch):
     monkeypatch.setattr(scan, "CHUNK_VALUES", 1)
     given = [tensor.requires_grad_() for tensor in drawn(tokens=6)]
@@ -106,7 +113,7 @@ def test_half_precision_is_refused(dtype):
 def test_shapes_that_do_not_belong_together_are_named(place):
     given = drawn()
     given[place] = given[place][..., :-1]
-    with pytest.raises(ValueError, match="has shape .* expected"):
+    with pytest.raises(ValueError, match=r"has shape .* expected"):
         selective_scan(*given)
 
 

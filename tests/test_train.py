@@ -127,7 +127,7 @@ def test_the_seed_and_the_steps_make_the_weights(name, tmp_path):
 @EACH
 def test_the_folder_can_be_loaded_as_a_bundled_model(name, tmp_path, monkeypatch):
     class Measured(RECIPES[name]):
-        evaluate = recipes_vision._Scenes.evaluate
+        evaluate = recipes_vision.ScenesRecipe.evaluate
 
     monkeypatch.setattr(recipes_vision, "HELD_OUT", 50)
     card = train.train(name, Measured(), tmp_path / "models" / name, tmp_path / "checkpoints" / "one.pt")
@@ -306,7 +306,7 @@ def test_training_never_draws_a_scene_twice_nor_one_that_is_held_out(name, monke
     seen.clear()
     monkeypatch.setattr(recipes_vision, "HELD_OUT", 50)
     module.eval()
-    recipes_vision._Scenes.evaluate(recipe, module)
+    recipes_vision.ScenesRecipe.evaluate(recipe, module)
     assert {split for *_, split in seen} == {"test"} and len(set(seen)) == len(seen) == 100
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from xai_utils import check, runtime
+from xai_utils.vim import Vim
 
 #: sha256 of the official all-MiniLM-L6-v2 weights, which the installed package must carry unchanged.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -154,11 +155,13 @@ def scenes(source: str, _revision: str | None) -> Loaded:
 
 
 def build_vision(architecture: str, arguments: dict[str, Any]) -> nn.Module:
-    """Build an untrained timm model: ``"VisionTransformer"`` or ``"ResNet"`` of basic blocks."""
+    """Build an untrained model: timm's ``"VisionTransformer"`` or ``"ResNet"`` of basic blocks, or our ``"Vim"``."""
     from timm.models.resnet import BasicBlock, ResNet
     from timm.models.vision_transformer import VisionTransformer
 
-    check.one_of("architecture", architecture, ("VisionTransformer", "ResNet"))
+    check.one_of("architecture", architecture, ("VisionTransformer", "ResNet", "Vim"))
+    if architecture == "Vim":
+        return Vim(**arguments)
     if architecture == "ResNet":
         return ResNet(block=BasicBlock, **arguments)  # type: ignore[arg-type]
     return VisionTransformer(**arguments)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xai_utils import check, loaders, runtime
+from xai_utils import check, loaders, runtime, vim_checkpoint
 from xai_utils.loaders import Loaded, Preprocessing, Unavailable
 
 
@@ -45,7 +45,7 @@ class Model:
 
     Attributes:
         name: as given to :func:`load`.
-        module: the untouched transformers or timm model.
+        module: the untouched transformers or timm model, or our own.
         classes: class names in the order of the logits; empty for a model without a classifier.
         blocks: number of attention blocks, 0 for a model without attention.
         prefix: leading tokens of a picture that stand for no patch.
@@ -156,6 +156,7 @@ MODELS: dict[str, Spec] = {
     "bert24-sst2": Spec(loaders.bundled_text, "bert24-sst2", blocks=24),
     "vit-scenes": Spec(loaders.scenes, "vit-scenes", blocks=12),
     "resnet-scenes": Spec(loaders.scenes, "resnet-scenes", blocks=0),
+    "vim-scenes": Spec(loaders.scenes, "vim-scenes", blocks=0),
     "bert-base": Spec(loaders.transformers_hub, "bert-base-uncased", blocks=12, instead="minilm"),
     "bert-large": Spec(loaders.transformers_hub, "bert-large-uncased", blocks=24, instead="minilm"),
     "bert-base-sst2": Spec(
@@ -171,4 +172,7 @@ MODELS: dict[str, Spec] = {
     "deit_tiny": Spec(loaders.timm_hub, "deit_tiny_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
     "deit_small": Spec(loaders.timm_hub, "deit_small_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
     "deit_base": Spec(loaders.timm_hub, "deit_base_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
+    "vim_tiny": Spec(vim_checkpoint.vim_hub, "hustvl/Vim-tiny-midclstok", blocks=0, instead="vim-scenes"),
+    "vim_small": Spec(vim_checkpoint.vim_hub, "hustvl/Vim-small-midclstok", blocks=0, instead="vim-scenes"),
+    "vim_base": Spec(vim_checkpoint.vim_hub, "hustvl/Vim-base-midclstok", blocks=0, instead="vim-scenes"),
 }

@@ -50,7 +50,9 @@ class Scan:
     backward: bool = False
 
 
-def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None) -> Tensor:
+def selective_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, backward: bool = False
+) -> Tensor:
     """Run the scan over time; differentiable once in every argument.
 
     Args:
@@ -60,6 +62,7 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
         B: input weights, ``(batch, state, token)``.
         C: output weights, ``(batch, state, token)``.
         D: weight of the skip ``D u``, ``(channel,)``; no skip without.
+        backward: run from the last token to the first.
 
     Returns:
         ``(batch, channel, token)``.
@@ -73,8 +76,10 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
     tensor of full size: quadratic in time.
     """
     _check(u, delta, A, B, C, D)
-    by_time = (delta.permute(2, 0, 1), (delta * u).permute(2, 0, 1), A.T, B.permute(2, 0, 1), C.permute(2, 0, 1))
-    output = _Scan.apply(*(tensor.contiguous() for tensor in by_time)).permute(1, 2, 0)
+    by_time = [tensor.permute(2, 0, 1) for tensor in (delta, delta * u, B, C)]  # no copies where time is slowest anyway
+    by_time = [tensor.flip(0) if backward else tensor.contiguous() for tensor in by_time]
+    output = _Scan.apply(by_time[0], by_time[1], A.T.contiguous(), *by_time[2:])
+    output = (output.flip(0) if backward else output).permute(1, 2, 0)
     return output if D is None else output + D[:, None] * u
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from xai_utils import loaders, recipes_attention, recipes_mamba, recipes_text, recipes_vision, runtime
+from xai_utils import loaders, recipes_attention, recipes_mamba, recipes_text, recipes_vim, recipes_vision, runtime
 
 CHECKPOINTS = runtime.ROOT / "checkpoints"
 SAVE_EVERY = 120.0  # seconds between checkpoints
@@ -71,6 +71,7 @@ RECIPES: dict[str, Any] = {
     "mamba-sst2": recipes_mamba.MambaSST2,
     "vit-scenes": recipes_vision.ViTScenes,
     "resnet-scenes": recipes_vision.ResNetScenes,
+    "vim-scenes": recipes_vim.VimScenes,
 }
 
 
