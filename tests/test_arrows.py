@@ -41,15 +41,17 @@ MAY_IMPORT = {
     "vim_capture": {"scan", "vim"},
     "vim_checkpoint": {"loaders", "vim"},
     "hidden_maps": {"check", "class_maps", "rollout", "scan", "ssm", "ssm_pairs"},
-    "hidden_methods": {"check", "encode", "hidden_maps", "models", "observation", "vim_capture"},
-    "loaders": {"attention_classifier", "check", "runtime", "vim"},
+    "hidden_methods": {
+        "capture_scans", "check", "encode", "hidden_maps", "models", "observation", "rules_mamba", "scan",
+    },
+    "loaders": {"attention_classifier", "check", "mamba_classifier", "runtime", "vim"},
     "models": {"check", "loaders", "runtime", "vim_checkpoint"},
     "samples": {"check", "runtime", "scenes"},
     "encode": {"check", "models", "samples"},
     "integrated": {"check", "encode", "models"},
     "metrics": {"check"},
     "stats": set(),
-    "observation": {"capture", "encode", "hidden_maps", "models", "samples", "vim", "vim_capture"},
+    "observation": {"capture", "capture_scans", "encode", "hidden_maps", "models", "samples"},
     "removal": {"check", "encode", "models", "observation"},
     "methods": {
         "check",
@@ -92,8 +94,8 @@ MAY_IMPORT = {
     "train": {"loaders", "recipes_attention", "recipes_mamba", "recipes_text", "recipes_vim", "recipes_vision", "runtime"},
 }
 ONLY_IN = {
-    "transformers": {"attention_classifier", "loaders", "capture", "recipes_text", "runtime"},
-    "tokenizers": {"attention_classifier"},
+    "transformers": {"attention_classifier", "loaders", "capture", "mamba_classifier", "recipes_mamba", "recipes_text", "runtime"},
+    "tokenizers": {"attention_classifier", "recipes_mamba"},
     "lime": {"lime_library"},
     "pandas": {"document_sweep", "samples"},
     "timm": {"loaders"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,75 +18,71 @@ from torch import Tensor, nn
 
 from xai_utils.capture import start_gradients
 from xai_utils.scan import Scan
+from xai_utils.vim import Vim
+from xai_utils.vim_capture import VimTrace, capture_vim, kept
 
 
 @dataclass
-class ScanTrace:
-    """What the latest forward pass left behind.
+class ScanTrace(VimTrace):
+    """What the latest forward pass left behind, attached to the graph; one scan a layer.
 
     Attributes:
-        scans: of every layer, in the order they ran; two a layer in Vision Mamba. Detached from the graph.
-        stream: what enters every block and what leaves the last, ``(batch, token, width)``, attached to the graph.
         mask: ``(batch, token)`` bool, true where a token is real; ``None`` if the model was given no mask.
-        kernels: per scan, the weight of the convolution before it, ``(channel, tap)``.
-        slopes: per scan, the activation behind the convolution as a scale, ``(batch, channel, token)``: SiLU(c)/c.
+        kernels: per layer, the weight of the convolution before the scan, ``(channel, tap)``.
+        slopes: per layer, the activation behind the convolution as a scale, SiLU(c)/c, ``(batch, channel, token)``.
+        gated: whether :attr:`outputs` come behind the gate (Mamba; not Mamba-2, whose norm has the gate inside).
     """
 
-    scans: list[Scan] = field(default_factory=list)
-    stream: list[Tensor] = field(default_factory=list)
     mask: Tensor | None = None
     kernels: list[Tensor] = field(default_factory=list)
     slopes: list[Tensor] = field(default_factory=list)
+    gated: bool = True
+
+    def scan_gradients(self) -> list[tuple[Tensor, ...]]:
+        """Return the gradient at the bare output of every scan; see :class:`vim_capture.VimTrace`."""
+        if self.gated:
+            return super().scan_gradients()
+        bare = replace(self, scans=[tuple(replace(scan, gate=None) for scan in scans) for scans in self.scans])
+        return VimTrace.scan_gradients(bare)
 
     def clear(self) -> None:
         """Forget the pass before."""
-        for kept in (self.scans, self.stream, self.kernels, self.slopes):
+        for kept in (self.scans, self.outputs, self.streams, self.kernels, self.slopes):
             kept.clear()
         self.mask = None
 
-    def by_layer(self) -> list[list[int]]:
-        """Return the places in :attr:`scans` of each layer's scans (one, or one each way); ``RuntimeError`` if none ran."""
-        if not self.scans:
-            raise RuntimeError("no scan was captured yet: run the model inside the with-block first.")
-        layers = sorted({scan.layer for scan in self.scans})
-        return [[i for i, scan in enumerate(self.scans) if scan.layer == layer] for layer in layers]
-
-    def stream_grad(self) -> Tensor:
-        """Return the gradient of what was back-propagated behind every block, ``(layer, batch, token, width)``.
-
-        Raises:
-            RuntimeError: nothing was back-propagated inside the with-block, or gradients were switched off.
-        """
-        if not self.stream:
-            raise RuntimeError("no scan was captured yet: run the model inside the with-block first.")
-        if any(one.grad is None for one in self.stream):
-            raise RuntimeError("no gradient yet: run with gradients and call score.backward() inside the with-block.")
-        return torch.stack([one.grad for one in self.stream[1:] if one.grad is not None])
-
     def memory(self) -> int:
-        """Return the bytes held by the recorded tensors."""
-        held = [t for scan in self.scans for t in (scan.u, scan.delta, scan.B, scan.C, scan.gate) if t is not None]
-        return sum(t.nbytes for t in (*held, *self.stream, *self.slopes))
+        """Return the bytes held by the recorded tensors, gradients not counted."""
+        scans = [t for (scan,) in self.scans for t in (scan.u, scan.delta, scan.B, scan.C, scan.gate) if t is not None]
+        outputs = [t for pair in self.outputs for t in pair]
+        return sum(t.nbytes for t in (*scans, *outputs, *self.streams, *self.slopes))
 
 
 @contextmanager
-def capture_scans(model: nn.Module) -> Iterator[ScanTrace]:
+def capture_scans(model: nn.Module) -> Iterator[VimTrace]:
     """Record every selective scan of each forward pass inside the block; the logits stay as they are.
 
     Args:
         model: a Mamba or Mamba-2 of transformers, or a :class:`vim.Vim`, in evaluation mode, frozen or not.
 
     Yields:
-        The :class:`ScanTrace`; it is emptied at the start of every forward pass.
+        A :class:`ScanTrace`, or of Vision Mamba a :class:`vim_capture.VimTrace`.
 
     Raises:
-        ValueError: training mode, or a pass that goes on from a cache, whose earlier tokens the map could not show.
+        ValueError: training mode, half precision, or a pass that goes on from a cache, whose earlier tokens the map
+            could not show.
         TypeError: the model has no selective scan.
     """
+    if isinstance(model, Vim):
+        with capture_vim(model) as trace:
+            yield trace
+        return
+    mixers = _mixers(model)
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() first.")
-    mixers = _mixers(model)
-    trace = ScanTrace()
+    if (kind := next(model.parameters()).dtype) not in (torch.float32, torch.float64):
+        raise ValueError(f"the model is in {kind}; hidden attention needs float32: call model.float().")
+    trace = ScanTrace(gated=type(mixers[0][1]).__name__ == "MambaMixer")
     with ExitStack() as undo:
         undo.callback(model.register_forward_pre_hook(_begin(trace), with_kwargs=True).remove)
         start_gradients(model, undo)
@@ -95,8 +91,13 @@ def capture_scans(model: nn.Module) -> Iterator[ScanTrace]:
             block = model.get_submodule(name.rpartition(".")[0])
             undo.callback(block.register_forward_pre_hook(_enter(trace), with_kwargs=True).remove)
             if layer == len(mixers) - 1:
-                undo.callback(block.register_forward_hook(lambda _m, _a, out: _keep(trace, out)).remove)
+                undo.callback(block.register_forward_hook(lambda _m, _a, out: _stream(trace, out)).remove)
         yield trace
+
+
+def scanning(model: nn.Module) -> bool:
+    """Tell whether a model has selective scans that :func:`capture_scans` can see."""
+    return isinstance(model, Vim) or any(type(module).__name__ in _KINDS for module in model.modules())
 
 
 def _mixers(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -123,16 +124,13 @@ def _begin(trace: ScanTrace) -> Callable[..., None]:
 
 def _enter(trace: ScanTrace) -> Callable[..., None]:
     def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        _keep(trace, args[0] if args else kwargs["hidden_states"])
+        _stream(trace, args[0] if args else kwargs["hidden_states"])
 
     return enter
 
 
-def _keep(trace: ScanTrace, state: Any) -> None:
-    state = state[0] if isinstance(state, tuple) else state
-    if state.requires_grad:
-        state.retain_grad()
-    trace.stream.append(state)
+def _stream(trace: ScanTrace, state: Any) -> None:
+    trace.streams.append(kept(state[0] if isinstance(state, tuple) else state))
 
 
 def _open_mamba(trace: ScanTrace, mixer: Any, layer: int, undo: ExitStack) -> None:
@@ -152,10 +150,17 @@ def _open_mamba(trace: ScanTrace, mixer: Any, layer: int, undo: ExitStack) -> No
         delta = F.softplus(step.float() if bias is None else step + bias.detach().float()[:, None])
         A = -mixer.A_log.detach().float().exp()
         u = args[0].detach().mT
-        trace.scans.append(Scan(u, delta.to(u.dtype), _like(A, u), B, C, mixer.D.detach(), gate.pop(), layer))
+        given = delta.to(u.dtype), A.to(u.dtype), B, C, mixer.D.detach(), gate.pop()
+        trace.scans.append((Scan(u, *given, layer),))
+
+    def read(_module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        output = kept(args[0].mT)  # (batch, channel, token), on the way to the result
+        trace.outputs.append((output,))
+        return (output.mT,)
 
     undo.callback(mixer.in_proj.register_forward_hook(projected).remove)
     undo.callback(mixer.x_proj.register_forward_hook(split).remove)
+    undo.callback(mixer.out_proj.register_forward_pre_hook(read).remove)
 
 
 def _open_mamba2(trace: ScanTrace, mixer: Any, layer: int, undo: ExitStack) -> None:
@@ -170,26 +175,15 @@ def _open_mamba2(trace: ScanTrace, mixer: Any, layer: int, undo: ExitStack) -> N
         delta = F.softplus(step + mixer.dt_bias.detach()[:, None]).clamp(*mixer.time_step_limit)
         A = -mixer.A_log.detach().float().exp()
         _convolution(trace, mixer, mixed, inner)
-        trace.scans.append(Scan(u, delta, _like(A, u), B, C, mixer.D.detach(), gate, layer))
+        trace.scans.append((Scan(u, delta, A.to(u.dtype), B, C, mixer.D.detach(), gate, layer),))
+
+    def read(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        output = kept(args[0].mT)
+        trace.outputs.append((output,))
+        return (output.mT, *args[1:])
 
     undo.callback(mixer.in_proj.register_forward_hook(projected).remove)
-
-
-def _open_vim(trace: ScanTrace, mixer: Any, _layer: int, undo: ExitStack) -> None:
-    """Hook the scans, modules of their own that are called with a :class:`Scan`, and the convolutions."""
-    for mark in ("", "_b"):
-
-        def kept(_module: nn.Module, args: tuple[Scan]) -> None:
-            one = args[0]
-            given = {name: value.detach() for name, value in vars(one).items() if isinstance(value, Tensor)}
-            trace.scans.append(Scan(**{**vars(one), **given}))
-
-        def activated(_module: nn.Module, args: tuple[Tensor], own: nn.Conv1d = getattr(mixer, f"conv1d{mark}")) -> None:
-            trace.kernels.append(own.weight.detach()[:, 0])
-            trace.slopes.append(args[0].detach().sigmoid())
-
-        undo.callback(getattr(mixer, f"scan{mark}").register_forward_pre_hook(kept).remove)
-        undo.callback(getattr(mixer, f"act{mark}").register_forward_pre_hook(activated).remove)
+    undo.callback(mixer.norm.register_forward_pre_hook(read).remove)
 
 
 def _convolution(trace: ScanTrace, mixer: Any, x: Tensor, channels: int | None = None) -> None:
@@ -209,12 +203,7 @@ def _masked(trace: ScanTrace, x: Tensor) -> Tensor:
     return x if trace.mask is None else x * trace.mask[:, None]
 
 
-def _like(A: Tensor, u: Tensor) -> Tensor:
-    return A.to(u.dtype)
-
-
 _KINDS: dict[str, Callable[[ScanTrace, Any, int, ExitStack], None]] = {
     "MambaMixer": _open_mamba,
     "Mamba2Mixer": _open_mamba2,
-    "Mixer": _open_vim,
 }

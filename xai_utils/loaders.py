@@ -142,6 +142,21 @@ def bundled_text(source: str, _revision: str | None) -> Loaded:
     return Loaded(module, tuple(card["classes"]), AutoTokenizer.from_pretrained(folder))
 
 
+def bundled_mamba(source: str, _revision: str | None) -> Loaded:
+    """Load a bundled classifier on transformers' Mamba; half-precision weights become float32."""
+    from transformers import PreTrainedTokenizerFast
+
+    from xai_utils.mamba_classifier import MambaClassifier
+
+    folder, card = _bundled(source)
+    module = MambaClassifier.from_pretrained(folder, dtype="float32")
+    words = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), model_max_length=512)
+    known = tokenizer.get_vocab()
+    tokenizer.add_special_tokens({role: word for role, word in words.items() if word in known})
+    return Loaded(module, tuple(card["classes"]), tokenizer)
+
+
 def scenes(source: str, _revision: str | None) -> Loaded:
     """Build a bundled vision model from its card and load its half-precision weights into float32."""
     from safetensors.torch import load_file

@@ -18,15 +18,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai_utils import check
-from xai_utils.capture_scans import ScanTrace, capture_scans
+from xai_utils.capture_scans import capture_scans
 from xai_utils.rule_tables import Backward, Rule
 from xai_utils.rules import Rules, inside
+from xai_utils.vim import ScanStep
+from xai_utils.vim_capture import VimTrace
 
 RULES = ("silu", "scan", "gate", "norm")
 
 
 @contextmanager
-def mamba_lrp(model: nn.Module, rules: Collection[str] = RULES) -> Iterator[ScanTrace]:
+def mamba_lrp(model: nn.Module, rules: Collection[str] = RULES) -> Iterator[VimTrace]:
     """Make the gradient times the activation, anywhere on the stream, its relevance for what is back-propagated.
 
     Without biases the relevance of all tokens adds up to the logit, at every depth; biases keep their share.
@@ -38,7 +40,7 @@ def mamba_lrp(model: nn.Module, rules: Collection[str] = RULES) -> Iterator[Scan
             RMSNorm is a constant). Without any, gradients are the plain ones.
 
     Yields:
-        The :class:`capture_scans.ScanTrace`, whose ``stream`` holds the activations.
+        What :func:`capture_scans.capture_scans` yields; its ``streams`` are the activations.
 
     Raises:
         ValueError: an unknown rule, training mode.
@@ -64,11 +66,10 @@ def mamba_lrp(model: nn.Module, rules: Collection[str] = RULES) -> Iterator[Scan
 
 def _hold_scan(module: nn.Module, undo: ExitStack) -> None:
     """Make a scan's steps, B and C constants: behind ``x_proj`` in transformers, at the scan itself in Vision Mamba."""
-    kind = type(module).__name__
-    if kind == "MambaMixer":
+    if type(module).__name__ == "MambaMixer":
         project: Any = module.x_proj
         undo.callback(project.register_forward_hook(lambda _m, _a, output: output.detach()).remove)
-    elif kind == "ScanStep":
+    elif isinstance(module, ScanStep):
 
         def held(_module: nn.Module, args: tuple[Any]) -> tuple[Any]:
             scan = args[0]
