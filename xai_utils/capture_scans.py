@@ -1,8 +1,8 @@
 """Record the selective scans of Mamba, Mamba-2 and Vision Mamba while they run, and leave no trace.
 
 transformers' mixers call ``in_proj``, ``x_proj`` and ``out_proj`` as modules, but use the weights of ``conv1d`` and
-``dt_proj`` directly, so that hooks on those two never fire. What goes into ``x_proj`` is the input of the scan, and what
-comes out is its low-rank step, B and C; what comes out of ``in_proj`` is the input of the convolution and the gate.
+``dt_proj`` directly, so that hooks on those two never fire. What goes into ``x_proj`` is the input of the scan; what
+comes out is its low-rank step, B and C. What comes out of ``in_proj`` is the input of the convolution and the gate.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class ScanTrace(VimTrace):
 
     def clear(self) -> None:
         """Forget the pass before."""
-        for kept in (self.scans, self.outputs, self.streams, self.kernels, self.slopes):
-            kept.clear()
+        for one in (self.scans, self.outputs, self.streams, self.kernels, self.slopes):
+            one.clear()
         self.mask = None
 
     def memory(self) -> int:

@@ -7,15 +7,15 @@ the last one reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from xai_utils import check, hidden_maps
-from xai_utils.capture_scans import capture_scans
+from xai_utils import check, hidden_maps, ssm
+from xai_utils.capture_scans import ScanTrace, capture_scans
 from xai_utils.encode import Batch
 from xai_utils.models import Model
 from xai_utils.observation import class_first
@@ -37,6 +37,8 @@ class Look:
         gradients: of the target scores at the bare output of every scan; empty without.
         streams: tokens entering the first block and leaving every block, ``(layer + 1, sample, token, width)``.
         stream_gradients: likewise; ``None`` without.
+        convolutions: of a text model, per layer the convolution's weight ``(channel, tap)`` and the slope of the
+            activation behind it ``(sample, channel, token)``; else empty.
     """
 
     layers: hidden_maps.Layers
@@ -44,6 +46,7 @@ class Look:
     gradients: list[tuple[Tensor, ...]]
     streams: Tensor
     stream_gradients: Tensor | None
+    convolutions: Sequence[tuple[Tensor, Tensor]] = ()
 
     def alone(self, sample: int, length: int) -> Look:
         """Return one text without its padding, read by its last token."""
@@ -51,7 +54,8 @@ class Look:
         layers = [tuple(_cut(scan, one, length) for scan in scans) for scans in self.layers]
         gradients = [tuple(gradient[one, :, :length] for gradient in pair) for pair in self.gradients]
         slopes = None if self.stream_gradients is None else self.stream_gradients[:, one, :length]
-        return Look(layers, length - 1, gradients, self.streams[:, one, :length], slopes)
+        convolutions = [(kernel, slope[one, :, :length]) for kernel, slope in self.convolutions]
+        return Look(layers, length - 1, gradients, self.streams[:, one, :length], slopes, convolutions)
 
 
 def looks(model: Model, batch: Batch, targets: tuple[int, ...] | None = None, lrp: Collection[str] = ()) -> list[Look]:
@@ -79,7 +83,8 @@ def looks(model: Model, batch: Batch, targets: tuple[int, ...] | None = None, lr
             gradients = trace.scan_gradients()
             slopes = torch.stack([trace.stream_gradient(i) for i in range(len(trace.streams))])
         streams = torch.stack([stream.detach() for stream in trace.streams])
-        seen = Look(trace.scans, trace.class_position, gradients, streams, slopes)
+        convolutions = list(zip(trace.kernels, trace.slopes, strict=True)) if isinstance(trace, ScanTrace) else []
+        seen = Look(trace.scans, trace.class_position, gradients, streams, slopes, convolutions)
     return [seen] if batch.grid else [seen.alone(i, batch.length(i)) for i in range(len(batch))]
 
 
@@ -91,7 +96,8 @@ def _cut(scan: Scan, sample: slice, length: int) -> Scan:
 
 
 def hidden_attention(
-    model: Model, batch: Batch, targets: Targets, signs: str = "absolute", start: int | None = None, form: str = "right",
+    model: Model, batch: Batch, targets: Targets, signs: str = "absolute", start: int | None = None,
+    form: str = "right",
 ) -> Scores:  # fmt: skip
     """Raw hidden attention of the class token, averaged over layers (see :func:`hidden_maps.raw`).
 
@@ -118,6 +124,33 @@ def hidden_rollout(
 
     def score(seen: Look, start: int) -> Tensor:
         return hidden_maps.rolled(hidden_maps.layer_maps(seen.layers[start:], signs), seen.position)
+
+    return _scored(looks(model, batch), score, start)
+
+
+def unified_attention(
+    model: Model, batch: Batch, targets: Targets, start: int = 0, rolled: bool = False
+) -> Scores:  # fmt: skip
+    """Hidden attention with convolution, skip and gate folded in: what a token reads of the tokens *before* the mixer.
+
+    Options:
+        start: first layer.
+        rolled: roll the layers out instead of averaging them.
+
+    Raises:
+        TypeError: Vision Mamba, whose two convolutions are not captured.
+
+    Source: Zimerman, Ali & Wolf (2024), arXiv:2405.16504.
+    """
+
+    def score(seen: Look, start: int) -> Tensor:
+        if not seen.convolutions:
+            raise TypeError(f"{model.name}: convolutions are captured of text models only; take hidden_attention.")
+        maps = torch.stack([
+            ssm.of_scan(scans[0], "all", True, kernel, slope).abs().mean(1)
+            for scans, (kernel, slope) in zip(seen.layers[start:], seen.convolutions[start:], strict=True)
+        ])  # fmt: skip
+        return (hidden_maps.rolled if rolled else hidden_maps.raw)(maps, seen.position)
 
     return _scored(looks(model, batch), score, start)
 

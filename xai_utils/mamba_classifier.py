@@ -32,7 +32,9 @@ class MambaClassifier(MambaPreTrainedModel):
             attention_mask: same shape, 1 where a token is real; default all.
         """
         states = self.backbone(input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        return SequenceClassifierOutput(logits=self.classifier(states[range(len(states)), last(input_ids, attention_mask)]))
+        return SequenceClassifierOutput(
+            logits=self.classifier(states[range(len(states)), last(input_ids, attention_mask)])
+        )
 
 
 def last(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:

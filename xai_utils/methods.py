@@ -296,6 +296,7 @@ METHODS: dict[str, Method] = {
     "attnlrp": Method(None, True, True, "logit", partial(relevance.modified_gradient, "attnlrp")),
     "hidden_attention": Method(None, False, False, "hidden attention", hidden_methods.hidden_attention),
     "hidden_rollout": Method(None, False, False, "share of the input", hidden_methods.hidden_rollout),
+    "unified_attention": Method(None, False, False, "hidden attention", hidden_methods.unified_attention),
     "hidden_rollout_published": Method(
         None, False, False, "discounted hidden attention", hidden_methods.hidden_rollout_published
     ),

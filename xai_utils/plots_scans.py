@@ -60,7 +60,7 @@ def half_lives(ax: Axes, found: Sequence[Tensor], title: str = "") -> None:
 
 
 def remembered(ax: Axes, rows: Tensor, labels: Sequence[str], title: str = "") -> None:
-    """Draw ``(layer, token)``: what each layer's last state still holds of every token, each row scaled to its largest."""
+    """Draw ``(layer, token)``: what each layer's last state holds of every token, each row by its largest."""
     values = (rows / rows.amax(-1, keepdim=True)).cpu().numpy()
     ax.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right", fontsize=7)

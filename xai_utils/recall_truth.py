@@ -66,7 +66,9 @@ def pointing(scores: Sequence[Tensor], sequences: Sequence[Recall]) -> Pointing:
     )
 
 
-def scores_of(name: str, model: Model, sequences: Sequence[Recall], batch_size: int = 64, **options: object) -> list[Tensor]:
+def scores_of(
+    name: str, model: Model, sequences: Sequence[Recall], batch_size: int = 64, **options: object
+) -> list[Tensor]:
     """Explain the right answer of every sequence by one method of the table, batched."""
     texts = [text_of(sequence) for sequence in sequences]
     targets = [sequence.label for sequence in sequences]

@@ -20,7 +20,7 @@ from xai_utils.recipes_text import DATA, DeepSST2, word_pieces
 
 @contextmanager
 def fast_scan() -> Iterator[None]:
-    """Let transformers' Mamba run on :func:`scan.selective_scan` inside the block: the same values, no loop over time."""
+    """Let transformers' Mamba run on :func:`scan.selective_scan` inside the block: same values, faster."""
     from transformers.models.mamba import modeling_mamba
 
     before = modeling_mamba.mamba_selective_scan

@@ -35,8 +35,8 @@ def mamba_lrp(model: nn.Module, rules: Collection[str] = RULES) -> Iterator[VimT
 
     Args:
         model: a Mamba of transformers or a :class:`vim.Vim`, in evaluation mode; logits are the same inside the block.
-        rules: some of ``"silu"`` (identity: SiLU(x) is x times a constant), ``"scan"`` (steps, B and C are constants, so
-            that the output is linear in the input), ``"gate"`` (each factor takes half) and ``"norm"`` (the scale of
+        rules: some of ``"silu"`` (identity: SiLU(x) is x times a constant), ``"scan"`` (steps, B and C are constants,
+            so that the output is linear in the input), ``"gate"`` (each factor takes half) and ``"norm"`` (the scale of
             RMSNorm is a constant). Without any, gradients are the plain ones.
 
     Yields:
@@ -80,7 +80,9 @@ def _hold_scan(module: nn.Module, undo: ExitStack) -> None:
 
 def _table(rules: frozenset[str]) -> dict[str, Rule]:
     """Say what each torch function of a Mamba sends back; ``None`` is its own gradient."""
-    plain = "linear conv1d conv2d matmul add sub mean sum div embedding pow exp softplus rsqrt sigmoid neg flip pad copy "
+    plain = (
+        "linear conv1d conv2d matmul add sub mean sum div embedding pow exp softplus rsqrt sigmoid neg flip pad copy "
+    )
     table: dict[str, Rule] = dict.fromkeys((plain + "rms_norm silu mul").split(), _plain)
     if "silu" in rules:
         table["silu"] = _silu

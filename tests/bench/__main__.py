@@ -10,7 +10,15 @@ import argparse
 
 import torch
 
-from tests.bench import bench_attention, bench_capture, bench_diffusion, bench_flow, bench_methods, bench_relevance
+from tests.bench import (
+    bench_attention,
+    bench_capture,
+    bench_diffusion,
+    bench_flow,
+    bench_methods,
+    bench_relevance,
+    bench_ssm,
+)
 from xai_utils import runtime
 
 COLUMNS = ("case", "ours", "compared with", "seconds", "theirs (s)", "ratio", "target")
@@ -50,7 +58,7 @@ def main() -> None:
     """Parse the command line, measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller inputs, fewer repeats")
-    names = ("capture", "methods", "relevance", "diffusion", "flow", "attention")
+    names = ("capture", "methods", "relevance", "diffusion", "flow", "attention", "ssm")
     parser.add_argument("--only", choices=names, help="one part of the table")
     arguments = parser.parse_args()
     runtime.quiet()
@@ -62,6 +70,7 @@ def main() -> None:
         "diffusion": lambda: bench_diffusion.rows(arguments.quick),
         "flow": flow_rows,
         "attention": lambda: bench_attention.rows(arguments.quick),
+        "ssm": lambda: bench_ssm.rows(arguments.quick),
     }
     chosen = [arguments.only] if arguments.only else list(parts)
     print(markdown([row for name in chosen for row in parts[name]()]))
