@@ -76,6 +76,7 @@ MAY_IMPORT = {
         "samples",
         "selective",
     },
+    "object_marks": {"encode", "methods", "metrics", "models", "result", "samples", "stats"},
     "plots": {"check", "result", "stats"},
     "explore": {"methods", "models", "observation", "plots", "result", "rollout"},
     "explore_layers": {
@@ -124,8 +125,8 @@ ONLY_IN = {
     },
     "tokenizers": {"attention_classifier", "recipes_mamba"},
     "lime": {"lime_library"},
-    "pandas": {"document_sweep", "samples"},
-    "timm": {"loaders"},
+    "pandas": {"document_sweep", "object_marks", "samples"},
+    "timm": {"loaders", "vim_checkpoint"},
     "peft": {"loaders", "recipes_text"},
     "captum": {"integrated"},
     "ipywidgets": {"explore", "explore_document", "explore_layers", "explore_scans"},

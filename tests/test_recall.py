@@ -11,7 +11,6 @@ from xai_utils import methods, models, recall, recall_truth, recipes_mamba, stat
 from xai_utils.mamba_classifier import last
 from xai_utils.samples import Text
 
-
 NAMES = (
     "hidden_attention", "hidden_rollout", "unified_attention", "hidden_rollout_published", "mamba_attribution",
     "mamba_lrp", "gradient_x_input", "gradient_norm", "rollout",

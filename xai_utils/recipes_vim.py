@@ -38,9 +38,9 @@ class VimScenes(ScenesRecipe):
         "1,300 steps of 32 single digits in a strip of 8 rows of the token grid (background faded in over 300 steps), "
         "then 1,300 steps of 32 whole, varied scenes of one to three digits; cross entropy with equal shares of the "
         "classes present, plus patch labels by an extra linear head on the final tokens, dropped afterwards; "
-        "sine-cosine positions to start from; Muon on the projections in and out of the blocks and AdamW on the rest, "
-        "3e-3 with 100 warm-up steps and cosine to zero, weight decay 0.05 on matrices, bfloat16 autocast with scans in "
-        "float32, gradient norm ≤ 1"
+        "sine-cosine positions to start from; Muon on the projections in and out of the blocks, AdamW on the rest, "
+        "3e-3 with 100 warm-up steps and cosine to zero, weight decay 0.05 on matrices, bfloat16 autocast (scans in "
+        "float32), gradient norm ≤ 1"
     )
 
     def build(self) -> nn.Module:

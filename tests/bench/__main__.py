@@ -17,6 +17,7 @@ from tests.bench import (
     bench_flow,
     bench_methods,
     bench_relevance,
+    bench_scan,
     bench_ssm,
 )
 from xai_utils import runtime
@@ -58,7 +59,7 @@ def main() -> None:
     """Parse the command line, measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller inputs, fewer repeats")
-    names = ("capture", "methods", "relevance", "diffusion", "flow", "attention", "ssm")
+    names = ("capture", "methods", "relevance", "diffusion", "flow", "attention", "scan", "ssm")
     parser.add_argument("--only", choices=names, help="one part of the table")
     arguments = parser.parse_args()
     runtime.quiet()
@@ -70,6 +71,7 @@ def main() -> None:
         "diffusion": lambda: bench_diffusion.rows(arguments.quick),
         "flow": flow_rows,
         "attention": lambda: bench_attention.rows(arguments.quick),
+        "scan": lambda: bench_scan.rows(arguments.quick),
         "ssm": lambda: bench_ssm.rows(arguments.quick),
     }
     chosen = [arguments.only] if arguments.only else list(parts)
