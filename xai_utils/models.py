@@ -173,6 +173,7 @@ MODELS: dict[str, Spec] = {
     "vit_base": Spec(loaders.transformers_hub, "google/vit-base-patch16-224", blocks=12, instead="vit-scenes"),
     "deit_tiny": Spec(loaders.timm_hub, "deit_tiny_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
     "deit_small": Spec(loaders.timm_hub, "deit_small_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
+    "resnet50": Spec(loaders.timm_hub, "resnet50.tv_in1k", blocks=0, instead="resnet-scenes"),
     "deit_base": Spec(loaders.timm_hub, "deit_base_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
     "mamba-130m": Spec(loaders.transformers_hub, "state-spaces/mamba-130m-hf", blocks=0, instead="mamba-sst2"),
     "vim_tiny": Spec(vim_checkpoint.vim_hub, "hustvl/Vim-tiny-midclstok", blocks=0, instead="vim-scenes"),
