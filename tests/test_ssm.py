@@ -147,8 +147,9 @@ def test_half_precision_is_computed_in_single():
 
 
 def test_half_life():
-    delta, A = torch.full((1, 2, 5), 0.1), torch.tensor([[-1.0, -2.0], [-10.0, 0.0]])
-    wanted = math.log(2) * torch.tensor([[10, 5], [1, torch.inf]])
+    A = torch.tensor([[-1, -2], [-10, 0]], dtype=torch.float64)
+    delta = torch.full((1, 2, 5), 0.1, dtype=torch.float64)
+    wanted = math.log(2) * torch.tensor([[10, 5], [1, torch.inf]], dtype=torch.float64)
     torch.testing.assert_close(ssm.half_life(delta, A)[0], wanted)
     assert ssm.half_life(delta, A[:, 0]).shape == (1, 2)
 
