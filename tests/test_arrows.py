@@ -82,7 +82,8 @@ MAY_IMPORT = {
         "samples",
         "selective",
     },
-    "object_marks": {"encode", "methods", "metrics", "models", "result", "samples", "stats"},
+    "marked_words": {"encode", "metrics", "models", "result", "samples"},
+    "object_marks": {"encode", "methods", "metrics", "models", "observation", "result", "samples", "stats"},
     "plots": {"check", "result", "stats"},
     "explore": {"methods", "models", "observation", "plots", "result", "rollout"},
     "explore_layers": {

@@ -1,15 +1,16 @@
 """Captured scans give back the mixer's own output; MambaLRP conserves; nothing is left behind; refusals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers as hf
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from xai_utils import ssm
+from xai_utils import methods, models, samples, ssm
 from xai_utils.capture_scans import capture_scans
 from xai_utils.rules_mamba import mamba_lrp
 from xai_utils.vim import Vim
@@ -194,3 +195,44 @@ def test_mamba_lrp_refuses():
         pass
     with pytest.raises(TypeError, match="no selective scan"), mamba_lrp(_bert()):
         pass
+
+
+# Checkpoints by the libraries' own loading code
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Write a tiny Mamba as the published ones are laid out: a language model, its tokenizer beside it."""
+    from transformers import PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    config = hf.MambaConfig(vocab_size=len(models.load("mamba-recall").tokenizer), hidden_size=16, state_size=4,
+                            num_hidden_layers=2, pad_token_id=0)  # fmt: skip
+    hf.MambaForCausalLM(config).save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(tokenizer_object=models.load("mamba-recall").tokenizer.backend_tokenizer,
+                            pad_token="[PAD]").save_pretrained(tmp_path)  # fmt: skip
+    return tmp_path
+
+
+def test_a_published_language_model_is_looked_into_without_its_head(folder, monkeypatch):
+    text = samples.text("A B * K C *")
+    monkeypatch.setitem(models.MODELS, "mamba-130m", replace(models.MODELS["mamba-130m"], source=str(folder)))
+    model = models.load("mamba-130m")
+    whole = hf.MambaForCausalLM.from_pretrained(folder).eval()
+    assert type(model.module).__name__ == "MambaModel" and model.classes == () and model.kind == "text"
+    state = {f"backbone.{key}": value for key, value in model.module.state_dict().items()}
+    assert state and all(torch.equal(value, whole.state_dict()[key]) for key, value in state.items())
+    for name in ("hidden_attention", "hidden_rollout", "unified_attention", "hidden_rollout_published", "rollout"):
+        options = {"row": -1} if name == "rollout" else {}
+        one = methods.explain(name, models.load(f"hf:{folder}"), text, **options)
+        assert len(one.scores) == 6 and torch.equal(one.scores, methods.explain(name, model, text, **options).scores)
+    with pytest.raises(ValueError, match="no classifier"):
+        methods.explain("mamba_lrp", model, text)
+
+
+def test_missing_weights_are_named_and_not_made_up(folder):
+    state = load_file(folder / "model.safetensors")
+    del state["backbone.layers.1.mixer.A_log"]
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"no weights for layers.1.mixer.A_log; they would be random"):
+        models.load(f"hf:{folder}")

@@ -38,14 +38,37 @@ def signed_matrix(ax: Axes, matrix: Tensor, title: str = "", labels: Sequence[st
 
 
 def rates(ax: Axes, x: Sequence[float], found: Mapping[str, Sequence[Interval]], null: Sequence[float] = ()) -> None:
-    """Draw hit rates over distance with their intervals, a line a method, and the rate of a random choice."""
-    for (name, intervals), colour, mark in zip(found.items(), COLOURS, _MARKS, strict=False):
+    """Draw hit rates over distance with their intervals, a line a method, and the rate of a random choice.
+
+    Lines are moved by a few percent of ``x`` against each other, so that their intervals can be told apart.
+    """
+    for place, ((name, intervals), colour, mark) in enumerate(zip(found.items(), COLOURS, _MARKS, strict=False)):
+        moved = [one * 1.05 ** (place - (len(found) - 1) / 2) for one in x]
         means = [one.mean for one in intervals]
         spread = [[one.mean - one.low for one in intervals], [one.high - one.mean for one in intervals]]
-        ax.errorbar(x, means, np.clip(spread, 0, None), color=colour, marker=mark, markersize=4, capsize=2, label=name)
+        ax.errorbar(
+            moved, means, np.clip(spread, 0, None), color=colour, marker=mark, markersize=4, capsize=2, label=name
+        )
     if len(null):
         ax.plot(x, null, color="0.3", linestyle="--", linewidth=0.9, label="random choice")
     ax.set(ylim=(-0.03, 1.03), ylabel="hit rate")
+
+
+def misses(ax: Axes, found: Mapping[str, Tensor], least: float = 1e-9) -> None:
+    """Draw by how much relevance misses its sum at every depth, ``(depth, sample)``.
+
+    Medians as lines; of the first also the range over samples. What is smaller than ``least`` is drawn there.
+    """
+    for place, ((name, miss), colour, mark) in enumerate(zip(found.items(), COLOURS, _MARKS, strict=False)):
+        values = miss.detach().cpu().clamp(min=least).numpy()
+        style = "-" if place < 3 else "--"
+        size = 9 - place  # markers on top of each other stay visible
+        ax.plot(np.median(values, 1), style, color=colour, marker=mark, markersize=size, linewidth=1.3, label=name)
+        if not place:
+            ax.fill_between(range(len(values)), values.min(1), values.max(1), color=colour, alpha=0.15, linewidth=0)
+    depths = [len(miss) for miss in found.values()]
+    ax.set(yscale="log", xlabel="depth (0: the words)", ylabel="miss of the logit, relative", xticks=range(max(depths)))
+    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def half_lives(ax: Axes, found: Sequence[Tensor], title: str = "") -> None:
