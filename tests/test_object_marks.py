@@ -78,11 +78,11 @@ def test_methods_that_share_an_observation_are_marked_as_if_alone(target, monkey
     monkeypatch.setattr(object_marks, "BATCH", 3)
     together = marks(model, some, asked, target)
     assert list(together["method"][:: len(some)])[:2] == ["rollout", "rollout, other scene"]
-    for name, one in asked.items():
+    for label, one in asked.items():
         alone = [object_marks.explain(one[0], model, p, None if target is None else target(p), **one[1]) for p in some]
         insides = [object_marks._inside(model, p, target) for p in some]
         wanted = [object_marks.metrics.mass_inside(a.scores, inside) for a, inside in zip(alone, insides, strict=True)]
-        assert together.query("method == @name")["share"].tolist() == pytest.approx(wanted, rel=1e-4)
+        assert together[together["method"] == label]["share"].tolist() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_a_bump_is_highest_in_the_middle():

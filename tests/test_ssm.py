@@ -176,6 +176,13 @@ def test_the_true_row_of_the_class_token():
     same(ssm.hidden_row(*published("row98/"), 98), golden("row98/true_row"))
 
 
+def test_the_published_row_is_that_of_a_reader_whose_own_step_is_zero():
+    delta, *given = published("row98/")
+    delta = delta.clone()
+    delta[..., 98] = 0
+    same(ssm.hidden_row(delta, *given, 98), golden("row98/orig"))
+
+
 # Refusals
 
 

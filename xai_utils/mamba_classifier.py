@@ -21,7 +21,7 @@ class MambaClassifier(MambaPreTrainedModel):
         """Build it untrained; ``config.num_labels`` classes."""
         super().__init__(config)
         self.backbone = MambaModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, int(config.num_labels or 0))
         self.post_init()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:

@@ -134,12 +134,13 @@ class MambaSST2(DeepSST2):
         self.read()
         self.tokenizer = word_pieces(self.sentences, self.words)
         names = dict(enumerate(samples.SENTIMENT))
-        self.config = MambaConfig(
+        config = MambaConfig(
             vocab_size=len(self.tokenizer), hidden_size=self.width, num_hidden_layers=self.layers,
             state_size=self.states, use_cache=False, id2label=names, label2id={n: i for i, n in names.items()},
             pad_token_id=self.tokenizer.pad_token_id, architectures=["MambaClassifier"],
         )  # fmt: skip
-        return MambaClassifier(self.config)
+        self.config: Any = config
+        return MambaClassifier(config)
 
     def optimisers(self, module: Any) -> list[Optimizer]:
         """Muon on the projections of the layers, AdamW on the rest; no weight decay on the scan's own parameters."""
