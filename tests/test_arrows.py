@@ -11,7 +11,7 @@ MAY_IMPORT = {
     "claims": set(),
     "engine": {"check"},
     "memory": {"check"},
-    "sample_sets": {"check", "photographs", "samples", "samples_real"},
+    "sample_sets": {"recall", "recall_truth", "check", "photographs", "samples", "samples_real"},
     "samples_real": {"check", "runtime", "samples"},
     "shards": {"engine", "memory", "models", "parts", "runtime", "sample_sets", "samples"},
     "sweep": {"check", "engine", "parts", "runtime", "sample_sets", "shards", "sweep_plan"},

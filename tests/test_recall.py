@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import steady
 
-from xai_utils import methods, models, recall, recall_truth, recipes_mamba, stats
+from xai_utils import methods, models, recall, recall_truth, recipes_mamba, sample_sets, stats
 from xai_utils.mamba_classifier import last
 from xai_utils.samples import Text
 
@@ -161,3 +161,13 @@ def test_rates_have_honest_intervals_at_the_ends():
     assert stats.rate_interval([True, False] * 50).low == pytest.approx(0.404, abs=1e-3)
     with pytest.raises(ValueError, match="at least one hit"):
         stats.rate_interval([])
+
+
+def test_a_sweep_reads_sequences_whose_answer_is_marked():
+    listing = sample_sets.find({"set": "recalls", "number": 3, "first": 5, "length": 12})
+    assert listing.names == ("recall:5:12", "recall:6:12", "recall:7:12")
+    for i, name in enumerate(listing.names):
+        one, again = listing.read(i), listing.read(i)
+        ((start, stop),) = one.rationale
+        assert one == again and one.name == name and len(one.text.split()) == 12
+        assert one.text[start:stop] == recall.LETTERS[one.label] and one.text[start - 2] == recall.MARK

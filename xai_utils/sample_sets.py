@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from xai_utils import check, photographs, samples, samples_real
+from xai_utils import check, photographs, recall, recall_truth, samples, samples_real
 from xai_utils.samples import Picture, Text
 from xai_utils.samples_real import Listing, listed
 
@@ -43,6 +43,17 @@ def marked(number: int = 300, first: int = 0) -> Listing:
     """List held-out scenes of one digit with a badge of another class, each drawn when it is read."""
     names = tuple(f"marked:{seed}" for seed in range(first, first + number))
     return Listing(names, lambda i: samples.marked_pictures(1, first + i)[0])
+
+
+def recalls(number: int = 300, first: int = 0, length: int = 32) -> Listing:
+    """List sequences that recall one letter (see :mod:`recall`), the answer marked, each drawn when it is read."""
+    names = tuple(f"recall:{seed}:{length}" for seed in range(first, first + number))
+
+    def read(i: int) -> Text:
+        drawn = recall.draw(np.random.default_rng([first + i, length]), length)
+        return replace(recall_truth.text_of(drawn), name=names[i])
+
+    return Listing(names, read)
 
 
 def sst2(split: str = "validation") -> Listing:
@@ -101,6 +112,7 @@ SETS: dict[str, Callable[..., Listing]] = {
     "paragraphs": paragraphs,
     "scenes": scenes,
     "marked": marked,
+    "recalls": recalls,
     "sst2": sst2,
     "labelled": labelled,
     "pictures": samples_real.pictures,

@@ -70,6 +70,7 @@ METRICS: dict[str, Metric] = {
 
 _CONVOLUTIONAL = ("integrated_gradients", "gradcam")
 _BY_SCANS = ("gradient_norm", "gradient_x_input", "integrated_gradients")  # beside those of hidden_methods
+_OF_TEXTS = ("unified_attention",)  # needs the convolutions of a Mamba of texts
 _NOT_ON_PICTURES = ("flow", "gradcam")  # a maximum flow over 197 tokens takes seconds a picture
 LEAVE = "leave_one_out"  # on texts only: 196 passes a picture
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -89,7 +90,7 @@ def _line_up(model: Model) -> tuple[str, ...]:
     if isinstance(model.module, AttentionClassifier):
         return (*CLOSED, "integrated_gradients", *last)
     if isinstance(model.module, Vim) or (model.kind == "text" and model.blocks == 0):
-        return (*_BY_SCANS, *hidden, *last)
+        return (*_BY_SCANS, *(name for name in hidden if model.kind == "text" or name not in _OF_TEXTS), *last)
     if model.blocks == 0:
         return _CONVOLUTIONAL
     without = (*hidden, *(("gradcam",) if model.kind == "text" else _NOT_ON_PICTURES))
