@@ -10,7 +10,15 @@ import argparse
 
 import torch
 
-from tests.bench import bench_attention, bench_capture, bench_diffusion, bench_flow, bench_methods, bench_relevance
+from tests.bench import (
+    bench_attention,
+    bench_capture,
+    bench_diffusion,
+    bench_flow,
+    bench_gender,
+    bench_methods,
+    bench_relevance,
+)
 from xai_utils import runtime
 
 COLUMNS = ("case", "ours", "compared with", "seconds", "theirs (s)", "ratio", "target")
@@ -50,7 +58,7 @@ def main() -> None:
     """Parse the command line, measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller inputs, fewer repeats")
-    names = ("capture", "methods", "relevance", "diffusion", "flow", "attention")
+    names = ("capture", "methods", "relevance", "diffusion", "flow", "attention", "gender")
     parser.add_argument("--only", choices=names, help="one part of the table")
     arguments = parser.parse_args()
     runtime.quiet()
@@ -58,6 +66,7 @@ def main() -> None:
     parts = {
         "capture": lambda: bench_capture.rows(arguments.quick),
         "methods": lambda: bench_methods.rows(arguments.quick),
+        "gender": lambda: bench_gender.rows(arguments.quick),
         "relevance": lambda: bench_relevance.rows(arguments.quick),
         "diffusion": lambda: bench_diffusion.rows(arguments.quick),
         "flow": flow_rows,
