@@ -175,7 +175,7 @@ def test_passages_are_cleaned_and_read_from_every_kind_of_file(tmp_path):
 
 def test_only_a_single_gendered_word_makes_a_contrast(model):
     found = gender_corpora.contrast(model, "The nurse said she left.", "The nurse said he left.")
-    assert found.pair == ("he", "she") and found.text == "the nurse said [MASK] left ."
+    assert found.pair == ("he", "she") and found.text == "the nurse said [MASK] left."
     assert gender_corpora.contrast(model, "The nurse said she left.", "The nurse left.") is None
     assert gender_corpora.contrast(model, "The blacks left.", "The whites left.") is None
     assert gender_corpora.contrast(model, "She saw her son.", "He saw his son.") is None

@@ -38,8 +38,11 @@ class Direction:
 
     @property
     def explained(self) -> float:
-        """Share of the sum of ``|eigenvalues|`` that the first one has, in [0, 1]."""
-        return float(self.eigenvalues[0] / self.eigenvalues.abs().sum())
+        """Share of the sum of the positive eigenvalues that the first one has, in [0, 1].
+
+        The normalised matrix has a trace near 0, so that of ``|eigenvalues|`` no share could exceed one half.
+        """
+        return float(self.eigenvalues[0] / self.eigenvalues.clamp_min(0).sum())
 
 
 def densray(first: Tensor, second: Tensor, normalised: bool = True) -> Direction:

@@ -18,7 +18,7 @@ COLOURS = ("#2a4b8d", "#c75d00", "#3b8d6f", "#8d3b7a")
 
 
 def heat(ax: Axes, scores: Tensor, labels: Sequence[str], title: str = "", ring: int | None = None) -> None:
-    """Draw signed scores by layer and their sum, numbers written in; every row scaled to its own largest entry.
+    """Draw signed scores by layer and their sum, every row as shares of its own largest entry, which stands beside it.
 
     Args:
         ax: where to draw.
@@ -34,7 +34,17 @@ def heat(ax: Axes, scores: Tensor, labels: Sequence[str], title: str = "", ring:
     ax.imshow(scaled, cmap=SIGNED, norm=TwoSlopeNorm(0, -1, 1), aspect="auto", interpolation="nearest")
     for row, column in np.ndindex(values.shape):
         ink = "white" if abs(scaled[row, column]) > 0.75 else "black"
-        ax.text(column, row, f"{values[row, column]:.2g}", ha="center", va="center", fontsize=6, color=ink)
+        ax.text(
+            column,
+            row,
+            f"{scaled[row, column]:.2f}".replace("0.", "."),
+            ha="center",
+            va="center",
+            fontsize=6,
+            color=ink,
+        )
+    for row, most in enumerate(size[:, 0]):
+        ax.text(len(labels) - 0.4, row, f"× {most:.2g}", va="center", fontsize=6, color="0.3")
     ax.axhline(len(values) - 1.5, color="white", linewidth=2.5)
     ax.set_xticks(range(len(labels)), labels, fontsize=7, rotation=30, ha="right")
     ax.set_yticks(range(len(values)), [*map(str, range(len(values) - 1)), "sum"], fontsize=7)

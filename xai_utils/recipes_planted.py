@@ -20,12 +20,12 @@ class TinyPlanted:
     """A BERT of four layers from scratch; of the pronouns half are masked, of the other words 15 %."""
 
     seed = 0
-    steps = 2000
+    steps = 3000
     warmup = 100
     clip = 1.0
     select_from = 0
     select_every = 1
-    batch = 128
+    batch = 64
     sentences = 40_000
     held_out = 4_000
     layers = 4
@@ -50,6 +50,7 @@ class TinyPlanted:
         self.config = BertConfig(
             vocab_size=len(words), hidden_size=self.width, num_hidden_layers=self.layers, num_attention_heads=4,
             intermediate_size=2 * self.width, max_position_embeddings=32, type_vocab_size=1, pad_token_id=0,
+            initializer_range=0.08, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
             architectures=["BertForMaskedLM"],
         )  # fmt: skip
         return BertForMaskedLM(self.config)
@@ -99,7 +100,7 @@ class TinyPlanted:
             "recipe": (
                 f"from scratch, {self.pronouns:.0%} of the pronouns and {self.masked:.0%} of the other words masked, "
                 f"AdamW {self.peak:g}, weight decay 0.01, batch {self.batch}, {self.warmup} warm-up steps then cosine "
-                f"to zero, dropout 0.1, gradient norm ≤ {self.clip:g}; the last weights"
+                f"to zero, no dropout, first weights of deviation 0.08, gradient norm ≤ {self.clip:g}; the last weights"
             ),
         }
         tensors = {k: v for k, v in module.state_dict().items() if not k.startswith("cls.predictions.decoder")}
