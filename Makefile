@@ -8,7 +8,7 @@ OTHER := name another one (and remove an old $(VENV)): make PYTHON=/path/to/pyth
 ROOT_MAY := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: figures test golden train bench explore lint help
+.PHONY: figures test golden train bench explore app report lint help
 
 figures: $(STAMP)  ## draw every figure from the notebooks (RUN=name ONLY=01,02 FORCE=1); continues where it stopped
 	$(HEADLESS) figures $(if $(RUN),--run $(RUN)) $(if $(ONLY),--only $(ONLY)) $(if $(filter 1,$(FORCE)),--force)
@@ -31,6 +31,13 @@ bench: $(STAMP)  ## time the methods
 
 explore: $(STAMP)  ## open the notebooks in JupyterLab, on this machine only
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(ROOT_MAY) notebooks
+
+app: $(STAMP)  ## open the explorer alone, as an app, on this machine only
+	JUPYTER_PATH=xai_utils/app $(BIN)/voila --Voila.ip=127.0.0.1 --template=local --progressive_rendering=True \
+	notebooks/10_explorer.ipynb
+
+report: $(STAMP)  ## pages in site/ from the executed notebooks: figures, claims, leaderboard; executes nothing
+	$(BIN)/python -m xai_utils.report
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

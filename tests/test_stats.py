@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import steady
 
-from xai_utils.stats import Interval, holm, mean_interval, permutation_p
+from xai_utils.stats import Interval, holm, mean_interval, permutation_p, permutation_ps
 
 
 def sample(seed, count=40):
@@ -98,6 +98,15 @@ def test_a_clear_difference_is_found_and_noise_is_not_found_more_often_than_it_s
     assert permutation_p(sample(0), seed=0, permutations=999) <= 0.002
     noise = [permutation_p(sample(seed, 20) - 2.0, seed, permutations=199) for seed in range(200)]
     assert 0.02 <= np.mean(np.array(noise) <= 0.05) <= 0.09
+
+
+def test_many_permutation_tests_at_once_are_the_same_tests():
+    families = {str(seed): sample(seed, 40) for seed in range(6)}
+    once = {name: permutation_p(values, seed=3, permutations=499) for name, values in families.items()}
+    assert permutation_ps(families, seed=3, permutations=499) == once
+    assert permutation_ps({}, seed=3) == {}
+    with pytest.raises(ValueError, match="as many numbers each, got"):
+        permutation_ps({"long": sample(0, 9), "short": sample(0, 8)}, seed=0)
 
 
 def test_pairs_that_are_not_finite_are_refused():

@@ -167,7 +167,8 @@ def picture(name: str | Path | np.ndarray) -> Picture:
     if isinstance(name, np.ndarray):
         return Picture(_from_array(name), "own array", {})
     label = str(name)
-    runtime.record.data["picture"] = Path(label).name
+    named = [*runtime.record.data.get("picture", "").split(", "), Path(label).name]
+    runtime.record.data["picture"] = ", ".join(dict.fromkeys(filter(None, named)))
     if label in PHOTOGRAPHS:
         return Picture(_read(_photograph(label)), label, {})
     if found := re.fullmatch(r"scene:(\d+)(?::([123]))?", label):

@@ -48,22 +48,35 @@ def mean_interval(values: Sequence[float], seed: int, level: float = 0.95, resam
 def permutation_p(differences: Sequence[float], seed: int, permutations: int = 9999) -> float:
     """Return the two-sided p-value of a mean paired difference, under exchange of the two members of each pair.
 
+    Args and errors as in :func:`permutation_ps`, for one test.
+    """
+    return permutation_ps({"": differences}, seed, permutations)[""]
+
+
+def permutation_ps(differences: Mapping[str, Sequence[float]], seed: int, permutations: int = 9999) -> dict[str, float]:
+    """Return :func:`permutation_p` of many tests on the same samples at once, by name; all see the same exchanges.
+
     Args:
-        differences: one number per sample: one method's minus the other's.
+        differences: by test, one number per sample: one method's minus the other's.
         seed: of the random sign changes; all of them are tried where there are no more than ``permutations``.
         permutations: sign changes drawn.
 
     Raises:
-        ValueError: fewer than two samples, or NaN among them.
+        ValueError: fewer than two samples, NaN among them, or tests of different length.
 
     Source: Fisher's sign-change test, as in :func:`scipy.stats.permutation_test` with ``"samples"``.
     """
-    data = _sample(differences)
+    if not differences:
+        return {}
+    rows = [_sample(values) for values in differences.values()]
+    if len({len(row) for row in rows}) > 1:
+        counts = {name: len(row) for name, row in zip(differences, rows, strict=True)}
+        raise ValueError(f"tests on the same samples should have as many numbers each, got {counts}.")
     test = permutation_test(
-        (data,), np.mean, permutation_type="samples", vectorized=True, n_resamples=permutations,
-        rng=np.random.default_rng(seed),
+        (np.stack(rows),), np.mean, permutation_type="samples", vectorized=True, n_resamples=permutations, batch=100,
+        axis=-1, rng=np.random.default_rng(seed),
     )  # fmt: skip
-    return float(test.pvalue)
+    return dict(zip(differences, map(float, test.pvalue), strict=True))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -109,8 +109,8 @@ def served(home: Path) -> Iterator[str]:
 
 
 @contextmanager
-def opened(address: str, notebook: Path, profile: Path) -> Iterator[Page]:
-    """Open a notebook in a fresh browser and wait for its kernel; nothing may be asked of another machine."""
+def browsing(profile: Path, shot: str) -> Iterator[Page]:
+    """Yield a page of a fresh browser; nothing may be asked of another machine. What it shows last is kept."""
     SHOTS.mkdir(exist_ok=True)
     with sync_playwright() as driver:
         browser = driver.chromium.launch_persistent_context(
@@ -120,16 +120,23 @@ def opened(address: str, notebook: Path, profile: Path) -> Iterator[Page]:
         page, asked = browser.pages[0], []
         page.on("request", lambda request: asked.append(request.url))
         page.set_default_timeout(PATIENCE * 1000)
-        page.goto(address.replace("NAME", notebook.name), timeout=PATIENCE * 1000)
         try:
-            page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-            wait_for(lambda: kernel(page) == "idle", PATIENCE, "the kernel")
             yield page
         finally:
-            page.screenshot(path=SHOTS / f"{notebook.stem}_end.png")
+            page.screenshot(path=SHOTS / f"{shot}.png")
             browser.close()
         foreign = {url for url in asked if url.startswith("http") and not url.startswith("http://127.0.0.1:")}
-        assert len(asked) > 10 and not foreign
+        assert len(asked) > 10 and not foreign, foreign
+
+
+@contextmanager
+def opened(address: str, notebook: Path, profile: Path) -> Iterator[Page]:
+    """Open a notebook in JupyterLab and wait for its kernel."""
+    with browsing(profile, f"{notebook.stem}_end") as page:
+        page.goto(address.replace("NAME", notebook.name), timeout=PATIENCE * 1000)
+        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        wait_for(lambda: kernel(page) == "idle", PATIENCE, "the kernel")
+        yield page
 
 
 def cells(page: Page) -> list[dict]:

@@ -1,0 +1,179 @@
+"""The explorer as a person uses it, in JupyterLab and as an app: drag, hover, click, type, export, make mistakes."""
+
+import http.client
+import os
+import subprocess
+import sys
+import time
+
+import lab
+import pytest
+
+pytestmark = pytest.mark.browser
+(NOTEBOOK,) = [path for path in lab.NOTEBOOKS if path.name.startswith("10")]
+SENTENCE = "a dull film with one bright scene"
+
+
+class Seen:
+    """The explorer in a page."""
+
+    def __init__(self, page):
+        self.page = page
+        self.root = page.locator(".linked").first
+        self.root.wait_for()
+
+    @property
+    def title(self) -> str:
+        return self.root.locator(".linked-title").inner_text()
+
+    @property
+    def status(self) -> str:
+        return self.root.locator(".linked-status").inner_text()
+
+    @property
+    def message(self) -> str:
+        return " ".join(self.page.locator("p[role=alert]").all_inner_texts())
+
+    def drawing(self) -> str:
+        """Return what is painted on the main picture."""
+        return self.root.locator(".linked-picture").evaluate("it => it.toDataURL()")
+
+    def box(self, label: str):
+        """Return the text field with this label."""
+        return self.page.get_by_label(label, exact=True)
+
+    def choose(self, label: str, value: str) -> None:
+        field = self.box(label)
+        field.fill(value)
+        field.press("Enter")
+        field.press("Tab")
+
+    def until(self, condition, what: str) -> None:
+        lab.wait_for(condition, lab.PATIENCE, f"{what}; the message is: {self.message!r}")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with lab.served(tmp_path_factory.mktemp("lab")) as where:
+        yield where
+
+
+def test_in_jupyterlab(address, tmp_path):
+    with lab.opened(address, NOTEBOOK, tmp_path) as page:
+        lab.run_all(page)
+        seen = Seen(page)
+        seen.root.scroll_into_view_if_needed()
+        page.screenshot(path=lab.SHOTS / "10_explorer_picture.png")
+        check_dragging(seen)
+        check_hovering_and_clicking(seen)
+        check_a_sentence_and_a_second_model(seen)
+        check_mistakes(seen)
+        assert not lab.errors(page)
+
+
+def check_dragging(seen):
+    slider = seen.page.locator(".widget-hslider", has_text="layer").first.locator(".noUi-handle")
+    for layer in (6, 5):
+        before = seen.drawing()
+        slider.focus()
+        seen.page.keyboard.press("ArrowLeft")
+        seen.until(lambda layer=layer: f"layer {layer}," in seen.title, f"layer {layer}")
+        seen.until(lambda before=before: seen.drawing() != before, "a redraw")
+    maps = seen.root.locator(".linked-maps canvas")
+    assert maps.count() == 6  # four methods, rollout before and after
+    assert all(maps.nth(n).evaluate("it => it.width") == 200 for n in range(6))
+
+
+def check_hovering_and_clicking(seen):
+    picture = seen.root.locator(".linked-picture")
+    before, said = seen.drawing(), seen.status
+    assert said.startswith("[CLS] reads: ")
+    picture.hover(position={"x": 150, "y": 90})
+    assert seen.status.startswith("4,7 reads: ") and seen.drawing() != before
+    seen.root.locator(".linked-title").hover()
+    assert seen.status == said and seen.drawing() == before
+    picture.click(position={"x": 150, "y": 90})
+    seen.root.locator(".linked-title").hover()
+    seen.until(lambda: seen.status.startswith("4,7 reads: "), "the chosen patch")
+    picture.press("ArrowRight")
+    seen.until(lambda: seen.status.startswith("4,8 reads: "), "the patch on its right")
+    seen.root.locator(".linked-heads button").nth(2).click()
+    seen.until(lambda: "head 1" in seen.title, "head 1 enlarged")
+    seen.page.get_by_label("numbers as a table").check()
+    rows = seen.root.locator(".linked-table tbody tr")
+    seen.until(lambda: rows.count() == 197, "the table")
+    assert "read by 4,8" in seen.root.locator(".linked-table thead").inner_text()
+    seen.page.get_by_label("numbers as a table").uncheck()
+
+
+def check_a_sentence_and_a_second_model(seen):
+    seen.choose("model", "minilm-sst2")
+    seen.until(lambda: "minilm-sst2" in seen.title, "the text model")
+    seen.choose("input", SENTENCE)
+    words = seen.root.locator(".linked-main .linked-token")
+    seen.until(lambda: "dull" in words.all_inner_texts(), "the sentence")
+    words.get_by_text("dull", exact=True).hover()
+    assert seen.status.startswith("dull reads: ")
+    words.get_by_text("bright", exact=True).click()
+    seen.root.locator(".linked-title").hover()
+    seen.until(lambda: seen.status.startswith("bright reads: "), "the chosen word")
+    seen.choose("second model", "bert12-sst2")
+    seen.until(lambda: seen.page.locator(".linked").count() == 2, "a second picture")
+    second = seen.page.locator(".linked").nth(1)
+    assert "bert12-sst2" in second.locator(".linked-title").inner_text()
+    assert second.locator(".linked-status").inner_text().startswith("bright reads: ")
+    seen.page.screenshot(path=lab.SHOTS / "10_explorer_sentence.png")
+    seen.page.get_by_role("button", name="Export view").click()
+    seen.until(lambda: "written into" in seen.message and ".yml" in seen.message, "the export")
+
+
+def check_mistakes(seen):
+    for label, wrong, words in (
+        ("model", "hf:no/such", "not in the hub cache"),
+        ("model", "minilm-sst2", ""),
+        ("input", " ", "at least one word"),
+        ("second model", "vit-scenes", "same kind"),
+    ):
+        seen.choose(label, wrong)
+        seen.until(lambda words=words: words in seen.message and bool(words) == bool(seen.message), wrong)
+    assert "minilm-sst2" in seen.title and "Traceback" not in seen.message
+
+
+def test_as_an_app(tmp_path):
+    lab.copied(NOTEBOOK, tmp_path)
+    port = lab.free_port()
+    command = [
+        sys.executable, "-m", "voila", str(tmp_path / NOTEBOOK.name), "--no-browser", "--Voila.ip=127.0.0.1",
+        f"--port={port}", "--template=local", "--progressive_rendering=True",
+    ]  # fmt: skip
+    environment = {
+        **os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(lab.ROOT), "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTER_PATH": str(lab.ROOT / "xai_utils/app"),
+    }  # fmt: skip
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + lab.PATIENCE
+        while not answers(port):
+            assert server.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()[-3000:]
+            time.sleep(0.5)
+        with lab.browsing(tmp_path / "profile", "10_explorer_app") as page:
+            page.goto(f"http://127.0.0.1:{port}/", timeout=lab.PATIENCE * 1000)
+            seen = Seen(page)
+            check_dragging(seen)
+            assert page.get_by_label("class", exact=True).evaluate("it => it.selectedOptions[0].text") == "predicted"
+            assert not page.locator(".jp-OutputArea-output[data-mime-type*=stderr]").count()
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/voila/static/voila.js")
+        return connection.getresponse().status < 500
+    except OSError:
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,164 @@
+"""The report as a person sees it: opened from disk in Chromium, links followed, tables sorted, lists filtered."""
+
+from contextlib import contextmanager
+
+import lab
+import numpy as np
+import pandas as pd
+import pytest
+from playwright.sync_api import sync_playwright
+
+from xai_utils import report
+
+pytestmark = pytest.mark.browser
+SECONDS = 30_000  # of the browser, in milliseconds
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Build this project's report, with a made-up leaderboard where it has none."""
+    home = tmp_path_factory.mktemp("report")
+    root = home / "project"
+    root.mkdir()
+    for name in ("notebooks", "figures"):
+        (root / name).symlink_to(lab.ROOT / name)
+    (root / "data/sweeps").mkdir(parents=True)
+    (root / "data/models").symlink_to(lab.ROOT / "data/models")
+    noise = np.random.default_rng(0)
+    rows = [
+        ("tiny", method, sample, metric, None, noise.normal(mean, 0.1), 0.1)
+        for mean, method in enumerate(("flow", "rollout", "random"))
+        for metric in ("lift", "deletion")
+        for sample in range(12)
+    ]
+    columns = ["model", "method", "sample", "metric", "operator", "value", "seconds"]
+    pd.DataFrame(rows, columns=columns).to_parquet(root / report.LEADERBOARD)
+    report.build(root, home / "site")
+    return home / "site"
+
+
+@contextmanager
+def browsed(**options):
+    """Yield a page of a fresh browser; no error may reach the console and nothing but files may be asked for."""
+    lab.SHOTS.mkdir(exist_ok=True)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=lab.chromium(), headless=True, args=lab.FLAGS)
+        page = browser.new_context(**{"viewport": {"width": 1400, "height": 1000}, **options}).new_page()
+        page.set_default_timeout(SECONDS)
+        said, asked = [], []
+        page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("requestfailed", lambda request: said.append(f"failed: {request.url}"))
+        page.on("request", lambda request: asked.append(request.url))
+        try:
+            yield page
+        finally:
+            browser.close()
+    assert asked and not [url for url in asked if not url.startswith(("file://", "data:"))]
+    assert not said
+
+
+def column(page, table, number):
+    """Return the exact values of a column, top to bottom, of the rows that are shown."""
+    cells = page.locator(f"#{table} tbody tr:not([hidden]) td:nth-child({number})")
+    return cells.evaluate_all("them => them.map(it => it.dataset.value ?? it.textContent)")
+
+
+def test_every_page_opens_from_disk_with_its_pictures(site):
+    with browsed() as page:
+        page.goto((site / "index.html").as_uri())
+        links = page.locator("header a").evaluate_all("them => them.map(it => it.getAttribute('href'))")
+        assert {f"{path.stem}.html" for path in lab.NOTEBOOKS} < set(links) == {p.name for p in site.glob("*.html")}
+        for link in links:
+            page.locator(f"header a[href='{link}']").click()
+            page.wait_for_url(f"**/{link}")
+            assert page.locator("main h1").count() == 1
+            page.locator("img").evaluate_all("them => them.forEach(it => { it.loading = 'eager'; })")
+            page.wait_for_function("() => Array.from(document.images).every(it => it.complete)")
+            widths = page.locator("img").evaluate_all("them => them.map(it => it.naturalWidth)")
+            assert all(widths) and (len(widths) > 3 or link in ("claims.html", "leaderboard.html")), link
+            page.screenshot(path=lab.SHOTS / f"report_{link.removesuffix('.html')}.png")
+
+
+def test_pages_fit_a_narrow_screen(site):
+    with browsed(viewport={"width": 420, "height": 900}, color_scheme="dark") as page:
+        for path in sorted(site.glob("*.html")):
+            page.goto(path.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= 420, path.name
+            page.screenshot(path=lab.SHOTS / f"report_{path.stem}_narrow.png")
+
+
+def test_tables_sort_by_click_and_by_keyboard(site):
+    with browsed() as page:
+        page.goto((site / "leaderboard.html").as_uri())
+        head = page.locator("#leaderboard th", has_text="mean")
+        before = [float(value) for value in column(page, "leaderboard", 5)]
+        assert head.get_attribute("aria-sort") == "none" and before != sorted(before)
+        head.get_by_role("button").click()
+        assert head.get_attribute("aria-sort") == "ascending"
+        assert [float(value) for value in column(page, "leaderboard", 5)] == sorted(before)
+        head.get_by_role("button").focus()
+        page.keyboard.press("Enter")
+        assert head.get_attribute("aria-sort") == "descending"
+        assert [float(value) for value in column(page, "leaderboard", 5)] == sorted(before, reverse=True)
+        for _ in range(4):  # back from "mean" to "model"
+            page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Space")
+        metrics = page.locator("#leaderboard th", has_text="metric")
+        assert (head.get_attribute("aria-sort"), metrics.get_attribute("aria-sort")) == ("none", "ascending")
+        assert column(page, "leaderboard", 2) == ["deletion"] * 3 + ["lift"] * 3
+
+
+def test_claims_are_filtered_and_lead_to_their_cells(site):
+    with browsed() as page:
+        page.goto((site / "claims.html").as_uri())
+        shown = page.locator("#claims tbody tr:not([hidden])")
+        everything = shown.count()
+        page.get_by_label("verdict").select_option("does not hold")
+        assert 0 < shown.count() < everything
+        assert {text.strip(" ✗") for text in page.locator("#claims tr:not([hidden]) .verdict").all_inner_texts()} == {
+            "does not hold"
+        }
+        assert page.locator("form output").inner_text() == f"{shown.count()} of {everything}"
+        page.get_by_role("searchbox").fill("no claim says this")
+        assert shown.count() == 0
+        page.get_by_role("searchbox").fill("")
+        link = shown.first.locator("a").last
+        statement = link.inner_text()
+        link.click()
+        target = page.locator(":target")
+        target.wait_for()
+        assert statement in target.inner_text()
+        page.wait_for_function(
+            """() => {
+                const box = document.querySelector(":target").getBoundingClientRect();
+                return box.top < window.innerHeight && box.bottom > 0;
+            }"""
+        )
+
+
+def test_the_gallery_filters_and_code_unfolds(site):
+    with browsed() as page:
+        page.goto((site / "gallery.html").as_uri())
+        page.get_by_label("notebook", exact=True).select_option("01_attention_rollout")
+        page.get_by_label("run").select_option("default")
+        items = page.locator("#gallery [data-item]:visible")
+        drawn = len(list((lab.ROOT / "figures").glob("01_*.png")))
+        assert items.count() == drawn and page.locator("#gallery h2:visible").count() == 1
+        items.first.locator("figcaption a").first.click()
+        page.wait_for_url("**/01_attention_rollout.html#cell-*")
+        folded = page.locator("details.code:not([open])")
+        assert folded.count() > 5
+        page.get_by_role("button", name="Show all code").press("Enter")
+        assert folded.count() == 0
+
+
+def test_without_scripts_everything_is_there(site):
+    with browsed(java_script_enabled=False) as page:
+        page.goto((site / "claims.html").as_uri())
+        assert page.locator("#claims tbody tr").first.is_visible() and not page.locator("form").is_visible()
+        page.goto((site / "01_attention_rollout.html").as_uri())
+        page.locator("details.code:not([open]) summary").first.click()
+        assert page.locator("details.code[open]").nth(1).is_visible()
+        assert page.locator("math").first.is_visible()

@@ -1,0 +1,230 @@
+"""The explorer driven by its controls on tiny models: what is captured again, what is only redrawn, what is said."""
+
+import io
+import json
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import tiny
+import yaml
+from PIL import Image
+
+from xai_utils import exploration, explorer, explorer_files, methods
+from xai_utils.exploration import Request, requested
+from xai_utils.linked import Linked
+
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+SENTENCE = "the film is not dull , but slow ."
+VIEW = Request("bert", SENTENCE, methods=("rollout", "attnlrp"), layer=0)
+PICTURE = Request("timm-vit", "scene:3:2", methods=("rollout",), layer=1)
+
+
+@pytest.fixture(autouse=True)
+def models_are_tiny(monkeypatch):
+    def load(name, device):
+        if name not in tiny.ALL + tiny.OTHER:
+            raise ValueError(f"no model {name!r}.")
+        return tiny.model(name)
+
+    monkeypatch.setattr(explorer.models, "load", load)
+
+
+@pytest.fixture
+def one(tmp_path):
+    return explorer.Explorer(VIEW, folder=tmp_path / "views")
+
+
+def numbers(picture: Linked, trait: str, rows: int) -> np.ndarray:
+    return np.frombuffer(getattr(picture, trait), dtype=np.float32).reshape(rows, -1)
+
+
+def passes(model, act) -> int:
+    seen = []
+    handle = model.module.register_forward_hook(lambda *_: seen.append(1))
+    try:
+        act()
+    finally:
+        handle.remove()
+    return len(seen)
+
+
+def test_the_browser_gets_the_numbers_of_the_view(one):
+    picture, captured = one.pictures["first"], one.shown["first"]
+    n = len(exploration.names_of(captured))
+    assert np.allclose(numbers(picture, "matrix", n), exploration.linked(captured, 0, None))
+    assert np.allclose(numbers(picture, "heads", tiny.HEADS), exploration.heads(captured, 0, 0))
+    own = methods.explain("attnlrp", captured.model, captured.sample)
+    assert np.allclose(numbers(picture, "scores", 2)[1], own.scores)
+    assert [about["signed"] for about in picture.maps] == [False, True]
+    assert picture.special == [0, n - 1] and not one.message.value
+
+
+def test_layer_head_position_and_change_ask_the_model_nothing(one):
+    def drag():
+        one.controls.layer.value = 2
+        one.pictures["first"].head = 1
+        one.pictures["first"].query = 3
+        one.controls.change.value = "heat"
+        one.controls.strength.value = 5.0
+        one.controls.table.value = True
+
+    version = one.pictures["first"].version
+    assert passes(tiny.model("bert"), drag) == 0
+    assert one.request == replace(VIEW, layer=2, head=1, query=3, change="heat", strength=5.0)
+    picture, captured = one.pictures["first"], one.shown["first"]
+    n = len(exploration.names_of(captured))
+    assert np.allclose(numbers(picture, "matrix", n), exploration.linked(captured, 2, 1))
+    assert np.allclose(numbers(picture, "heads", tiny.HEADS), exploration.heads(captured, 2, 3))
+    assert len(picture.maps) == 4 and picture.version > version and picture.table
+
+
+def test_another_class_and_method_are_asked_for_in_a_thread(one):
+    one.controls.target.value = 2
+    one.wait()
+    assert one.request.target == 2 and one.shown["first"].seen.targets == (2,)
+    one.controls.methods.value = ("gradient_norm",)
+    one.wait()
+    assert [about["title"] for about in one.pictures["first"].maps] == ["gradient_norm · good"]
+    assert one.controls.progress.description == "ready" and one.controls.stop.disabled
+
+
+def test_a_second_model_follows_the_position_where_the_tokens_are_the_same(one):
+    one.controls.second.value = "electra"
+    one.wait()
+    assert one.side.children == (one.pictures["first"], one.pictures["second"])
+    one.pictures["second"].query = 2
+    assert one.pictures["first"].query == 2 and one.request.query == 2
+    one.controls.second.value = "timm-vit"
+    one.wait()
+    assert "same kind" in one.message.value and one.request.second_model == "electra"
+
+
+def test_a_model_of_the_other_kind_gets_the_last_input_of_its_kind(one):
+    one.controls.model.value = "timm-vit"
+    one.wait()
+    assert (one.request.model, one.request.sample, one.controls.sample.value) == ("timm-vit", "scene:3:2", "scene:3:2")
+    one.controls.model.value = "bert"
+    one.wait()
+    assert one.request.sample == SENTENCE and not one.message.value
+
+
+def test_a_smaller_or_attentionless_model_has_its_own_limits(one):
+    one.controls.layer.value = 2
+    one.controls.model.value = "resnet"
+    one.wait()
+    assert one.pictures["first"].matrix == b"" and one.controls.layer.disabled and one.request.layer == 0
+    one.controls.methods.value = ("gradcam", "rollout")
+    one.wait()
+    assert [bool(about["problem"]) for about in one.pictures["first"].maps] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("control", "value", "words"),
+    [
+        ("model", "no such", "no model"),
+        ("sample", "   ", "at least one word"),
+        ("second", "no such", "no model"),
+    ],
+)
+def test_a_mistake_becomes_a_message_and_the_view_stays(one, control, value, words):
+    before = one.request, one.pictures["first"].matrix
+    getattr(one.controls, control).value = value
+    one.wait()
+    assert words in one.message.value and "Traceback" not in one.message.value
+    assert (one.request, one.pictures["first"].matrix) == before
+    getattr(one.controls, control).value = getattr(VIEW, {"second": "second_model"}.get(control, control))
+    one.controls.layer.value = 1
+    one.wait()
+    assert one.pictures["first"].title.startswith("tiny bert: layer 1") and not one.message.value
+
+
+def test_stop_ends_what_is_running_and_the_view_stays(one, monkeypatch):
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(model, sample, target):
+        begun.set()
+        go.wait(20)
+        return capture(model, sample, target)
+
+    capture = exploration.capture
+    monkeypatch.setattr(explorer.exploration, "capture", slow)
+    one.controls.sample.value = "a warm plot"
+    assert begun.wait(20) and not one.controls.stop.disabled
+    one.controls.stop.click()
+    go.set()
+    one.worker.join()
+    assert "stopped" in one.message.value and one.request.sample == SENTENCE
+    one.controls.look.click()
+    one.wait()
+    assert one.request.sample == "a warm plot" and not one.message.value
+
+
+def test_an_interrupted_kernel_leaves_a_message_and_a_working_explorer(one, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(explorer.exploration, "linked", interrupted)
+        one.controls.layer.value = 2
+    assert "interrupted" in one.message.value
+    one.controls.layer.value = 1
+    assert one.pictures["first"].title.startswith("tiny bert: layer 1")
+
+
+def test_messages_cannot_carry_markup(one):
+    one.controls.model.value = "<script>alert(1)</script>"
+    one.wait()
+    assert "<script>" not in one.message.value and "&lt;script&gt;" in one.message.value
+
+
+@pytest.mark.parametrize("view", [VIEW, PICTURE, Request("resnet", "cat", methods=("gradcam", "rollout"))])
+def test_an_exported_view_can_be_made_again(view, tmp_path):
+    one = explorer.Explorer(view, folder=tmp_path)
+    one.controls.change.value = "discard"
+    one.controls.export.click()
+    assert "written" in one.message.value
+    (png,), (record,), (parameters,) = (list(tmp_path.glob(f"view_*.{kind}")) for kind in ("png", "json", "yml"))
+    assert requested(yaml.safe_load(parameters.read_text())) == one.request
+    assert json.loads(record.read_text())["weights"] == {one.shown["first"].model.name: tiny.model(view.model).sha256}
+    first = png.read_bytes()
+    assert np.asarray(Image.open(png)).std() > 5
+    again = explorer.Explorer(requested(yaml.safe_load(parameters.read_text())), folder=tmp_path)
+    again.controls.export.click()
+    assert png.read_bytes() == first and len(list(tmp_path.iterdir())) == 3
+
+
+def upload(name: str, content: bytes):
+    return ({"name": name, "content": memoryview(content), "type": "", "size": len(content), "last_modified": MOMENT},)
+
+
+def test_an_uploaded_picture_is_kept_and_looked_at(tmp_path):
+    one, file = explorer.Explorer(PICTURE, folder=tmp_path), io.BytesIO()
+    Image.fromarray(np.full((20, 30, 3), 90, dtype=np.uint8)).save(file, "png")
+    one.controls.upload.set_trait("value", upload("mine.PNG", file.getvalue()))
+    one.wait()
+    (kept,) = tmp_path.glob("upload_*.png")
+    assert one.request.sample == str(kept) and kept.read_bytes() == file.getvalue()
+
+
+def test_an_upload_that_is_no_picture_or_too_large_is_refused(tmp_path, monkeypatch):
+    one, file = explorer.Explorer(PICTURE, folder=tmp_path), io.BytesIO()
+    one.controls.upload.set_trait("value", upload("notes.png", b"no picture"))
+    assert "notes.png cannot be read as a picture" in one.message.value
+    Image.fromarray(np.zeros((20, 30, 3), dtype=np.uint8)).save(file, "png")
+    monkeypatch.setattr(explorer_files, "LARGEST", 500)
+    one.controls.upload.set_trait("value", upload("huge.png", file.getvalue()))
+    assert "30 x 20 pixels" in one.message.value and not list(tmp_path.iterdir())
+    assert one.request == PICTURE
+
+
+def test_nothing_is_exported_where_nothing_is_shown(tmp_path):
+    one = explorer.Explorer(Request("no such", "x"), folder=tmp_path)
+    assert "no model" in one.message.value
+    one.controls.export.click()
+    assert "no view to export" in one.message.value and not list(tmp_path.iterdir())
+    one.controls.model.value = "bert"
+    one.wait()
+    assert one.shown and not one.message.value

@@ -1,0 +1,202 @@
+"""One view of one model on one input: what is asked, what is captured for it, and the numbers that are shown.
+
+No widget is met here. :mod:`explorer` shows these numbers in a browser, :mod:`explorer_files` on paper, and notebook 10
+from its parameters, so that a view found by dragging can be made again without a browser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from torch import Tensor
+
+from xai_utils import check, encode, methods, samples
+from xai_utils.models import Model
+from xai_utils.observation import Observation, Sample, observe
+from xai_utils.result import Attribution
+
+NONE, DISCARD = "none", "discard"
+CHANGES: dict[str, tuple[str, float, float, float]] = {  # parameter, least, greatest, first value
+    NONE: ("nothing", 0.0, 1.0, 0.0),
+    DISCARD: ("share", 0.0, 0.95, 0.5),
+    "spectral": ("alpha", 0.0, 0.99, 0.8),
+    "enhancement": ("alpha", 0.0, 0.99, 0.9),
+    "pagerank": ("restart", 0.01, 1.0, 0.15),
+    "heat": ("time", 0.0, 10.0, 3.0),
+    "rank": ("rank", 1.0, 12.0, 4.0),
+}  #: what may be done to the layers before the rollout: a share of small entries dropped, or a filter of notebook 03
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a view shows; every field is a parameter of notebook 10, in capitals.
+
+    Attributes:
+        model: a name for :func:`models.load`.
+        sample: a sentence, or a picture's name or file (see :func:`samples.picture`).
+        target: class index or name; ``None`` for the predicted one.
+        methods: names in :data:`methods.METHODS`.
+        layer: of the linked map; negative ones count from the last.
+        head: of the linked map; ``None`` for the mean of all heads.
+        query: position whose row is read, prefix tokens ([CLS]) included.
+        change: a name in :data:`CHANGES`; the rollout is shown before and after it.
+        strength: its parameter; ``None`` takes its first value.
+        second_model: a second model beside the first on the same sample, or ``""``.
+    """
+
+    model: str = "vit-scenes"
+    sample: str = "scene:3:2"
+    target: int | str | None = None
+    methods: tuple[str, ...] = ("rollout", "gradient_rollout", "transformer_attribution")
+    layer: int = -1
+    head: int | None = None
+    query: int = 0
+    change: str = NONE
+    strength: float | None = None
+    second_model: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "methods", tuple(self.methods))
+        for name in self.methods:
+            check.one_of("method", name, tuple(methods.METHODS))
+        check.one_of("change", self.change, tuple(CHANGES))
+        parameter, least, greatest, _ = CHANGES[self.change]
+        if self.strength is not None and not least <= self.strength <= greatest:
+            raise ValueError(
+                f"strength is {self.strength}; {self.change} takes a {parameter} from {least} to {greatest}."
+            )
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the view as parameters of notebook 10, ready for papermill."""
+        return {
+            name.upper(): list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
+
+
+def requested(parameters: Mapping[str, Any]) -> Request:
+    """Read a view back from parameters (a notebook's ``globals()``, a YAML file); other names are left alone."""
+    named = {one.name: parameters[one.name.upper()] for one in fields(Request) if one.name.upper() in parameters}
+    return Request(**named)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One map of a view: a title and its scores, or what went wrong."""
+
+    title: str
+    found: Attribution | None = None
+    problem: str = ""
+
+
+@dataclass
+class Captured:
+    """A model's one pass over one sample for one class, kept for redrawing, and the maps made of it so far.
+
+    Attributes:
+        model: the model.
+        sample: what it looked at.
+        target: class asked for, or ``None``.
+        seen: the pass; ``None`` for a model without attention.
+        batch: the encoded sample.
+        maps: attributions by method.
+    """
+
+    model: Model
+    sample: Sample
+    target: int | str | None
+    seen: Observation | None
+    batch: encode.Batch
+    maps: dict[str, Panel] = field(default_factory=dict)
+
+    @property
+    def attention(self) -> Tensor:
+        """``(layer, head, query, key)``; ``ValueError`` for a model that has none."""
+        if self.seen is None:
+            raise ValueError(f"{self.model.name} has no attention to show; its methods work, the linked map does not.")
+        return self.seen.view(0).attention
+
+
+def sample_of(model: Model, what: str) -> Sample:
+    """Read the sample of a request as this model takes it: a sentence, or a picture's name or file."""
+    return samples.text(what) if model.kind == "text" else samples.picture(what)
+
+
+def capture(model: Model, sample: Sample, target: int | str | None = None) -> Captured:
+    """Look at a sample once: one forward and one backward pass; models without attention are only encoded."""
+    if model.blocks == 0:
+        return Captured(model, sample, target, None, encode.encode(model, [sample]))
+    seen = observe(model, [sample], target, gradient=bool(model.classes))
+    return Captured(model, sample, target, seen, seen.batch)
+
+
+def linked(captured: Captured, layer: int, head: int | None) -> Tensor:
+    """Return the map of which every row can be read, ``(query, key)``: one head, or the mean of all."""
+    attention = captured.attention
+    check.index("layer", layer, len(attention))
+    if head is None:
+        return attention[layer].mean(0)
+    check.index("head", head, attention.shape[1])
+    return attention[layer, head]
+
+
+def heads(captured: Captured, layer: int, query: int) -> Tensor:
+    """Return what every head of a layer reads at one position, ``(head, key)``."""
+    attention = captured.attention
+    check.index("layer", layer, len(attention))
+    check.index("query", query, attention.shape[-1])
+    return attention[layer, :, query]
+
+
+def panel(captured: Captured, name: str) -> Panel:
+    """Return a method's map, computed once; a method that cannot explain this model says why in its place."""
+    if name not in captured.maps:
+        try:
+            captured.maps[name] = Panel(name, _attribution(captured, name))
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:
+            captured.maps[name] = Panel(name, problem=str(error))
+    return captured.maps[name]
+
+
+def _attribution(captured: Captured, name: str) -> Attribution:
+    method, seen = methods.METHODS[name], captured.seen
+    if seen is not None and method.score is not None and (seen.gradient is not None or not method.needs_gradient):
+        return methods.attribute(name, seen)
+    return methods.explain(name, captured.model, captured.sample, captured.target)
+
+
+def before_after(captured: Captured, change: str, strength: float | None = None) -> tuple[Panel, ...]:
+    """Return plain rollout and rollout of the changed layers, or nothing for no change."""
+    if change == NONE:
+        return ()
+    value = CHANGES[change][3] if strength is None else strength
+    title = f"rollout, {change} {CHANGES[change][0]} {value:g}"
+    if captured.seen is None:
+        return (Panel(title, problem=f"{captured.model.name} has no attention to roll out."),)
+    try:
+        if change == DISCARD:
+            after = methods.attribute("rollout", captured.seen, discard=value)
+        else:
+            value = min(value, captured.attention.shape[-1]) if change == "rank" else value
+            after = methods.attribute("diffusion_rollout", captured.seen, filter=change, strength=value)
+    except ValueError as error:
+        return (panel(captured, "rollout"), Panel(title, problem=str(error)))
+    return (Panel("rollout, before", panel(captured, "rollout").found), Panel(title, after))
+
+
+def panels(captured: Captured, request: Request) -> list[Panel]:
+    """Return every map of a view: its methods, then before and after the change."""
+    asked = [panel(captured, name) for name in request.methods]
+    return [*asked, *before_after(captured, request.change, request.strength)]
+
+
+def names_of(captured: Captured) -> list[str]:
+    """Name every position of the linked map: prefix tokens, then words or ``row,column``."""
+    prefix = captured.batch.prefix
+    return [*(["[CLS]", *(f"[{n}]" for n in range(1, prefix))][:prefix]), *captured.batch.labels[0]]
+
+
+def special(captured: Captured) -> list[int]:
+    """Return the places of a text's special tokens ([CLS], [SEP]), which take most of many maps; none in a picture."""
+    return [i for i, (start, end) in enumerate(captured.batch.spans[0]) if start == end] if captured.batch.spans else []

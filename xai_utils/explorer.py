@@ -1,0 +1,251 @@
+"""The explorer of notebook 10: choose model, input, class and methods; see their maps side by side, linked.
+
+Everything slow runs in a thread of its own, with progress, and can be stopped; dragging redraws what is captured. An
+error becomes a message, and what was shown before stays.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+import torch
+from traitlets import TraitError
+
+from xai_utils import exploration, explorer_files, models
+from xai_utils.exploration import Captured, Request
+from xai_utils.explorer_controls import Controls
+from xai_utils.linked import Linked
+from xai_utils.models import Model
+from xai_utils.stopping import stoppable
+
+FOLDER = "exported_views"
+INPUTS = {"text": "the effects dazzle , but the story is lifeless and the jokes fall flat", "vision": "scene:3:2"}
+_CALLED = {"text": "sentences", "vision": "pictures"}
+
+
+class Explorer:
+    """Controls and linked pictures; ``box`` is the widget, ``request`` the view that is shown.
+
+    Args:
+        request: the first view.
+        device: of the models.
+        folder: where exported views and uploaded pictures go; made when first needed.
+    """
+
+    def __init__(self, request: Request, device: torch.device | str = "cpu", folder: str | Path = FOLDER) -> None:
+        """Load the first view; an error in it is shown as a message."""
+        self.request, self.device, self.folder = request, device, Path(folder)
+        self.controls, self.message = Controls(), widgets.HTML()
+        self.pictures = {"first": Linked(), "second": Linked()}
+        self.models: dict[str, Model] = {}
+        self.shown: dict[str, Captured] = {}  # by the place of a picture
+        self.inputs = dict(INPUTS)  # the last one of each kind
+        self.worker: threading.Thread | None = None
+        self.flag = threading.Event()
+        self._filling: int | None = None  # the thread that sets controls, whose changes are nobody's wish
+        self.side = widgets.HBox([self.pictures["first"]], layout=widgets.Layout(flex_flow="row wrap"))
+        self.box = widgets.VBox([self.controls.box, self.message, self.side])
+        self.controls.name(request)
+        self._connect()
+        self._guard(lambda: self._load(request))
+
+    def _connect(self) -> None:
+        controls = self.controls
+        controls.look.on_click(lambda _: self.start())
+        controls.stop.on_click(lambda _: self.flag.set())
+        controls.export.on_click(lambda _: self._guard(self._export))
+        for one in controls.slow:
+            one.observe(self._changed, "value")
+        fast: dict[Any, Callable[[], None]] = {
+            controls.upload: self._uploaded, controls.change: self._another_change,
+            controls.strength: self._redraw_maps, controls.layer: self._redraw_layer, controls.table: self._show_table,
+        }  # fmt: skip
+        for control, act in fast.items():
+            control.observe(lambda _, act=act: None if self._is_filling else self._guard(act), "value")
+        for place, picture in self.pictures.items():
+            picture.observe(lambda change: self._guard(lambda: self._head(change["new"])), "head")
+            picture.observe(lambda change, place=place: self._guard(lambda: self._query(place, change["new"])), "query")
+
+    # asking a model: slow, in a thread
+
+    def start(self) -> None:
+        """Begin to look at what the controls say; what is running is stopped first."""
+        self.wait(stop=True)
+        asked = self.controls.asked(self.request)
+        self.worker = threading.Thread(target=lambda: self._guard(lambda: self._load(asked)), daemon=True)
+        self.worker.start()
+
+    def wait(self, stop: bool = False) -> None:
+        """Wait until nothing runs any more; ``stop`` it first if asked."""
+        if self.worker is not None and self.worker is not threading.current_thread():
+            if stop:
+                self.flag.set()
+            self.worker.join()
+        self.flag.clear()
+
+    def _changed(self, change: dict[str, Any]) -> None:
+        """Follow a choice; one made in the very moment in which older work filled the controls counts."""
+        if self._is_filling or change["old"] == change["new"]:
+            return
+        self.wait(stop=True)
+        with self._fills(), suppress(TraitError):
+            change["owner"].value = change["new"]
+        self.start()
+
+    @property
+    def _is_filling(self) -> bool:
+        return self._filling == threading.get_ident()
+
+    @contextmanager
+    def _fills(self) -> Iterator[None]:
+        """Set controls inside without following them."""
+        before, self._filling = self._filling, threading.get_ident()
+        try:
+            yield
+        finally:
+            self._filling = before
+
+    def _load(self, asked: Request) -> None:
+        """Capture a whole view, then show it; stopped or failed, nothing changes."""
+        progress, stop = self.controls.progress, self.controls.stop
+        places = {"first": asked.model} | ({"second": asked.second_model} if asked.second_model else {})
+        progress.max, progress.value, stop.disabled = (1 + len(asked.methods)) * len(places), 0, False
+        found: dict[str, Captured] = {}
+        try:
+            with stoppable(self.flag):
+                asked = self._of_one_kind(asked)
+                for place, name in places.items():
+                    progress.description = f"{name} looks"
+                    found[place] = self._captured(asked, name)
+                    for method in asked.methods:
+                        progress.value, progress.description = progress.value + 1, method
+                        exploration.panel(found[place], method)
+                    progress.value += 1
+        finally:
+            stop.disabled, progress.description, progress.value = True, "ready", progress.max
+        self.request, self.shown = asked, found
+        self.inputs[found["first"].model.kind] = asked.sample
+        self._show()
+
+    def _model(self, name: str) -> Model:
+        if name not in self.models:
+            self.models[name] = models.load(name, self.device)
+        return self.models[name]
+
+    def _of_one_kind(self, asked: Request) -> Request:
+        """Take the last input of its kind where a model of the other kind is chosen and the input is the old one."""
+        kind = self._model(asked.model).kind
+        if asked.second_model and (other := self._model(asked.second_model).kind) != kind:
+            raise ValueError(
+                f"{asked.model} explains {_CALLED[kind]} and {asked.second_model} {_CALLED[other]}; two models beside "
+                "each other need one input. Choose a second model of the same kind, or none."
+            )
+        before = self.shown.get("first")
+        if before is not None and before.model.kind != kind and asked.sample == self.request.sample:
+            return replace(asked, sample=self.inputs[kind])
+        return asked
+
+    def _captured(self, asked: Request, name: str) -> Captured:
+        """Capture, or keep what is captured of this very input already."""
+        model = self._model(name)
+        target = asked.target if name == asked.model else None
+        if asked.sample == self.request.sample:
+            for kept in self.shown.values():
+                if kept.model is model and kept.target == target:
+                    return kept
+        return exploration.capture(model, exploration.sample_of(model, asked.sample), target)
+
+    # showing what is captured: fast
+
+    def _show(self) -> None:
+        first = self.shown["first"]
+        layer, head = self._within(first)
+        last = len(exploration.names_of(first)) - 1
+        self.request = replace(self.request, layer=layer, head=head, query=min(self.request.query, last))
+        with self._fills():
+            self.controls.fill(self.request, first)
+        for place, captured in self.shown.items():
+            shown = exploration.panels(captured, self.request)
+            self.pictures[place].show(captured, shown, *self._within(captured), self.request.query)
+        self.side.children = [self.pictures[place] for place in self.shown]
+        self._say("")
+
+    def _within(self, captured: Captured) -> tuple[int, int | None]:
+        """Return layer and head of the request as far as this model has them (the second may be smaller)."""
+        if captured.seen is None:
+            return 0, None
+        layers, heads = captured.attention.shape[:2]
+        layer, head = self.request.layer, self.request.head
+        return max(-layers, min(layers - 1, layer)), None if head is None or head >= heads else head
+
+    def _redraw_layer(self) -> None:
+        self.request = replace(self.request, layer=self.controls.layer.value)
+        for place, captured in self.shown.items():
+            self.pictures[place].show_layer(captured, *self._within(captured))
+
+    def _head(self, head: int) -> None:
+        if self.shown and head != (-1 if self.request.head is None else self.request.head):
+            self.request = replace(self.request, head=None if head < 0 else head)
+            for other, captured in self.shown.items():
+                self.pictures[other].show_layer(captured, *self._within(captured))
+
+    def _query(self, place: str, query: int) -> None:
+        """Show the heads at the position chosen in one picture, and choose it in the other if that is its like."""
+        if place not in self.shown or query == self.request.query:
+            return
+        self.request = replace(self.request, query=query)
+        names = {other: exploration.names_of(captured) for other, captured in self.shown.items()}
+        for other, captured in self.shown.items():
+            if names[other] == names[place]:
+                self.pictures[other].query = query
+                self.pictures[other].show_heads(captured, self._within(captured)[0])
+
+    def _another_change(self) -> None:
+        with self._fills():
+            self.controls.fill_change(self.controls.change.value, None)
+        self._redraw_maps()
+
+    def _redraw_maps(self) -> None:
+        asked = self.controls.asked(self.request)
+        self.request = replace(self.request, change=asked.change, strength=asked.strength)
+        for place, captured in self.shown.items():
+            self.pictures[place].show_maps(exploration.panels(captured, self.request))
+
+    def _show_table(self) -> None:
+        for picture in self.pictures.values():
+            picture.table = self.controls.table.value
+
+    # files and messages
+
+    def _uploaded(self) -> None:
+        if self.controls.upload.value:
+            file = explorer_files.received(self.controls.upload.value[0], self.folder)
+            self.controls.sample.value = str(file)
+
+    def _export(self) -> None:
+        written = explorer_files.export(self.request, self.shown, self.folder)
+        self._say(f"written into {self.folder.name}: " + ", ".join(path.name for path in written), colour="#00568a")
+
+    def _guard(self, act: Callable[[], None]) -> None:
+        """Do something; whatever goes wrong becomes a message, and what is shown stays."""
+        try:
+            act()
+        except KeyboardInterrupt:
+            self._say("interrupted; what was shown before is still valid.")
+        except Exception as error:  # the widget must go on, whatever a model, a file or a stop does
+            self._say(str(error) or type(error).__name__)
+
+    def _say(self, words: str, colour: str = "#a40000") -> None:
+        self.message.value = f"<p role='alert' style='color:{colour}'>{escape(words)}</p>" if words else ""
+
+
+def explore(request: Request, device: torch.device | str = "cpu", folder: str | Path = FOLDER) -> widgets.Widget:
+    """Return the explorer as one widget, with its first view loaded; see :class:`Explorer`."""
+    return Explorer(request, device, folder).box

@@ -1,0 +1,100 @@
+"""The controls of the explorer: what there is to choose, read as a request and filled from one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import ipywidgets as widgets
+
+from xai_utils import exploration, methods, models, samples
+from xai_utils.exploration import CHANGES, Captured, Request
+
+STYLE = {"description_width": "7.5em"}
+PREDICTED = ("predicted", "")
+OFFERED_CLASSES, OFFERED_REVIEWS = 50, 12
+
+
+class Controls:
+    """Every control with its label, arranged in ``box``; nothing happens here when one is moved."""
+
+    def __init__(self) -> None:
+        """Make and arrange them, still empty."""
+        known, hub = list(models.MODELS), "a name of the list, hf:owner/name, timm:name"
+        self.model = _box(description="model", options=known, placeholder=hub)
+        self.second = _box(description="second model", options=known, placeholder="none")
+        self.sample = _box(description="input", placeholder="a sentence, or a picture's name or file")
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="own picture")
+        self.target = widgets.Dropdown(options=[PREDICTED], description="class")
+        self.methods = widgets.SelectMultiple(options=list(methods.METHODS), rows=7, description="methods")
+        self.layer = widgets.IntSlider(description="layer")
+        self.play = widgets.Play(interval=500, description="play the layers", tooltip="play the layers")
+        self.change = widgets.Dropdown(options=list(CHANGES), description="change")
+        self.strength = widgets.FloatSlider(description="strength", min=0.0, max=1.0, step=0.01)
+        self.table = widgets.Checkbox(description="numbers as a table", indent=False)
+        self.look = widgets.Button(description="Look", button_style="primary", tooltip="capture this input again")
+        self.stop = widgets.Button(description="Stop", disabled=True, tooltip="stop what is running")
+        self.export = widgets.Button(description="Export view", tooltip="PNG, its record and parameters as YAML")
+        self.progress = widgets.IntProgress(description="ready", max=1)
+        self.slow = (self.model, self.second, self.sample, self.target, self.methods)  # ask the model again
+        for one in (*self.slow, self.layer, self.change, self.strength):
+            one.style, one.layout = STYLE, widgets.Layout(width="24em")
+        widgets.link((self.play, "value"), (self.layer, "value"))
+        columns = [
+            [self.model, self.second, self.sample, self.upload, self.target],
+            [self.methods, self.change, self.strength],
+            [widgets.HBox([self.layer, self.play]), self.table, widgets.HBox([self.look, self.stop, self.export]),
+             self.progress],
+        ]  # fmt: skip
+        self.box = widgets.HBox([widgets.VBox(column) for column in columns])
+        self.box.layout.flex_flow = "row wrap"
+
+    def asked(self, before: Request) -> Request:
+        """Read the slow controls into a request; a class chosen for another model does not count."""
+        model, change = self.model.value.strip(), self.change.value
+        target = None if self.target.value == PREDICTED[1] else self.target.value
+        return replace(
+            before, model=model, second_model=self.second.value.strip(), sample=self.sample.value,
+            target=target if model == before.model else None, methods=tuple(self.methods.value),
+            change=change, strength=None if change == exploration.NONE else self.strength.value,
+        )  # fmt: skip
+
+    def name(self, shown: Request) -> None:
+        """Write what a view names, whether or not it can be shown."""
+        self.model.value, self.second.value, self.sample.value = shown.model, shown.second_model, shown.sample
+        self.methods.value = shown.methods
+
+    def fill(self, shown: Request, first: Captured) -> None:
+        """Put the controls where a view is that is shown."""
+        self.name(shown)
+        reviews = [one.text for one in samples.reviews(OFFERED_REVIEWS)]
+        self.sample.options = reviews if first.model.kind == "text" else [*samples.PHOTOGRAPHS, "scene:3:2"]
+        self._fill_classes(shown, first)
+        self.layer.disabled = first.seen is None
+        self.layer.max = self.play.max = 0 if first.seen is None else len(first.attention) - 1
+        self.layer.value = shown.layer % (self.layer.max + 1)
+        self.fill_change(shown.change, shown.strength)
+
+    def _fill_classes(self, shown: Request, first: Captured) -> None:
+        names = first.model.classes
+        logits = None if first.seen is None else first.seen.logits
+        order = list(range(len(names))) if logits is None else logits[0].argsort(descending=True).tolist()
+        chosen = None if shown.target is None else first.model.class_index(shown.target)
+        offered = [i for i in order[:OFFERED_CLASSES] if i != chosen]
+        offered = offered if chosen is None else [chosen, *offered]
+        self.target.options = [PREDICTED, *((names[i], i) for i in offered)]
+        self.target.value = PREDICTED[1] if chosen is None else chosen
+
+    def fill_change(self, change: str, strength: float | None) -> None:
+        """Give the slider the parameter of a change; its range grows first, so that no value is ever outside."""
+        parameter, least, greatest, first = CHANGES[change]
+        self.change.value, self.strength.description = change, parameter
+        self.strength.min, self.strength.max = min(least, self.strength.min), max(greatest, self.strength.max)
+        self.strength.value = first if strength is None else strength
+        self.strength.min, self.strength.max = least, greatest
+        self.strength.step = 1.0 if change == "rank" else 0.01
+        self.strength.disabled = change == exploration.NONE
+
+
+def _box(**about: Any) -> widgets.Combobox:
+    return widgets.Combobox(continuous_update=False, **about)

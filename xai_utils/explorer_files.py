@@ -1,0 +1,171 @@
+"""Files of the explorer: a view written as picture, record and parameters, and a picture received from a browser."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+from PIL import Image, UnidentifiedImageError
+
+from xai_utils import exploration, plots, runtime
+from xai_utils.exploration import Captured, Request
+
+LARGEST = 50_000_000  #: pixels of an uploaded picture
+COLUMNS = 5
+
+
+def draw(fig: Figure, request: Request, shown: Mapping[str, Captured]) -> None:
+    """Draw a whole view on an empty figure: per model the linked map's chosen row, then every method.
+
+    Args:
+        fig: with constrained layout.
+        request: what is shown.
+        shown: the captured passes by place (``"first"``, ``"second"``).
+
+    A text is shown without its special tokens, which take most of many maps. A method that could not explain this
+    model leaves its message where its map would be.
+    """
+    rows = fig.subfigures(len(shown), 1, squeeze=False)[:, 0]
+    for part, captured in zip(rows, shown.values(), strict=True):
+        part.suptitle(captured.model.name, fontsize=10)
+        (_draw_picture if captured.batch.views is not None else _draw_text)(part, request, captured)
+
+
+def size(request: Request, shown: Mapping[str, Captured]) -> tuple[float, float]:
+    """Return the inches that :func:`draw` needs for a view."""
+    first = next(iter(shown.values()))
+    count = 2 + len(exploration.panels(first, request))
+    if first.batch.views is not None:
+        return 2.5 * min(count, COLUMNS), 2.7 * -(-count // COLUMNS) * len(shown)
+    wide = 2.0 + 0.11 * sum(len(name) + 3 for name in first.batch.labels[0])
+    return min(max(8.0, wide), 40.0), (0.6 + 0.34 * count) * len(shown)
+
+
+def _row(request: Request, captured: Captured) -> tuple[str, Any]:
+    """Return title and scores of the chosen row of the linked map, prefix tokens dropped."""
+    layer = request.layer
+    names = exploration.names_of(captured)
+    row = exploration.linked(captured, layer, request.head)[request.query]
+    number = layer % len(captured.attention)
+    which = "mean of heads" if request.head is None else f"head {request.head}"
+    return f"{names[request.query]} reads: layer {number}, {which}", row[captured.batch.prefix :]
+
+
+def _draw_picture(part: Any, request: Request, captured: Captured) -> None:
+    shown, view = exploration.panels(captured, request), captured.batch.views[0]  # type: ignore[index]
+    count = 2 + len(shown)
+    grid = part.subplots(-(-count // COLUMNS), min(count, COLUMNS), squeeze=False)
+    axes = list(grid.flat)
+    plots.image(axes[0], view, captured.sample.name)
+    if captured.seen is not None:
+        title, row = _row(request, captured)
+        plots.overlay(axes[1], view, row.cpu().view(captured.batch.grid), title, bar=False)  # type: ignore[arg-type]
+    for ax, one in zip(axes[2:], shown, strict=False):
+        if one.found is None:
+            _excuse(ax, one)
+        else:
+            plots.relevance(ax, one.found, view, _titled(one), bar=False)
+    for ax in axes[count:] + ([axes[1]] if captured.seen is None else []):
+        ax.axis("off")
+
+
+def _draw_text(part: Any, request: Request, captured: Captured) -> None:
+    rows: dict[str, tuple[Any, bool]] = {}
+    if captured.seen is not None:
+        title, row = _row(request, captured)
+        rows[title] = row, False
+    excuses = []
+    for one in exploration.panels(captured, request):
+        if one.found is None:
+            excuses.append(f"{one.title}: {one.problem}")
+        else:
+            rows[_titled(one)] = one.found.scores, one.found.signed
+    ax, hidden = part.subplots(), exploration.special(captured)
+    if rows:
+        words = [i for i in range(len(captured.batch.labels[0])) if i not in hidden]
+        shown = {name: (scores[words], signed) for name, (scores, signed) in rows.items()}
+        plots.highlighted(ax, shown, [captured.batch.labels[0][i] for i in words])
+    ax.axis("off")
+    if excuses:
+        ax.set_title("\n".join(excuses), fontsize=7, color="#a40000", loc="left", wrap=True)
+
+
+def _titled(one: exploration.Panel) -> str:
+    assert one.found is not None
+    return one.title + (f" · {one.found.target_name}" if one.found.target_name else "")
+
+
+def _excuse(ax: Any, one: exploration.Panel) -> None:
+    ax.set_title(one.title, fontsize=9)
+    ax.text(0.5, 0.5, one.problem, ha="center", va="center", fontsize=6, color="#a40000", wrap=True)
+    ax.axis("off")
+
+
+def export(request: Request, shown: Mapping[str, Captured], folder: Path) -> list[Path]:
+    """Write ``view_KEY.png``, its record ``.json`` and its parameters ``.yml``; the same view gives the same names.
+
+    Raises:
+        ValueError: nothing is shown yet.
+        OSError: the folder cannot be written; no half-written file is left.
+    """
+    if not shown:
+        raise ValueError("nothing is shown yet, so there is no view to export.")
+    fig, file = Figure(figsize=size(request, shown), layout="constrained"), io.BytesIO()
+    draw(fig, request, shown)
+    fig.savefig(file, format="png", dpi=110, metadata={"Software": None})
+    parameters = request.parameters()
+    key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:10]
+    weights = {captured.model.name: captured.model.sha256 for captured in shown.values()}
+    record = {**runtime.record.as_dict(), "view": parameters, "weights": weights, "notebook": "10_explorer"}
+    about = "# papermill notebooks/10_explorer.ipynb OUT.ipynb -f THIS_FILE\n"
+    contents = {
+        f"view_{key}.png": file.getvalue(),
+        f"view_{key}.json": (json.dumps(record, indent=1) + "\n").encode(),
+        f"view_{key}.yml": (about + yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)).encode(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_whole(folder / name, content) for name, content in contents.items()]
+
+
+def received(upload: Mapping[str, Any], folder: Path) -> Path:
+    """Keep an uploaded picture as PNG, named by its content, so that a view can name it; return its path.
+
+    Args:
+        upload: ``name`` and ``content`` as ipywidgets' ``FileUpload`` has them.
+        folder: where it goes.
+
+    Raises:
+        ValueError: no picture, or one with more than :data:`LARGEST` pixels.
+    """
+    name, content = upload["name"], bytes(upload["content"])
+    try:
+        with Image.open(io.BytesIO(content)) as stored:
+            if stored.width * stored.height > LARGEST:
+                raise ValueError(
+                    f"{name} has {stored.width} x {stored.height} pixels; at most {LARGEST / 1e6:.0f} million are "
+                    "taken. Make it smaller first."
+                )
+            stored.load()
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise ValueError(f"{name} cannot be read as a picture: {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    ending = Path(name).suffix.lower() or ".png"
+    return _whole(folder / f"upload_{hashlib.sha256(content).hexdigest()[:10]}{ending}", content)
+
+
+def _whole(path: Path, content: bytes) -> Path:
+    """Write beside ``path`` and rename."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

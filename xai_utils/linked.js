@@ -1,0 +1,270 @@
+// One input and its maps, linked: what is under the pointer or the focus is the position whose row is shown.
+// Only the chosen layer and head are here, so this answers without asking the kernel, however long the text is.
+
+const SIDE = 200; // pixels of a picture's map
+const SMALL = 56; // of a head's
+
+const floats = (model, name) => {
+  const view = model.get(name);
+  if (!view || !view.byteLength) return new Float32Array(0);
+  return new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+};
+
+const element = (tag, about = {}, ...children) => {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(about)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (name === "text") made.textContent = value;
+    else if (value !== null) made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+};
+
+const digits = (value) => (value === undefined || Number.isNaN(value) ? "" : value.toPrecision(3));
+/** The value that gets the strongest colour: the largest one of a word or patch; special tokens may lie beyond. */
+const largest = (values, special = []) =>
+  values.reduce((top, value, i) => (special.includes(i) ? top : Math.max(top, Math.abs(value))), 0) || 1;
+
+/** Colour of a value: amounts from 0 to the largest, signed ones around 0; the same tables as the static figures. */
+function colour(model, value, limit, signed) {
+  const table = new Uint8Array(model.get("colours").buffer, model.get("colours").byteOffset, 1536);
+  const share = signed ? (value / limit + 1) / 2 : value / limit;
+  const place = (signed ? 768 : 0) + 3 * Math.round(255 * Math.min(1, Math.max(0, share)));
+  return [table[place], table[place + 1], table[place + 2]];
+}
+
+const readable = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#000" : "#fff");
+
+/** Paint patches over the picture, or a strip of cells for a text; mark one patch. */
+function paint(canvas, model, picture, values, signed, marked = -1) {
+  const [rows, columns] = model.get("grid").length ? model.get("grid") : [1, values.length];
+  const context = canvas.getContext("2d");
+  const [wide, high] = [canvas.width / columns, canvas.height / rows];
+  const limit = largest(values, model.get("special"));
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  if (picture) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  context.globalAlpha = picture ? 0.68 : 1;
+  values.forEach((value, i) => {
+    context.fillStyle = `rgb(${colour(model, value, limit, signed).join()})`;
+    context.fillRect((i % columns) * wide, Math.floor(i / columns) * high, wide + 0.5, high + 0.5);
+  });
+  context.globalAlpha = 1;
+  if (marked >= 0) {
+    context.lineWidth = 2.5;
+    for (const [ink, inset] of [["#000", 0], ["#fff", 2]]) {
+      context.strokeStyle = ink;
+      const [x, y] = [(marked % columns) * wide + inset, Math.floor(marked / columns) * high + inset];
+      context.strokeRect(x, y, wide - 2 * inset, high - 2 * inset);
+    }
+  }
+}
+
+/** Return which patch an event is over. */
+function under(event, model) {
+  const [rows, columns] = model.get("grid");
+  const box = event.target.getBoundingClientRect();
+  const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
+  const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
+  return Math.min(rows - 1, Math.max(0, row)) * columns + Math.min(columns - 1, Math.max(0, column));
+}
+
+function render({ model, el }) {
+  const root = element("div", { class: "linked" });
+  const heading = element("p", { class: "linked-title" });
+  const main = element("div", { class: "linked-main" });
+  const heads = element("div", { class: "linked-heads", role: "group", "aria-label": "heads of this layer" });
+  const maps = element("div", { class: "linked-maps" });
+  const status = element("p", { class: "linked-status", role: "status" });
+  const table = element("div", { class: "linked-table" });
+  root.append(heading, main, status, heads, maps, table);
+  el.append(root);
+
+  let hovered = -1; // position under the pointer; the pinned one is the model's
+  let picture = null;
+  let rows = new Float32Array(0);
+
+  const names = () => model.get("names");
+  const prefix = () => model.get("prefix");
+  const isPicture = () => model.get("grid").length === 2;
+  const reader = () => (hovered >= 0 ? hovered : model.get("query"));
+  const row = () => rows.slice(reader() * names().length, (reader() + 1) * names().length);
+
+  const pin = (position) => {
+    if (position < 0 || position >= names().length) return;
+    model.set("query", position);
+    model.save_changes();
+  };
+  const say = (words) => (status.textContent = words);
+  const tell = () => {
+    const read = row();
+    if (!read.length) return say("");
+    const order = [...read.keys()].sort((a, b) => read[b] - read[a]).slice(0, 4);
+    say(`${names()[reader()]} reads: ${order.map((i) => `${names()[i]} ${digits(read[i])}`).join(", ")}`);
+  };
+
+  const keys = (event) => {
+    const columns = isPicture() ? model.get("grid")[1] : 1;
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
+    const here = model.get("query");
+    const next = event.key === "Home" ? 0 : event.key === "End" ? names().length - 1 : here + (steps[event.key] ?? 0);
+    if (next === here) return;
+    event.preventDefault();
+    pin(Math.min(names().length - 1, Math.max(0, next)));
+  };
+
+  function drawMain() {
+    const read = row();
+    main.hidden = !read.length;
+    if (!read.length) return tell();
+    if (isPicture()) {
+      const canvas = main.querySelector("canvas");
+      paint(canvas, model, picture, read.slice(prefix()), false, reader() - prefix());
+      main.querySelectorAll("button").forEach((one, i) => one.setAttribute("aria-pressed", String(reader() === i)));
+    } else {
+      const limit = largest(read, model.get("special"));
+      main.querySelectorAll("button").forEach((one, i) => {
+        const ink = colour(model, read[i], limit, false);
+        one.style.background = `rgb(${ink.join()})`;
+        one.style.color = readable(ink);
+        one.setAttribute("aria-pressed", String(i === reader()));
+        one.tabIndex = i === model.get("query") ? 0 : -1;
+      });
+    }
+    tell();
+  }
+
+  function buildMain() {
+    main.replaceChildren();
+    const hover = (position) => {
+      hovered = position;
+      drawMain();
+    };
+    if (isPicture()) {
+      const tokens = names().slice(0, prefix());
+      const canvas = element("canvas", {
+        width: 2 * SIDE, height: 2 * SIDE, tabindex: 0, role: "img", class: "linked-picture",
+        "aria-label": "what the chosen patch reads; arrow keys choose another patch, Home the class token",
+        onmousemove: (event) => hover(under(event, model) + prefix()),
+        onmouseleave: () => hover(-1),
+        onclick: (event) => pin(under(event, model) + prefix()),
+        onkeydown: keys,
+      });
+      const buttons = tokens.map((name, i) => element("button", { text: name, onclick: () => pin(i) }));
+      main.append(canvas, element("div", { class: "linked-prefix" }, ...buttons));
+      return;
+    }
+    names().forEach((name, i) => {
+      const kind = model.get("special").includes(i) ? "linked-token linked-special" : "linked-token";
+      const chip = { text: name, class: kind, onclick: () => pin(i), onkeydown: keys };
+      main.append(element("button", { ...chip, onmouseenter: () => hover(i), onmouseleave: () => hover(-1) }));
+    });
+  }
+
+  function drawHeads() {
+    const [values, n] = [floats(model, "heads"), names().length];
+    const count = n ? values.length / n : 0;
+    heads.replaceChildren();
+    heads.hidden = !count;
+    const choose = (head) => {
+      model.set("head", head);
+      model.save_changes();
+    };
+    if (count) heads.append(element("button", { text: "mean", onclick: () => choose(-1),
+                                                "aria-pressed": String(model.get("head") === -1) }));
+    for (let head = 0; head < count; head++) {
+      const one = values.slice(head * n + prefix(), (head + 1) * n);
+      const size = isPicture() ? { width: SMALL, height: SMALL } : { width: 120, height: 14 };
+      const canvas = element("canvas", { ...size, "aria-hidden": "true" });
+      paint(canvas, model, picture, one, false);
+      const pressed = String(model.get("head") === head);
+      heads.append(element("button", { title: `enlarge head ${head}`, onclick: () => choose(head), "aria-pressed": pressed },
+                           canvas, element("span", { text: `head ${head}` })));
+    }
+  }
+
+  function drawMaps() {
+    const [all, tokens] = [floats(model, "scores"), names().length - prefix()];
+    let place = 0;
+    maps.replaceChildren();
+    for (const about of model.get("maps")) {
+      const box = element("figure", {}, element("figcaption", { text: about.title }));
+      maps.append(box);
+      if (about.problem) {
+        box.append(element("p", { class: "linked-problem", text: about.problem }));
+        continue;
+      }
+      const values = all.slice(place * tokens, (place + 1) * tokens);
+      const limit = largest(values, model.get("special"));
+      place += 1;
+      if (isPicture()) {
+        const show = (event) => say(`${about.title}, ${names()[under(event, model) + prefix()]}: ` +
+                                    `${digits(values[under(event, model)])} ${about.unit}`);
+        const label = `${about.title}: map over the picture, greatest at ${about.top}`;
+        const canvas = element("canvas", { width: SIDE, height: SIDE, role: "img", "aria-label": label, onmousemove: show,
+                                           onmouseleave: tell, onclick: (event) => pin(under(event, model) + prefix()) });
+        paint(canvas, model, picture, values, about.signed);
+        box.append(canvas);
+      } else {
+        box.classList.add("linked-line");
+        const line = element("div");
+        values.forEach((value, i) => {
+          const ink = colour(model, value, limit, about.signed);
+          const style = `background: rgb(${ink.join()}); color: ${readable(ink)}`;
+          const show = () => say(`${about.title}, ${names()[i + prefix()]}: ${digits(value)} ${about.unit}`);
+          const kind = model.get("special").includes(i) ? "linked-token linked-special" : "linked-token";
+          line.append(element("span", { text: names()[i + prefix()], class: kind, style, onmouseenter: show,
+                                        onmouseleave: tell }));
+        });
+        box.append(line);
+      }
+    }
+  }
+
+  function drawTable() {
+    table.replaceChildren();
+    if (!model.get("table")) return;
+    const [read, all, shown] = [row(), floats(model, "scores"), model.get("maps").filter((one) => !one.problem)];
+    const tokens = names().length - prefix();
+    const first = read.length ? [`read by ${names()[reader()]}`] : [];
+    const titles = ["token", ...first, ...shown.map((one) => one.title)];
+    const head = element("tr", {}, ...titles.map((title) => element("th", { text: title, scope: "col" })));
+    const lines = names().map((name, i) => {
+      const own = shown.map((_, k) => (i < prefix() ? undefined : all[k * tokens + i - prefix()]));
+      const numbers = [...(read.length ? [read[i]] : []), ...own].map((value) => element("td", { text: digits(value) }));
+      return element("tr", {}, element("th", { text: name, scope: "row" }), ...numbers);
+    });
+    table.append(element("table", {}, element("caption", { text: "the numbers of this view" }),
+                         element("thead", {}, head), element("tbody", {}, ...lines)));
+  }
+
+  function drawAll() {
+    rows = floats(model, "matrix");
+    hovered = -1;
+    heading.textContent = model.get("title");
+    buildMain();
+    drawMain();
+    drawHeads();
+    drawMaps();
+    drawTable();
+    root.dataset.drawn = model.get("version");
+  }
+
+  async function load() {
+    const stored = model.get("picture");
+    picture = stored && stored.byteLength ? await createImageBitmap(new Blob([stored], { type: "image/png" })) : null;
+    drawAll();
+  }
+
+  // The kernel changes several traits for one view and then the version: one redraw for all of them.
+  model.on("change:version", () => (model.get("fresh") ? load() : drawAll()));
+  model.on("change:query", () => {
+    drawMain();
+    drawTable();
+  });
+  model.on("change:heads", drawHeads);
+  model.on("change:table", drawTable);
+  load();
+}
+
+export default { render };

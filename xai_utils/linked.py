@@ -1,0 +1,119 @@
+"""The linked picture of the explorer: a browser component that holds one layer and head and answers by itself.
+
+Python sends numbers, :file:`linked.js` draws them; nothing is fetched from anywhere. For ``n`` positions a view is
+``4 n²`` bytes for the chosen map and ``4 n`` for each head and method: 1 MB for 512 tokens.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets
+from matplotlib import colormaps
+from PIL import Image
+from torch import Tensor
+
+from xai_utils import exploration, plots
+from xai_utils.exploration import Captured, Panel
+
+_HERE = Path(__file__).parent
+
+
+def _table() -> bytes:
+    """Return the colours of amounts and of signed scores, ``(2, 256, 3)`` bytes, the same as in :mod:`plots`."""
+    steps = np.linspace(0, 1, 256)
+    maps = [colormaps[name](steps)[:, :3] for name in (plots.AMOUNT, plots.SIGNED)]
+    return bytes(np.round(255 * np.stack(maps)).astype(np.uint8).tobytes())
+
+
+class Linked(anywidget.AnyWidget):  # type: ignore[misc]
+    """One model's view of one input; ``show`` and ``show_layer`` replace it, ``query`` and ``head`` come back."""
+
+    _esm = _HERE / "linked.js"
+    _css = _HERE / "linked.css"
+    title = traitlets.Unicode("").tag(sync=True)
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    special = traitlets.List(traitlets.Int()).tag(sync=True)
+    prefix = traitlets.Int(0).tag(sync=True)
+    grid = traitlets.List(traitlets.Int()).tag(sync=True)
+    picture = traitlets.Bytes(b"").tag(sync=True)
+    matrix = traitlets.Bytes(b"").tag(sync=True)
+    heads = traitlets.Bytes(b"").tag(sync=True)
+    maps = traitlets.List(traitlets.Dict()).tag(sync=True)
+    scores = traitlets.Bytes(b"").tag(sync=True)
+    query = traitlets.Int(0).tag(sync=True)
+    head = traitlets.Int(-1).tag(sync=True)
+    table = traitlets.Bool(False).tag(sync=True)
+    colours = traitlets.Bytes(_table()).tag(sync=True)
+    fresh = traitlets.Bool(True).tag(sync=True)
+    version = traitlets.Int(0).tag(sync=True)
+
+    def show(self, captured: Captured, panels: Sequence[Panel], layer: int, head: int | None, query: int) -> None:
+        """Show another input, model or choice of methods."""
+        views, grid = captured.batch.views, captured.batch.grid
+        names = exploration.names_of(captured)
+        with self.hold_sync():
+            self.names, self.prefix, self.grid = names, captured.batch.prefix, list(grid or ())
+            self.special = exploration.special(captured)
+            self.picture = b"" if views is None else _png(views[0])
+            self.query = min(query, len(names) - 1)
+            self.maps = [_about(one) for one in panels]
+            self.scores = _bytes([one.found.scores for one in panels if one.found is not None])
+            self._send_layer(captured, layer, head, fresh=True)
+
+    def show_layer(self, captured: Captured, layer: int, head: int | None) -> None:
+        """Show another layer or head of the same input."""
+        with self.hold_sync():
+            self._send_layer(captured, layer, head, fresh=False)
+
+    def show_maps(self, panels: Sequence[Panel]) -> None:
+        """Show other maps of the same input."""
+        with self.hold_sync():
+            self.maps = [_about(one) for one in panels]
+            self.scores = _bytes([one.found.scores for one in panels if one.found is not None])
+            self.fresh = False
+            self.version += 1
+
+    def show_heads(self, captured: Captured, layer: int) -> None:
+        """Show what every head reads at the chosen position."""
+        if captured.seen is not None:
+            self.heads = _bytes([exploration.heads(captured, layer, self.query)])
+
+    def _send_layer(self, captured: Captured, layer: int, head: int | None, fresh: bool) -> None:
+        self.head, self.fresh, self.title = -1 if head is None else head, fresh, captured.model.name
+        if captured.seen is None:
+            self.matrix = self.heads = b""
+        else:
+            self.matrix = _bytes([exploration.linked(captured, layer, head)])
+            number, which = layer % len(captured.attention), "mean of heads" if head is None else f"head {head}"
+            self.title = f"{captured.model.name}: layer {number}, {which}"
+            self.show_heads(captured, layer)
+        self.version += 1
+
+    def size(self) -> int:
+        """Return the bytes of numbers and picture that the browser holds."""
+        return sum(len(value) for value in (self.picture, self.matrix, self.heads, self.scores, self.colours))
+
+
+def _about(panel: Panel) -> dict[str, Any]:
+    if panel.found is None:
+        return {"title": panel.title, "problem": panel.problem}
+    found = panel.found
+    named = f" · {found.target_name}" if found.target_name else ""
+    about = {"title": panel.title + named, "signed": found.signed, "unit": found.unit, "top": found.top(1)[0]}
+    return {**about, "problem": ""}
+
+
+def _bytes(tensors: Sequence[Tensor]) -> bytes:
+    return b"".join(one.detach().float().cpu().contiguous().numpy().tobytes() for one in tensors)
+
+
+def _png(picture: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.round(picture.transpose(1, 2, 0) * 255).astype(np.uint8)).save(file, "png")
+    return file.getvalue()

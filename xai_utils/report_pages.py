@@ -1,0 +1,153 @@
+"""The pages of the report: what was read, laid out by the templates in ``site_templates``.
+
+All templates escape; what is HTML already (cells, formulas) comes as ``Markup``. A page needs no script to be read;
+``site.js`` adds sorting and filters to what stands there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from xai_utils.report_cells import SIGNS, TEMPLATES, Page, inline, page_of
+from xai_utils.report_sources import VERDICTS, Claim, Figure, Notebook
+from xai_utils.report_tables import Row, Table
+
+STATIC = ("site.css", "site.js")
+PLURAL = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that the report shows; ``folder`` is where the notebooks are."""
+
+    notebooks: Sequence[Notebook]
+    figures: Sequence[Figure]
+    models: Sequence[Mapping[str, Any]]
+    rows: Sequence[Row] | None
+    tables: Sequence[Table]
+    folder: Path
+
+    @property
+    def own(self) -> dict[str, Figure]:
+        """Return the figures drawn with the notebooks' own parameters, by name."""
+        return {figure.name: figure for figure in self.figures if not figure.run}
+
+    @property
+    def claims(self) -> list[Claim]:
+        """Return all claims in the order of the notebooks."""
+        return [claim for notebook in self.notebooks for claim in notebook.claims]
+
+
+def pages(material: Material) -> Iterator[tuple[str, str]]:
+    """Yield name and content of every page of the site.
+
+    Raises:
+        ValueError: from :func:`report_cells.page_of`.
+    """
+    environment = _environment(material)
+    for number, notebook in enumerate(material.notebooks):
+        page = page_of(notebook, material.own, material.folder)
+        around = {"before": _at(material.notebooks, number - 1), "after": _at(material.notebooks, number + 1)}
+        yield (
+            notebook.page,
+            _render(environment, "notebook", here=notebook.page, notebook=notebook, page=page, **around),
+        )
+    for name in ("index", "gallery", "claims", "leaderboard"):
+        yield f"{name}.html", _render(environment, name, here=f"{name}.html")
+
+
+def _at(notebooks: Sequence[Notebook], number: int) -> Notebook | None:
+    return notebooks[number] if 0 <= number < len(notebooks) else None
+
+
+def _render(environment: Environment, template: str, **values: Any) -> str:
+    return environment.get_template(f"{template}.html.j2").render(**values)
+
+
+def _environment(material: Material) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    numbered = {notebook.stem: notebook for notebook in material.notebooks}
+    environment.globals.update(
+        material=material,
+        numbered=numbered,
+        counts={notebook.stem: count(notebook.claims) for notebook in material.notebooks},
+        total=count(material.claims),
+        cells={name: f"{one.page}#{cell}" for one in material.notebooks for name, cell in one.drawn.items()},
+        verdicts=VERDICTS,
+        signs=SIGNS,
+        plural=PLURAL,
+        drawn=lambda notebook: drawn(notebook, material.figures),
+        version=version("xai-utils"),
+        changed=lambda figure: changed(figure, numbered),
+        owner=lambda figure: owner(figure, numbered),
+        question=lambda notebook: Markup(inline(notebook.question, f"{notebook.stem}, question")),
+        body=_body,
+        runs=list(dict.fromkeys(figure.run for figure in material.figures)),
+    )
+    environment.filters.update(number=number, literal=literal)
+    return environment
+
+
+def _body(page: Page) -> Markup:
+    return Markup(page.body)  # made by our own templates, which escape
+
+
+def count(claims: Sequence[Claim]) -> dict[str, int]:
+    """Count claims by verdict, every verdict named."""
+    found = Counter(claim.verdict for claim in claims)
+    return {verdict: found[verdict] for verdict in VERDICTS}
+
+
+def drawn(notebook: Notebook, figures: Sequence[Figure]) -> list[Figure]:
+    """Return a notebook's figures in the order of its cells, its own run first."""
+    order = {name: place for place, name in enumerate(notebook.drawn)}
+    found = [figure for figure in figures if figure.name in order]
+    return sorted(found, key=lambda figure: (figure.run, order[figure.name]))
+
+
+def owner(figure: Figure, numbered: Mapping[str, Notebook]) -> Notebook | None:
+    """Return the notebook whose cell saves a figure, if it is among those shown."""
+    return next((one for one in numbered.values() if figure.name in one.drawn), None)
+
+
+def changed(figure: Figure, numbered: Mapping[str, Notebook]) -> dict[str, Any]:
+    """Return the parameters of a figure that differ from those that its notebook stands with."""
+    drawer = owner(figure, numbered)
+    own = drawer.parameters if drawer else {}
+    parameters = figure.about["parameters"].items()
+    return {name: value for name, value in parameters if name in own and _json(own[name]) != _json(value)}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def number(value: float | int | None, digits: int = 3) -> str:
+    """Write a number for a table: a dash for none, integers with thousands apart, a true minus."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", "−")
+    small = value != 0 and abs(value) < 10**-digits
+    written = f"{value:.2e}" if small or abs(value) >= 1e6 else f"{value:.{digits}f}"
+    return written.replace("-", "−")
+
+
+def literal(value: Any) -> str:
+    """Write a parameter as in Python's parameter cell."""
+    return repr(value) if not isinstance(value, dict) else _json(value)

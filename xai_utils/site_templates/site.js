@@ -1,0 +1,79 @@
+// Sorting, filters and unfolding, added to pages that are complete without them.
+"use strict";
+
+// A column header becomes a button; the same button again turns the order. Empty cells stay last.
+function sortable(table) {
+  const body = table.tBodies[0];
+  const heads = Array.from(table.tHead.rows[0].cells);
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    head.setAttribute("aria-sort", "none");
+    button.addEventListener("click", () => {
+      const rising = head.getAttribute("aria-sort") !== "ascending";
+      heads.forEach((other) => other.setAttribute("aria-sort", "none"));
+      head.setAttribute("aria-sort", rising ? "ascending" : "descending");
+      const keyed = Array.from(body.rows, (row) => [key(row.cells[column]), row]);
+      keyed.sort(([one], [other]) => compare(one, other, rising ? 1 : -1));
+      body.append(...keyed.map(([, row]) => row));
+    });
+  });
+}
+
+function key(cell) {
+  const text = cell.dataset.value ?? cell.textContent.trim();
+  if (text === "" || text === "–") return null;
+  const value = Number(text);
+  return Number.isNaN(value) ? text : value;
+}
+
+function compare(one, other, sign) {
+  if (one === null || other === null) return (one === null) - (other === null);
+  if (typeof one === "number" && typeof other === "number") return sign * (one - other);
+  return sign * String(one).localeCompare(String(other), "en", { numeric: true });
+}
+
+// Show the items that have every chosen value ("|" separates several) and contain the text.
+function filtering(form) {
+  const list = document.getElementById(form.dataset.filter);
+  const items = Array.from(list.querySelectorAll("[data-item]"));
+  const texts = items.map((item) => item.textContent.toLowerCase());
+  const groups = Array.from(list.querySelectorAll("[data-group]"));
+  const output = form.querySelector("output");
+  const apply = () => {
+    const wanted = Array.from(new FormData(form)).filter(([, value]) => value);
+    let shown = 0;
+    items.forEach((item, n) => {
+      const fits = wanted.every(([name, value]) =>
+        name === "text" ? texts[n].includes(value.toLowerCase()) : item.dataset[name].split("|").includes(value));
+      item.hidden = !fits;
+      shown += fits;
+    });
+    groups.forEach((group) => { group.hidden = !group.querySelector("[data-item]:not([hidden])"); });
+    output.textContent = `${shown} of ${items.length}`;
+  };
+  form.hidden = false;
+  form.addEventListener("input", apply);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  apply();
+}
+
+function unfolding(place) {
+  const button = place.querySelector("button");
+  place.hidden = false;
+  button.addEventListener("click", () => {
+    const open = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(open));
+    document.querySelectorAll("details.code").forEach((one) => { one.open = open; });
+  });
+}
+
+// On a narrow screen the contents would push the page away.
+if (window.matchMedia("(max-width: 60rem)").matches) {
+  document.querySelectorAll("details.contents").forEach((one) => { one.open = false; });
+}
+document.querySelectorAll("table[data-sortable]").forEach(sortable);
+document.querySelectorAll("form[data-filter]").forEach(filtering);
+document.querySelectorAll("[data-unfold]").forEach(unfolding);
