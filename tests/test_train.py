@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xai_utils import loaders, models, recipes_vision, runtime, scenes, train
+from xai_utils import loaders, models, recipes_vim, recipes_vision, runtime, scenes, train
 
 
 class TinyViT(recipes_vision.ViTScenes):
@@ -31,7 +31,16 @@ class TinyResNet(recipes_vision.ResNetScenes):
     evaluate = TinyViT.evaluate
 
 
-RECIPES = {"vit-scenes": TinyViT, "resnet-scenes": TinyResNet}
+class TinyVim(recipes_vim.VimScenes):
+    """Five steps: two on strips, three on whole scenes."""
+
+    steps, in_strips, faded, warmup, rows = 5, 2, 2, 2, 3
+    batches = (4, 3)
+    arguments = {**recipes_vim.VimScenes.arguments, "embed_dim": 16, "depth": 2, "d_state": 2}  # noqa: RUF012
+    evaluate = TinyViT.evaluate
+
+
+RECIPES = {"vit-scenes": TinyViT, "resnet-scenes": TinyResNet, "vim-scenes": TinyVim}
 EACH = pytest.mark.parametrize("name", RECIPES)
 
 
@@ -127,7 +136,7 @@ def test_the_seed_and_the_steps_make_the_weights(name, tmp_path):
 @EACH
 def test_the_folder_can_be_loaded_as_a_bundled_model(name, tmp_path, monkeypatch):
     class Measured(RECIPES[name]):
-        evaluate = recipes_vision._Scenes.evaluate
+        evaluate = recipes_vision.ScenesRecipe.evaluate
 
     monkeypatch.setattr(recipes_vision, "HELD_OUT", 50)
     card = train.train(name, Measured(), tmp_path / "models" / name, tmp_path / "checkpoints" / "one.pt")
@@ -306,7 +315,7 @@ def test_training_never_draws_a_scene_twice_nor_one_that_is_held_out(name, monke
     seen.clear()
     monkeypatch.setattr(recipes_vision, "HELD_OUT", 50)
     module.eval()
-    recipes_vision._Scenes.evaluate(recipe, module)
+    recipes_vision.ScenesRecipe.evaluate(recipe, module)
     assert {split for *_, split in seen} == {"test"} and len(set(seen)) == len(seen) == 100
 
 
@@ -391,3 +400,22 @@ def test_positions_begin_as_waves_of_row_and_column():
     assert torch.linalg.matrix_rank(grid[:, 0, :12]) > 1
     same = torch.nn.functional.cosine_similarity(found[None, 1:], found[1:, None], dim=-1)
     assert (same - torch.eye(196)).max() < 1 - 1e-4, "two patches share a position"
+
+
+def test_a_strip_is_whole_rows_around_the_first_digit():
+    drawn = [scenes.draw(seed, 1, "train") for seed in range(20)]
+    found = recipes_vim.strips(drawn, 8)
+    assert found.shape == (20, 8 * recipes_vision.GRID) and (found.diff(dim=1) == 1).all()
+    assert not (found[:, 0] % recipes_vision.GRID).any() and found.max() < recipes_vision.GRID**2
+    for scene, tokens in zip(drawn, found.tolist(), strict=True):
+        rows = np.nonzero(scene.masks[0])[0].mean() // scenes.PATCH
+        assert tokens[0] // recipes_vision.GRID <= rows <= tokens[-1] // recipes_vision.GRID
+
+
+def test_decays_skips_and_biases_of_the_scans_are_not_pulled_to_zero():
+    module = TinyVim().build()
+    muon, adam = TinyVim().optimisers(module)
+    free = {id(p) for group in adam.param_groups if not group["weight_decay"] for p in group["params"]}
+    for name, parameter in module.named_parameters():
+        assert (id(parameter) in free) == (parameter.ndim < 2 or name.endswith("_log")), name
+    assert sum(len(group["params"]) for o in (muon, adam) for group in o.param_groups) == len(list(module.parameters()))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from xai_utils.attention_classifier import AttentionClassifier, Settings, word_tokenizer
 from xai_utils.models import Model, Preprocessing, state_sha256
 from xai_utils.samples import Picture, Text
+from xai_utils.vim import Vim
 
 BLOCKS, HEADS, WIDTH, SIDE, PATCH = 3, 4, 24, 32, 8
 GRID = (SIDE // PATCH, SIDE // PATCH)
@@ -67,11 +68,13 @@ _OTHER: dict[str, Callable[[], nn.Module]] = {
         num_classes=len(SHAPES),
     ),
     "resnet": lambda: ResNet(BasicBlock, layers=[1, 1, 1, 1], channels=[8, 8, 16, 16], num_classes=len(SHAPES)),
+    "vim": lambda: Vim(SIDE, PATCH, embed_dim=WIDTH, depth=BLOCKS, num_classes=len(SHAPES), d_state=4),
 }
 TEXT, VISION, OTHER = tuple(_TEXT), tuple(_VISION), tuple(_OTHER)
 ALL = TEXT + VISION
-PREFIX = {"vit": 1, "deit": 2, "timm-vit": 1, "timm-distilled": 2, "timm-registers": 5, "swin": 0, "resnet": 0}
-ATTENTIONS = {**dict.fromkeys(ALL, BLOCKS), "swin": 3, "resnet": 0}
+PREFIX = {"vit": 1, "deit": 2, "timm-vit": 1, "timm-distilled": 2, "timm-registers": 5, "swin": 0, "resnet": 0,
+          "vim": 1}  # fmt: skip
+ATTENTIONS = {**dict.fromkeys(ALL, BLOCKS), "swin": 3, "resnet": 0, "vim": 0}
 
 SENTENCES = (
     Text("the film is not dull , but slow .", "first"),

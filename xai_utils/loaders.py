@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from xai_utils import check, runtime
+from xai_utils.vim import Vim
 
 #: sha256 of the official all-MiniLM-L6-v2 weights, which the installed package must carry unchanged.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -144,24 +145,32 @@ def bundled_text(source: str, _revision: str | None) -> Loaded:
     return Loaded(module, tuple(card["classes"]), AutoTokenizer.from_pretrained(folder))
 
 
-def scenes(source: str, _revision: str | None) -> Loaded:
-    """Build a bundled vision model from its card and load its half-precision weights into float32."""
+def bundled_weights(source: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the card of a bundled model and its half-precision weights as float32, after checking every file."""
     from safetensors.torch import load_file
 
     folder, card = bundled(source)
+    return card, {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
+
+
+def scenes(source: str, _revision: str | None) -> Loaded:
+    """Build a bundled vision model from its card and load its weights."""
+    card, weights = bundled_weights(source)
     module = build_vision(card["architecture"], card["arguments"])
-    module.load_state_dict({key: value.float() for key, value in load_file(folder / "model.safetensors").items()})
+    module.load_state_dict(weights)
     size = card["size"]
     preprocessing = Preprocessing(size, size, tuple(card["mean"]), tuple(card["std"]))
     return Loaded(module, tuple(card["classes"]), None, preprocessing, getattr(module, "num_prefix_tokens", 0))
 
 
 def build_vision(architecture: str, arguments: dict[str, Any]) -> nn.Module:
-    """Build an untrained timm model: ``"VisionTransformer"`` or ``"ResNet"`` of basic blocks."""
+    """Build an untrained model: timm's ``"VisionTransformer"`` or ``"ResNet"`` of basic blocks, or our ``"Vim"``."""
     from timm.models.resnet import BasicBlock, ResNet
     from timm.models.vision_transformer import VisionTransformer
 
-    check.one_of("architecture", architecture, ("VisionTransformer", "ResNet"))
+    check.one_of("architecture", architecture, ("VisionTransformer", "ResNet", "Vim"))
+    if architecture == "Vim":
+        return Vim(**arguments)
     if architecture == "ResNet":
         return ResNet(block=BasicBlock, **arguments)  # type: ignore[arg-type]
     return VisionTransformer(**arguments)
@@ -178,7 +187,8 @@ def timm_hub(source: str, _revision: str | None) -> Loaded:
     resize = int(size / data["crop_pct"])
     squash = data["crop_mode"] == "squash"
     preprocessing = Preprocessing(size, resize, data["mean"], data["std"], data["interpolation"], squash)
-    classes = _imagenet(ImageNetInfo()) if module.num_classes == 1000 else _numbered(module.num_classes)
+    numbered = tuple(f"class {i}" for i in range(module.num_classes))
+    classes = _imagenet(ImageNetInfo()) if module.num_classes == 1000 else numbered
     return Loaded(module, classes, None, preprocessing, getattr(module, "num_prefix_tokens", 0))
 
 
@@ -245,7 +255,3 @@ def _offline(error: BaseException | None) -> bool:
 
 def _imagenet(info: Any) -> tuple[str, ...]:
     return tuple(info.index_to_description(i) for i in range(1000))
-
-
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(f"class {i}" for i in range(count))

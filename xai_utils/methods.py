@@ -14,7 +14,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from xai_utils import check, diffusion, flow, integrated, relevance, rollout, selective
+from xai_utils import check, diffusion, flow, hidden_methods, integrated, relevance, rollout, selective
 from xai_utils.encode import Batch, encode
 from xai_utils.models import Model
 from xai_utils.observation import Observation, Sample, Target, View, observe, targets_of
@@ -22,6 +22,7 @@ from xai_utils.result import Attribution
 from xai_utils.samples import Picture, Text
 
 ROWS = ("cls", "max", "mean")
+WEIGHTED = ("gradient_rollout", "generic_attention", "attention_gradcam")  #: weigh attention by its own gradient
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _explain(
     assert targets is not None
     found = method.passes(model, batch, targets, **options)
     return [
-        _label(name, model, batch, i, scores, targets[i], {**options, **details})
+        _label(name, model, batch, i, scores, targets[i] if method.needs_gradient else None, {**options, **details})
         for i, (scores, details) in enumerate(found)
     ]
 
@@ -114,8 +115,13 @@ def attribute(name: str, seen: Observation, sample: int = 0, **options: Any) -> 
     check.index("sample", sample, len(seen.batch))
     if method.score is None:
         raise ValueError(f"{name} needs passes of its own; call explain({name!r}, ...).")
-    if method.needs_gradient and seen.gradient is None:
+    if method.needs_gradient and seen.embedding_gradient is None:
         raise ValueError(f"{name} needs gradients; call observe(..., gradient=True).")
+    if name in WEIGHTED and seen.gradient is None:
+        raise TypeError(
+            f"{name} needs the gradient at attention probabilities; {seen.model.name} reads by scans. "
+            "Try mamba_attribution."
+        )
     scores, details = method.score(seen.view(sample), **options)
     target = seen.targets[sample] if method.needs_gradient and seen.targets else None
     return _label(name, seen.model, seen.batch, sample, scores, target, {**options, **details})
@@ -286,5 +292,13 @@ METHODS: dict[str, Method] = {
     "full_lrp": Method(None, True, True, "share of relevance", relevance.full_lrp),
     "cp_lrp": Method(None, True, True, "logit", partial(relevance.modified_gradient, "cp")),
     "attnlrp": Method(None, True, True, "logit", partial(relevance.modified_gradient, "attnlrp")),
+    "hidden_attention": Method(None, False, False, "hidden attention", hidden_methods.hidden_attention),
+    "hidden_rollout": Method(None, False, False, "share of the input", hidden_methods.hidden_rollout),
+    "hidden_rollout_published": Method(
+        None, False, False, "discounted hidden attention", hidden_methods.hidden_rollout_published
+    ),
+    "mamba_attribution": Method(
+        None, True, False, "gradient-weighted hidden attention", hidden_methods.mamba_attribution
+    ),
     "gradcam": Method(None, True, False, "gradient-weighted activation", relevance.gradcam),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,6 +28,94 @@ def cover(mask: np.ndarray, grid: tuple[int, int]) -> Tensor:
         raise ValueError("the mask is empty: there is no object to find.")
     tiles = mask.reshape(grid[0], height // grid[0], grid[1], width // grid[1])
     return torch.from_numpy(tiles.mean((1, 3)).ravel())
+
+
+def covers(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Average masks ``(map, height, width)``, bool or shares, over the cells of a grid: ``(map, row, column)`` float64.
+
+    Unlike :func:`cover` an empty mask is let through: whoever counts needs it.
+
+    Raises:
+        ValueError: another shape, sides that are no multiple of the grid's, values outside [0, 1].
+    """
+    if masks.ndim != 3 or 0 in masks.shape or masks.shape[1] % grid[0] or masks.shape[2] % grid[1]:
+        raise ValueError(
+            f"masks have shape {tuple(masks.shape)}, expected (map, height, width) with sides that are multiples of "
+            f"the grid {grid}. Put each mask through the resize and crop of its picture first (encode.view_mask)."
+        )
+    if masks.dtype != torch.bool:
+        check.finite("masks", masks)
+        if masks.min() < 0 or masks.max() > 1:
+            raise ValueError(f"masks run from {masks.min():.3g} to {masks.max():.3g}, expected bool, or shares.")
+        return masks.double().unflatten(1, (grid[0], -1)).unflatten(3, (grid[1], -1)).mean((2, 4))
+    tiles = masks.numpy().reshape(len(masks), grid[0], -1, grid[1], masks.shape[2] // grid[1])
+    inside = np.add.reduce(tiles, axis=4, dtype=np.uint16).sum(2, dtype=np.float64)
+    return torch.from_numpy(inside / (tiles.shape[2] * tiles.shape[4]))
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """What :func:`foreground_fraction` finds, one entry a map; what is not scored is counted and NaN, never dropped.
+
+    Attributes:
+        fraction: FAF, ``(map,)`` float64 in [0, 1]; NaN where ``scored`` is false.
+        area: share of the picture that is foreground, ``(map,)``: the FAF of a uniform map.
+        found: ``(map,)`` bool, there is a foreground at all (the detector found something).
+        positive: ``(map,)`` bool, some score is positive.
+    """
+
+    fraction: Tensor
+    area: Tensor
+    found: Tensor
+    positive: Tensor
+
+    @property
+    def scored(self) -> Tensor:
+        """``(map,)`` bool: foreground and positive scores are there."""
+        return self.found & self.positive
+
+    @property
+    def background(self) -> Tensor:
+        """BAF, ``1 - FAF``."""
+        return 1 - self.fraction
+
+    @property
+    def lift(self) -> Tensor:
+        """FAF over area: 1 for a uniform map."""
+        return self.fraction / self.area
+
+    def __str__(self) -> str:
+        return (
+            f"{int(self.scored.sum())} of {len(self.area)} maps scored, {int((~self.found).sum())} without foreground, "
+            f"{int((self.found & ~self.positive).sum())} without a positive score"
+        )
+
+
+def foreground_fraction(maps: Tensor, masks: Tensor) -> Foreground:
+    """Return which share of each map's positive mass falls on the foreground (FAF), and on the background (BAF).
+
+    Args:
+        maps: ``(map, row, column)`` on the token grid; negative scores count as zero.
+        masks: ``(map, height, width)``, bool or shares, averaged over the cells of the grid.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN, or no map at all.
+
+    Source: the report behind github.com/RiyaH2020/Explainability_in_Vision_transformers. Differs from: it in saying
+        how masks are brought to the grid (area average), and in counting pictures where nothing was detected.
+    """
+    check.finite("maps", maps)
+    if maps.ndim != 3 or len(maps) != len(masks):
+        raise ValueError(
+            f"maps {tuple(maps.shape)} and masks {tuple(masks.shape)}: expected (map, row, column) and as many "
+            "(map, height, width)."
+        )
+    inside = covers(masks, (maps.shape[1], maps.shape[2]))
+    mass = maps.double().clamp(min=0)
+    total, area = mass.sum((1, 2)), inside.mean((1, 2))
+    found, positive = area > 0, total > 0
+    fraction = torch.where(found & positive, (mass * inside).sum((1, 2)) / total, torch.nan)
+    return Foreground(fraction, area, found, positive)
 
 
 def mass_inside(scores: Tensor, inside: Tensor) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xai_utils import check, loaders, loaders_masked, runtime
+from xai_utils import check, loaders, loaders_masked, runtime, vim_checkpoint
 from xai_utils.loaders import Loaded, Preprocessing, Unavailable
 
 
@@ -46,7 +46,7 @@ class Model:
 
     Attributes:
         name: as given to :func:`load`.
-        module: the untouched transformers or timm model.
+        module: the untouched transformers or timm model, or our own.
         classes: class names in the order of the logits; empty for a model without a classifier.
         blocks: number of attention blocks, 0 for a model without attention.
         prefix: leading tokens of a picture that stand for no patch.
@@ -161,6 +161,7 @@ MODELS: dict[str, Spec] = {
     "tiny-mlm-planted": Spec(loaders_masked.bundled_masked, "tiny-mlm-planted", blocks=4),
     "vit-scenes": Spec(loaders.scenes, "vit-scenes", blocks=12),
     "resnet-scenes": Spec(loaders.scenes, "resnet-scenes", blocks=0),
+    "vim-scenes": Spec(loaders.scenes, "vim-scenes", blocks=0),
     "bert-base": Spec(loaders.transformers_hub, "bert-base-uncased", blocks=12, instead="minilm"),
     "bert-large": Spec(loaders.transformers_hub, "bert-large-uncased", blocks=24, instead="minilm"),
     "bert-base-mlm": Spec(loaders_masked.masked_hub, "bert-base-uncased", blocks=12, instead="minilm-mlm"),
@@ -177,5 +178,9 @@ MODELS: dict[str, Spec] = {
     "vit_base": Spec(loaders.transformers_hub, "google/vit-base-patch16-224", blocks=12, instead="vit-scenes"),
     "deit_tiny": Spec(loaders.timm_hub, "deit_tiny_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
     "deit_small": Spec(loaders.timm_hub, "deit_small_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
+    "resnet50": Spec(loaders.timm_hub, "resnet50.tv_in1k", blocks=0, instead="resnet-scenes"),
     "deit_base": Spec(loaders.timm_hub, "deit_base_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
+    "vim_tiny": Spec(vim_checkpoint.vim_hub, "hustvl/Vim-tiny-midclstok", blocks=0, instead="vim-scenes"),
+    "vim_small": Spec(vim_checkpoint.vim_hub, "hustvl/Vim-small-midclstok", blocks=0, instead="vim-scenes"),
+    "vim_base": Spec(vim_checkpoint.vim_hub, "hustvl/Vim-base-midclstok", blocks=0, instead="vim-scenes"),
 }

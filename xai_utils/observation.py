@@ -11,8 +11,11 @@ from torch import Tensor
 
 from xai_utils.capture import capture
 from xai_utils.encode import Batch, encode
+from xai_utils.hidden_maps import direction_maps
 from xai_utils.models import Model
 from xai_utils.samples import Picture, Text
+from xai_utils.vim import Vim
+from xai_utils.vim_capture import capture_vim
 
 Sample = Text | Picture
 Target = int | str | Sequence[int | str] | None  #: one class for all samples, one for each, or the predicted ones
@@ -87,10 +90,16 @@ def observe(model: Model, samples: Sequence[Sample], target: Target = None, grad
 
     The target logits of all samples are added and back-propagated once; samples do not meet in the model, so each
     gets its own gradient. Memory: ``layers x batch x heads x tokens² x 4`` bytes for the maps, twice with gradients.
+
+    Of Vision Mamba, ``attention`` is its hidden attention as shares, one "head" for each direction (see
+    :func:`hidden_maps.direction_maps`), with the class token moved from the middle to the front; it has no gradient of
+    its own (``mamba_attribution`` takes it on the scans).
     """
     batch = encode(model, samples)
     if gradient and not model.classes:
         raise ValueError(f"{model.name} has no classifier, so no class to explain; try minilm-sst2.")
+    if isinstance(model.module, Vim):
+        return _observe_scans(model, batch, target, gradient)
     with torch.set_grad_enabled(gradient), capture(model.module, model.blocks, hidden=gradient) as trace:
         logits = model.logits(batch.inputs) if model.classes else model.module(**batch.inputs) and None
         targets = targets_of(model, logits, target)
@@ -102,6 +111,28 @@ def observe(model: Model, samples: Sequence[Sample], target: Target = None, grad
             model, batch, trace.stack(), targets, logits.detach(),
             trace.stack_grad(), trace.hidden[0].detach(), trace.hidden_grad(0), trace.hidden_grad(-1).any(-1),
         )  # fmt: skip
+
+
+def _observe_scans(model: Model, batch: Batch, target: Target, gradient: bool) -> Observation:
+    with torch.set_grad_enabled(gradient), capture_vim(model.module) as trace:
+        logits = model.logits(batch.inputs)
+        targets = targets_of(model, logits, target)
+        assert targets is not None
+        if gradient:
+            logits[range(len(targets)), targets].sum().backward()
+    at = trace.class_position
+    attention = class_first(class_first(direction_maps(trace.scans), at, -1), at, -2)
+    if not gradient:
+        return Observation(model, batch, attention, targets, logits)
+    slope, last = (class_first(trace.stream_gradient(place), at, 1) for place in (0, -1))
+    tokens = class_first(trace.streams[0].detach(), at, 1)
+    return Observation(model, batch, attention, targets, logits.detach(), None, tokens, slope, last.any(-1))
+
+
+def class_first(tensor: Tensor, position: int, axis: int) -> Tensor:
+    """Move the token at ``position`` of an axis to its front; the others keep their order."""
+    before, own, behind = tensor.split([position, 1, tensor.shape[axis] - position - 1], axis)
+    return torch.cat([own, before, behind], axis)
 
 
 def targets_of(model: Model, logits: Tensor | None, target: Target) -> tuple[int, ...] | None:

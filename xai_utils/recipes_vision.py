@@ -18,8 +18,8 @@ OBJECTS = (1, 1, 2, 2, 3)  # objects of the scenes in a batch, repeated
 HELD_OUT = 1000  # scenes of each kind that accuracy is measured on
 
 
-class _Scenes:
-    """What both vision recipes share: batches, evaluation, export."""
+class ScenesRecipe:
+    """What the vision recipes share: batches, evaluation, export."""
 
     seed = 0
     clip = 1.0
@@ -73,7 +73,7 @@ class _Scenes:
         return model.state_dict(), facts, {}
 
 
-class ViTScenes(_Scenes):
+class ViTScenes(ScenesRecipe):
     """A plain vision transformer, without a convolutional stem, from scratch.
 
     The class token stays at chance for long on whole scenes. So the first steps see one digit in a window of the
@@ -140,7 +140,7 @@ class ViTScenes(_Scenes):
         return F.cross_entropy(logits.float(), shares(drawn)) + patch_loss(named.float().transpose(1, 2), labels)
 
 
-class ResNetScenes(_Scenes):
+class ResNetScenes(ScenesRecipe):
     """A small residual network on the same scenes.
 
     With whole-picture labels alone it learns slowly, so an extra head on its third stage names the digit under every
@@ -244,11 +244,16 @@ def _noisy(width: int, noise: float, diagonal: float) -> Tensor:
 
 @torch.no_grad()
 def positions_(model: Any) -> None:
-    """Start the position embedding from sines and cosines of the row and the column, half their usual size."""
-    count = model.embed_dim // 4
+    """Start the position embedding of the patches from sines and cosines, and that of the class token from zero."""
+    model.pos_embed.zero_()
+    model.pos_embed[0, 1:] = sines(model.embed_dim)
+
+
+def sines(width: int) -> Tensor:
+    """Return ``(patch, width)``: sines and cosines of the row and the column, half their usual size."""
+    count = width // 4
     frequency = 10_000.0 ** -(torch.arange(count) / count)
     row, column = (
         axis.flatten()[:, None] * frequency for axis in torch.meshgrid(*[torch.arange(GRID)] * 2, indexing="ij")
     )
-    model.pos_embed.zero_()
-    model.pos_embed[0, 1:] = 0.5 * torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], 1)
+    return 0.5 * torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], 1)

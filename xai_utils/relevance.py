@@ -183,6 +183,8 @@ def gradcam(model: Model, batch: Batch, targets: Sequence[int], layer: str = "la
             (gradient,) = torch.autograd.grad(logits[range(len(targets)), list(targets)].sum(), kept)
     finally:
         handle.remove()
+    if gradient.ndim != 4:
+        raise TypeError(f"{layer!r} of {model.name} gives {tuple(gradient.shape)}; a convolutional stage has 4 axes.")
     maps = class_maps.gradcam(kept[0].detach(), gradient)
     scores = F.pad(class_maps.onto_grid(maps, batch.grid).flatten(1), (batch.prefix, 0))
     return [(one, {"layer": layer, "size": tuple(maps.shape[-2:])}) for one in scores]
@@ -237,11 +239,11 @@ def _pixel_range(model: Model) -> tuple[Tensor, Tensor] | None:
 
 
 def _stage(model: Model, layer: str) -> nn.Module:
-    stages = [name for name, _ in model.module.named_children()]
-    if layer in dict(model.module.named_modules()) and layer and model.blocks == 0:
-        return model.module.get_submodule(layer)
-    if model.blocks != 0:
+    if model.blocks:
         raise TypeError(
             f"{model.name} is no convolutional network; Grad-CAM on attention is the method 'attention_gradcam'."
         )
-    raise ValueError(f"{model.name} has no stage {layer!r}; its parts are: {', '.join(stages)}.")
+    if not layer or layer not in dict(model.module.named_modules()):
+        stages = ", ".join(name for name, _ in model.module.named_children())
+        raise ValueError(f"{model.name} has no stage {layer!r}; its parts are: {stages}.")
+    return model.module.get_submodule(layer)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import bootstrap, permutation_test, wilcoxon
 from statsmodels.stats.multitest import multipletests
 
 
@@ -77,6 +77,20 @@ def permutation_ps(differences: Mapping[str, Sequence[float]], seed: int, permut
         axis=-1, rng=np.random.default_rng(seed),
     )  # fmt: skip
     return dict(zip(differences, map(float, test.pvalue), strict=True))
+
+
+def wilcoxon_p(differences: Sequence[float]) -> float:
+    """Return the two-sided p-value of Wilcoxon's signed-rank test of paired differences; exact for few without ties.
+
+    Raises:
+        ValueError: fewer than two samples, NaN among them, or no difference other than zero.
+
+    Source: Wilcoxon (1945), as in :func:`scipy.stats.wilcoxon`, which leaves differences of zero out.
+    """
+    data = _sample(differences)
+    if not data.any():
+        raise ValueError(f"all {len(data)} differences are zero: there is nothing to rank.")
+    return float(wilcoxon(data).pvalue)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

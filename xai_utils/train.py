@@ -22,14 +22,24 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from xai_utils import loaders, recipes_attention, recipes_mlm, recipes_planted, recipes_text, recipes_vision, runtime
+from xai_utils import (
+    loaders,
+    recipes_attention,
+    recipes_detector,
+    recipes_mlm,
+    recipes_planted,
+    recipes_text,
+    recipes_vim,
+    recipes_vision,
+    runtime,
+)
 
 CHECKPOINTS = runtime.ROOT / "checkpoints"
 SAVE_EVERY = 120.0  # seconds between checkpoints
 
 
 class Recipe(Protocol):
-    """What a recipe must say; see :mod:`recipes_text`, :mod:`recipes_vision` and :mod:`recipes_attention`.
+    """What a recipe must say; see the modules ``recipes_*``.
 
     It may also have ``rate(step)``, the share of the peak learning rate, in place of :func:`rate`; ``select(module)``,
     accuracies to keep the best weights by, in place of ``evaluate``; and ``patience``, how many of these measurements
@@ -71,6 +81,8 @@ RECIPES: dict[str, Any] = {
     "tiny-mlm-planted": recipes_planted.TinyPlanted,
     "vit-scenes": recipes_vision.ViTScenes,
     "resnet-scenes": recipes_vision.ResNetScenes,
+    "maskrcnn-scenes": recipes_detector.MaskRCNNScenes,
+    "vim-scenes": recipes_vim.VimScenes,
 }
 OWN_DATA = ("attention-sst2", "minilm-mlm")  # trained on what --data names
 

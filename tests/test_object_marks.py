@@ -1,0 +1,78 @@
+"""Marks of maps against masks: a perfect map, blind maps, pairing, refusals."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from xai_utils import object_marks
+from xai_utils.object_marks import intervals, marks, paired
+from xai_utils.result import Attribution
+from xai_utils.samples import Picture
+
+SIDE = tiny.SIDE
+
+
+def pictures(count=4):
+    noise = np.random.default_rng(0)
+    found = []
+    for i in range(count):
+        masks = {name: np.zeros((SIDE, SIDE), dtype=bool) for name in ("star", "moon")}
+        masks["star"][:8, 8 * i : 8 * i + 8] = True
+        masks["moon"][16:24, 8 * i : 8 * i + 8] = True
+        found.append(Picture(noise.random((3, SIDE, SIDE), dtype=np.float32), f"picture {i}", masks))
+    return found
+
+
+@pytest.fixture
+def perfect(monkeypatch):
+    """Replace the explanation by the mask of the class asked for, or of all objects."""
+
+    def explain(_name, model, some, classes, **_):
+        names = [list(one.masks) if classes is None else [classes[i]] for i, one in enumerate(some)]
+        labels = tuple(map(str, range(16)))
+        covers = [sum(object_marks.metrics.cover(one.masks[n], tiny.GRID) for n in own) for one, own in
+                  zip(some, names, strict=True)]  # fmt: skip
+        return [Attribution(cover, labels, "mask", model.name, grid=tiny.GRID) for cover in covers]
+
+    monkeypatch.setattr(object_marks, "explain", explain)
+
+
+@pytest.mark.parametrize(("target", "lift"), [(None, 8.0), (lambda _: "moon", 16.0)])
+def test_a_perfect_map_has_every_mark_and_that_of_another_scene_none(perfect, target, lift):
+    table = marks(tiny.model("vim"), pictures(), {"mask": ("mask", {})}, target)
+    means = table.groupby("method")[list(object_marks.MEASURES)].mean()
+    assert means.loc["mask"].tolist() == [1.0, lift, 1.0]
+    assert means.loc["mask, other scene"].tolist() == [0.0, 0.0, 0.0]
+    assert means.loc["uniform", "lift"] == 1 and means.loc["uniform", "share"] == pytest.approx(1 / lift)
+
+
+def test_rows_are_one_for_each_map_of_the_real_methods():
+    asked = {"raw": ("hidden_attention", {}), "clamped": ("hidden_rollout", {"signs": "clamped"})}
+    table = marks(tiny.model("vim"), pictures(), asked)
+    assert len(table) == 4 * (2 * len(asked) + 2)
+    assert set(table["method"]) == {"raw", "clamped", "raw, other scene", "clamped, other scene", "uniform", "centre"}
+    assert len(marks(tiny.model("vim"), pictures(), asked, nulls=False)) == 8
+    assert not table[["share", "lift", "pointing"]].isna().any().any()
+    found = intervals(table, "lift", 0)
+    assert found["tiny vim", "uniform"].mean == pytest.approx(1) and found["tiny vim", "raw"].n == 4
+
+
+def test_differences_are_paired_by_picture():
+    table = marks(tiny.model("vim"), pictures(), {"raw": ("hidden_attention", {}), "rolled": ("hidden_rollout", {})})
+    found = paired(table.sample(frac=1, random_state=0), "raw", "rolled", "share", "tiny vim", 0)
+    means = table.groupby("method")["share"].mean()
+    assert found.mean == pytest.approx(means["raw"] - means["rolled"]) and found.n == 4
+
+
+def test_a_bump_is_highest_in_the_middle():
+    uniform, bump = object_marks._blind((5, 7))
+    assert torch.equal(uniform, torch.ones(35, dtype=torch.float64)) and bump.argmax() == 17
+
+
+def test_one_picture_or_no_mask_is_refused():
+    asked = {"raw": ("hidden_attention", {})}
+    with pytest.raises(ValueError, match="at least two"):
+        marks(tiny.model("vim"), pictures(1), asked)
+    with pytest.raises(ValueError, match="no mask"):
+        marks(tiny.model("vim"), tiny.samples("vim"), asked)

@@ -1,0 +1,123 @@
+"""Charts of how much of a map falls on the object: maps on their grid, distributions, area, pairs, thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from xai_utils import plots
+from xai_utils.stats import Interval
+
+# Okabe & Ito's colours, which colour-blind readers can tell apart; grey for what knows no picture.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
+NULLS = ("uniform", "centre prior", "random")
+
+
+def colour(name: str, place: int) -> str:
+    """Return the colour of a method by its place, grey for a baseline."""
+    return "0.55" if name in NULLS else COLOURS[place % len(COLOURS)]
+
+
+def on_grid(
+    ax: Axes, picture: np.ndarray, scores: Tensor, mask: np.ndarray, title: str = "", signed: bool = False
+) -> None:
+    """Lay the patches of a map, as they are, over the picture and outline the foreground.
+
+    Args:
+        ax: where to draw.
+        picture: ``(3, height, width)`` in [0, 1].
+        scores: ``(row, column)``.
+        mask: ``(height, width)`` bool; nothing is outlined where it is empty.
+        title: above the picture.
+        signed: colours centred at zero.
+    """
+    plots.overlay(ax, picture, scores, title, signed=signed, bar=False, smooth=False)
+    plots.outline(ax, {"": mask})
+
+
+def distributions(ax: Axes, groups: Mapping[str, Sequence[float]], unit: str, null: float | None = None) -> None:
+    """Draw one half-transparent violin a method, lying, with median and quartiles, and the null as a dashed line."""
+    for place, (name, values) in enumerate(groups.items()):
+        data = np.asarray(values, dtype=float)
+        drawn = ax.violinplot(data, [place], orientation="horizontal", widths=0.85, showextrema=False)
+        for body in drawn["bodies"]:  # type: ignore[union-attr,attr-defined]
+            body.set(facecolor=colour(name, place), alpha=0.45)
+        low, middle, high = np.quantile(data, [0.25, 0.5, 0.75])
+        ax.plot([low, high], [place, place], color="0.15", linewidth=2.2, solid_capstyle="butt")
+        ax.plot(middle, place, "o", color="white", markeredgecolor="0.15", markersize=5)
+    _named(ax, list(groups), unit, null)
+
+
+def against_area(ax: Axes, area: Tensor, fractions: Mapping[str, Tensor]) -> None:
+    """Draw FAF against the foreground's share of the picture; the dashed line is a uniform map, whose lift is 1."""
+    top = 1.04 * float(area.max())
+    ax.plot([0, top], [0, top], color="0.4", linestyle="--", linewidth=1, label="uniform map")
+    for place, (name, values) in enumerate(fractions.items()):
+        ax.scatter(area, values, s=9, alpha=0.5, color=colour(name, place), linewidths=0, label=name)
+    ax.set(xlabel="share of the picture that is foreground", ylabel="FAF", xlim=(0, top), ylim=(0, 1))
+    ax.legend(fontsize=7, frameon=False, markerscale=2, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def pairs(
+    ax: Axes, before: Sequence[float], after: Sequence[float], names: Sequence[str], ends: tuple[str, str]
+) -> None:
+    """Draw one line a picture from its value before to its value after; falling ones in orange, the mean in black.
+
+    Names stand on the right and are moved apart where they would meet.
+    """
+    for one, two in zip(before, after, strict=True):
+        ax.plot([0, 1], [one, two], color="#0072b2" if two >= one else "#d55e00", linewidth=1, marker="o", markersize=3)
+    ax.plot([0, 1], [np.mean(before), np.mean(after)], color="black", linewidth=2.5, marker="o", markersize=5)
+    floor = -1.0
+    for place in np.argsort(after) if names else ():
+        floor = max(float(after[place]), floor + 0.038)
+        ax.text(1.04, floor, names[place], fontsize=7, va="center")
+    ax.set_xticks([0, 1], list(ends))
+    ax.set(xlim=(-0.1, 1.55 if names else 1.1), ylabel="FAF", ylim=(-0.03, 1.0))
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def thresholds(
+    ax: Axes, at: Sequence[float], curves: Mapping[str, Sequence[Interval]], exact: Mapping[str, float]
+) -> None:
+    """Draw means with 95 % intervals over a threshold, one line a method; dotted: by exact masks."""
+    for place, (name, found) in enumerate(curves.items()):
+        mean = np.array([one.mean for one in found])
+        errors = np.abs(np.array([[one.low, one.high] for one in found]).T - mean)
+        shifted = np.asarray(at) + 0.006 * (place - (len(curves) - 1) / 2)  # so that bars do not hide each other
+        own = colour(name, place)
+        ax.errorbar(shifted, mean, errors, color=own, marker="o", markersize=4, linewidth=1.2, label=name)
+        if name in exact:
+            ax.axhline(exact[name], color=own, linestyle=":", linewidth=1.2)
+    ax.set_xticks(list(at))
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def compared(ax: Axes, exact: Tensor, found: Tensor, what: str = "FAF") -> None:
+    """Draw a measure by found masks against the same by exact masks, one dot a picture, and the line of equality."""
+    ax.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1)
+    ax.scatter(exact, found, s=10, alpha=0.5, color="#0072b2", linewidths=0)
+    ax.set(xlabel=f"{what} by exact masks", ylabel=f"{what} by detected masks", xlim=(0, 1), ylim=(0, 1), aspect=1)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def intervals(ax: Axes, found: Mapping[str, Interval], unit: str, null: float | None = None) -> None:
+    """Draw named means with their intervals in the colours of this module; baselines in grey."""
+    for place, (name, one) in enumerate(found.items()):
+        ax.plot([one.low, one.high], [place, place], color=colour(name, place), linewidth=2.2)
+        ax.plot(one.mean, place, "o", color=colour(name, place), markersize=5)
+    _named(ax, list(found), unit, null)
+
+
+def _named(ax: Axes, names: Sequence[str], unit: str, null: float | None) -> None:
+    if null is not None:
+        ax.axvline(null, color="0.4", linewidth=0.9, linestyle="--")
+    ax.set_yticks(range(len(names)), list(names), fontsize=8)
+    ax.set_ylim(len(names) - 0.5, -0.5)  # first on top; said outright, as axes may be shared
+    ax.set_xlabel(unit, fontsize=8)
+    ax.tick_params(axis="x", labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
