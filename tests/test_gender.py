@@ -8,7 +8,17 @@ import tiny
 import torch
 import transformers as hf
 
-from xai_utils import gender_corpora, gender_texts, gender_truth, gender_vectors, models, passages, planted, similarity
+from xai_utils import (
+    gender_corpora,
+    gender_held_out,
+    gender_texts,
+    gender_truth,
+    gender_vectors,
+    models,
+    passages,
+    planted,
+    similarity,
+)
 from xai_utils.models import Model, state_sha256
 from xai_utils.recipes_planted import TinyPlanted
 
@@ -40,6 +50,13 @@ def test_there_are_enough_sentences_and_partners_differ_in_the_word_only():
 
 def test_every_word_is_one_piece_of_berts_vocabulary(model):
     assert all(len(model.tokenizer.tokenize(word)) == 1 for pair in gender_texts.pairs() for word in pair)
+
+
+def test_every_context_is_a_probe_too():
+    found = gender_texts.open_contexts()
+    assert len(found) >= 40 == len(set(found[:40])) and all(
+        text.count("[MASK]") == 1 and "{" not in text for text in found
+    )
 
 
 def test_probes_hold_one_mask_and_their_word():
@@ -241,7 +258,59 @@ def test_scores_come_in_the_order_of_the_table():
     own, _ = gender_truth.occupation_scores(model, [q for q in asked if q.job == job] + asked, rays)
     np.testing.assert_allclose(own["AttCAT"][7], sums["AttCAT"][7], atol=1e-6)
     assert by_layer["AttDR"].shape == (4, 40)
-    assert gender_truth.deciding(model, gender_truth.questions("two", 1, 0)[:3]).shape == (3, 2)
+    both = gender_truth.two_jobs(model, gender_truth.questions("two", 2, 0), rays)
+    assert tuple(both) == gender_truth.OF_TOKENS and all(values.shape == (3, 40) for values in both.values())
+    assert all(((values[2] >= 0) & (values[2] <= 1)).all() for values in both.values())
+    with pytest.raises(ValueError, match="in no question"):
+        gender_truth.two_jobs(model, gender_truth.questions("two", 2, 0)[:3], rays)
+
+
+# Words held out
+
+
+def sides(apart, seed=0):
+    """Return vectors of 12 pairs of words, 5 sentences each, whose sides are ``apart`` along the first axis."""
+    noise = torch.Generator().manual_seed(seed)
+    male, female = torch.randn(2, 1, 60, 4, generator=noise)
+    male[..., 0] += apart
+    return gender_vectors.Vectors(male, female), np.arange(60) % 12
+
+
+def test_the_area_is_that_of_scikit_learn_and_its_null_changes_whole_pairs():
+    from sklearn.metrics import roc_auc_score
+
+    noise = np.random.default_rng(0)
+    male, female, group = noise.normal(0.5, 1, 60), noise.normal(size=60), np.arange(60) % 12
+    found = gender_held_out.separation(male, female, group, 0, 400)
+    assert found.area.mean == pytest.approx(roc_auc_score([1] * 60 + [0] * 60, [*male, *female])) and found.area.n == 12
+    swapped = group % 2 == 1
+    turned = gender_held_out.separation(np.where(swapped, female, male), np.where(swapped, male, female), group, 0, 400)
+    assert (turned.low, turned.high) == pytest.approx((found.low, found.high), abs=0.05), (
+        "the null depends on the sides"
+    )
+    assert found.low < 0.5 < found.high and found.area.low < found.area.mean < found.area.high
+    with pytest.raises(ValueError, match="two groups"):
+        gender_held_out.separation(male, female, np.zeros(60), 0)
+
+
+def test_a_direction_carries_over_where_there_is_one_and_not_where_there_is_none():
+    there, group = sides(5.0)
+    found = gender_held_out.carries_over(there, 0, group, 0, 200)
+    assert found.area.mean > 0.98 and found.area.low > found.high
+    nothing = gender_held_out.carries_over(sides(0.0)[0], 0, group, 0, 200)
+    assert nothing.area.mean < 0.75
+    with pytest.raises(ValueError, match="nothing can be held out"):
+        gender_held_out.carries_over(there, 0, group * 2, 0)
+
+
+def test_what_is_left_is_nothing_of_a_shift_and_something_of_a_ring():
+    shifted, group = sides(5.0)
+    nothing = gender_held_out.left_over(shifted, 0, group, 0, 200)
+    assert nothing.area.low < nothing.high and nothing.area.n == 6
+    ring, group = sides(0.5)
+    ring.female[..., 1:] *= 0.1  # the sides differ in their spread, which no direction shows
+    found = gender_held_out.left_over(ring, 0, group, 0, 200)
+    assert found.area.mean > 0.9 and found.area.low > found.high
 
 
 # Similarity
@@ -260,6 +329,9 @@ def test_agreement_is_found_where_it_is_and_not_where_it_is_not():
     other = similarity.matched(one, [noise.normal(size=len(x)) for x in one], 0, 199)
     assert same.found.low > 0.8 and same.p == pytest.approx(1 / 200)
     assert other.low < other.found.mean < other.high and other.p > 0.05
+    alike = [np.arange(6.0) + 0.1 * noise.normal(size=6) for _ in range(30)]
+    own, shared = (similarity.matched(alike, [-x for x in alike], 0, 199, together) for together in (False, True))
+    assert shared.high > 3 * own.high, "sentences of one template passed for independent ones"
     turned = similarity.matched(one, [-x for x in one], 0, 199)
     assert turned.found.mean == pytest.approx(-1) and turned.p == pytest.approx(1 / 200)
 

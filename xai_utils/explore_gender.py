@@ -36,7 +36,8 @@ def gender(
     typed = widgets.Text(value=sentence, description="sentence", continuous_update=False, layout=wide)
     pair = widgets.Dropdown(options=[(f"{a} − {b}", (a, b)) for a, b in known], description="target")
     method = widgets.Dropdown(options=METHODS, description="method")
-    layers = (model.blocks or model.module.config.num_hidden_layers) + 1
+    module: Any = model.module
+    layers = (model.blocks or module.config.num_hidden_layers) + 1
     layer = widgets.IntSlider(value=layers - 1, max=layers - 1, description="layer", continuous_update=False)
     canvas = Canvas(10, 3.6)
     kept: dict[tuple[str, tuple[str, str]], Masked] = {}

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from xai_utils import check, gender_texts, masked, runtime
 from xai_utils.models import Model
@@ -63,7 +65,9 @@ def read(model: Model, corpus: str, folder: Path) -> list[Contrast]:
 def contrast(model: Model, one: str, other: str, name: str = "", women: float = float("nan")) -> Contrast | None:
     """Return the sentence with [MASK] where word pieces differ, if this is one gendered word, else ``None``."""
     pieces = [model.tokenizer.tokenize(text) for text in (one, other)]
-    changes = [op for op in SequenceMatcher(None, *pieces, autojunk=False).get_opcodes() if op[0] != "equal"]
+    changes = [
+        op for op in SequenceMatcher(None, pieces[0], pieces[1], autojunk=False).get_opcodes() if op[0] != "equal"
+    ]
     if len(changes) != 1 or changes[0][0] != "replace" or changes[0][2] - changes[0][1] != 1:
         return None
     _, start, _, first, last = changes[0]
@@ -86,6 +90,37 @@ def leanings(model: Model, contrasts: Sequence[Contrast], size: int = 64) -> np.
             both = masked.pair_probabilities(model, [contrasts[i].text for i in some], pair).double().cpu()
             found[some] = (both[:, 0].log() - both[:, 1].log()).numpy()
     return found
+
+
+def named_scores(
+    model: Model, contrasts: Sequence[Contrast], vectors: Tensor, size: int = 64
+) -> tuple[list[Contrast], dict[str, np.ndarray]]:
+    """Return the contrasts whose text holds their name (in WinoGender an occupation), and three scores of each.
+
+    Args:
+        model: the model.
+        contrasts: of :func:`read`.
+        vectors: DensRay directions ``(layer, width)`` of this model.
+        size: sentences a pass.
+
+    Returns:
+        Log odds at [MASK]; AttCAT and AttDR of the name, summed over the layers; each ``(contrast,)``.
+    """
+    kept = [one for one in contrasts if one.name in one.text.split()]
+    kept.sort(key=lambda one: one.pair)
+    rows: list[Tensor] = []
+    for pair in dict.fromkeys(one.pair for one in kept):
+        some = [one for one in kept if one.pair == pair]
+        for start in range(0, len(some), size):
+            part = some[start : start + size]
+            texts = [one.text for one in part]
+            seen = masked.observe(model, texts, pair)
+            where = seen.covers([one.name for one in part], texts)
+            sums = [(scores.sum(0) * where).sum(-1) for scores in (seen.attcat(), seen.attdr(vectors))]
+            rows.append(torch.stack([seen.score, *sums]).double().cpu())
+    if not rows:
+        raise ValueError("no sentence holds its own name; of the corpora only winogender names an occupation.")
+    return kept, dict(zip(("log odds", "AttCAT", "AttDR"), torch.cat(rows, 1).numpy(), strict=True))
 
 
 def by_occupation(contrasts: Sequence[Contrast], scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

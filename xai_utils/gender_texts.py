@@ -116,6 +116,12 @@ def probes(kind: str) -> list[Probe]:
     ]
 
 
+def open_contexts() -> list[str]:
+    """Return every written context once, with [MASK] for its subject: sentences that share no template."""
+    places = words()["places"]
+    return [c.format(who=MASK, place=places[i % len(places)]) for i, c in enumerate(words()["contexts"])]
+
+
 def occurrences(text: str, given: Sequence[tuple[str, str]]) -> list[Item]:
     """Return every whole word of ``given`` in a text, with its own side."""
     side = {word: not i for pair in given for i, word in enumerate(pair)}

@@ -8,22 +8,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_utils import attcat, gender_vectors, masked, planted
+from xai_utils import attcat, densray, gender_vectors, masked, planted
 from xai_utils.gender_texts import Item
 from xai_utils.gender_vectors import Vectors
+from xai_utils.masked import Masked
 from xai_utils.models import Model
 
 #: Names of the scores of :func:`occupation_scores`.
 SCORES = (
     "logit difference",
     "AttCAT",
+    "AttCAT, column mean",
     "CAT",
     "AttCAT of the likeliest word",
     "DensRay of the occupation",
-    "DensRay of [MASK]",
     "AttDR",
+    "DensRay of [MASK]",
+    "DensRay of [MASK], at the end",
     "attention of [MASK]",
 )
+#: Scores that are asked which of two occupations decides; see :func:`two_jobs`.
+OF_TOKENS = ("AttCAT", "DensRay of the occupation", "AttDR", "attention of [MASK]")
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,17 @@ class Question:
 
 
 def questions(kind: str, each: int, seed: int) -> list[Question]:
-    """Draw ``each`` sentences for every occupation and every template of a kind, ``"occupation"`` or ``"two"``."""
+    """Draw ``each`` sentences for every occupation and every template of a kind, ``"occupation"`` or ``"two"``.
+
+    A second occupation stands by as often as any other: it is the first one's neighbour at a distance drawn at random.
+    """
     given, noise = planted.language(), np.random.default_rng(seed)
     jobs, found = list(given["he"]), []
-    for job in jobs:
-        for template in given["templates"][kind] * each:
-            other = str(noise.choice([name for name in jobs if name != job]))
+    templates = given["templates"][kind] * each
+    steps = noise.integers(1, len(jobs), len(templates))
+    for place, job in enumerate(jobs):
+        for template, step in zip(templates, steps, strict=True):
+            other = jobs[(place + step) % len(jobs)]
             filled = {name: str(noise.choice(words)) for name, words in given["words"].items()}
             part = next(name for name in given["pronouns"] if "{" + name + "}" in template)
             text = template.format(job=job, other=other, **filled, **{part: "[MASK]"})
@@ -91,30 +101,61 @@ def occupation_scores(
         job = seen.covers([question.job for question in some], texts)
         at_mask = torch.zeros_like(job)
         at_mask[range(len(some)), seen.position] = True
-        ray = seen.ray(vectors)
+        end = densray.project(seen.hidden[-1:], vectors[-1])
         found = {
-            "logit difference": seen.score[None], "AttCAT": _at(seen.attcat(), job),
+            **{name: _at(scores, job) for name, scores in _of_tokens(seen, vectors).items()},
+            "logit difference": seen.score[None], "AttCAT, column mean": _at(seen.attcat("column mean"), job),
             "CAT": _at(attcat.cat(seen.hidden[:-1], seen.gradient[:-1]), job),
-            "AttCAT of the likeliest word": _at(likeliest.attcat(), job), "DensRay of the occupation": _at(ray, job),
-            "DensRay of [MASK]": _at(ray, at_mask), "AttDR": _at(seen.attdr(vectors), job),
-            "attention of [MASK]": _at(seen.paid(), job),
+            "AttCAT of the likeliest word": _at(likeliest.attcat(), job),
+            "DensRay of [MASK]": _at(seen.ray(vectors), at_mask), "DensRay of [MASK], at the end": _at(end, at_mask),
         }  # fmt: skip
-        for name, values in found.items():
-            rows[name].append(values)
-    jobs = list(planted.table())
-    which = torch.tensor([[job == name for job in order] for name in jobs]).double()
-    mean = which / which.sum(1, keepdim=True)
-    by_layer = {name: (torch.cat(parts, 1).double() @ mean.T).numpy() for name, parts in rows.items()}
+        for name in SCORES:
+            rows[name].append(found[name])
+    by_layer = {name: _by_job(torch.cat(parts, 1), order) for name, parts in rows.items()}
     return {name: values.sum(0) for name, values in by_layer.items()}, by_layer
 
 
-def deciding(model: Model, asked: list[Question]) -> Tensor:
-    """Return AttCAT of the occupation that decides and of the one that does not, ``(question, 2)``, absolute."""
-    texts = [question.text for question in asked]
-    seen = masked.observe(model, texts, asked[0].pair)
-    total = seen.attcat().sum(0).abs()
-    which = [seen.covers(names, texts) for names in ([q.job for q in asked], [q.other for q in asked])]
-    return torch.stack([(total * where).sum(-1) for where in which], -1)
+def two_jobs(model: Model, asked: list[Question], vectors: Tensor) -> dict[str, np.ndarray]:
+    """Ask every score which of two occupations decides the pronoun.
+
+    Returns:
+        By name of :data:`OF_TOKENS` an array ``(3, occupation)`` in the order of :func:`planted.table`: mean score,
+        summed over the layers, where the occupation decides; where it stands by and decides nothing; and the share of
+        sentences in which the absolute score of the one that decides is the larger.
+    """
+    rows: dict[str, list[Tensor]] = {name: [] for name in OF_TOKENS}
+    order: list[list[str]] = [[], []]
+    for pair in dict.fromkeys(question.pair for question in asked):
+        some = [question for question in asked if question.pair == pair]
+        texts, names = [q.text for q in some], ([q.job for q in some], [q.other for q in some])
+        seen = masked.observe(model, texts, pair)
+        where = [seen.covers(words, texts) for words in names]
+        for place in (0, 1):
+            order[place] += names[place]
+        for name, scores in _of_tokens(seen, vectors).items():
+            rows[name].append(torch.stack([_at(scores, one).sum(0) for one in where]))
+    found = {name: torch.cat(parts, 1) for name, parts in rows.items()}
+    larger = {name: (both[0].abs() > both[1].abs()).double() for name, both in found.items()}
+    return {
+        name: np.stack(
+            [_by_job(row, jobs) for row, jobs in zip((*both, larger[name]), (*order, order[0]), strict=True)]
+        )
+        for name, both in found.items()
+    }
+
+
+def _of_tokens(seen: Masked, vectors: Tensor) -> dict[str, Tensor]:
+    """Return the scores of :data:`OF_TOKENS`, ``(layer, sample, token)``."""
+    return dict(zip(OF_TOKENS, (seen.attcat(), seen.ray(vectors), seen.attdr(vectors), seen.paid()), strict=True))
+
+
+def _by_job(values: Tensor, order: list[str]) -> np.ndarray:
+    """Average ``(..., question)`` over the questions about every occupation of the table, ``(..., occupation)``."""
+    jobs = list(planted.table())
+    which = torch.tensor([[job == name for job in order] for name in jobs]).double()
+    if not which.any(1).all():
+        raise ValueError("some occupation is in no question; draw more for each.")
+    return (values.double().cpu() @ (which / which.sum(1, keepdim=True)).T).numpy()
 
 
 def _at(scores: Tensor, where: Tensor) -> Tensor:

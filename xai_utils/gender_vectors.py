@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,8 +153,9 @@ def _partner(item: Item, given: Sequence[tuple[str, str]]) -> Item | None:
 def _states(model: Model, items: Sequence[Item]) -> Tensor:
     batch = encode.encode(model, [Text(item.text) for item in items])
     places = [_place(model, item, spans) for item, spans in zip(items, batch.spans, strict=True)]
+    without_head: Any = model.module.base_model
     with torch.inference_mode(), capture(model.module, model.blocks, layers=(), hidden=True) as trace:
-        model.module.base_model(**batch.inputs)
+        without_head(**batch.inputs)
     return torch.stack([state[range(len(items)), places].float().cpu() for state in trace.hidden])
 
 
@@ -199,34 +201,6 @@ def _key(model: Model, source: str, *rest: object) -> str:
     """Name the folder by everything its content depends on."""
     told = repr((model.sha256, Path(source).name, rest))
     return f"{Path(source).name.replace(':', '-')}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
-
-
-def carries_over(
-    vectors: Vectors, layer: int, group: np.ndarray, seed: int, draws: int = 999
-) -> tuple[float, np.ndarray]:
-    """Return how often a direction made from half of the groups orders the partners of the other half rightly.
-
-    Args:
-        vectors: both sides, partners in the same order.
-        layer: which.
-        group: ``(vector,)``, number of the pair of words each belongs to; even ones make the direction.
-        seed: of the null.
-        draws: of the null, in which every pair of words may change sides.
-
-    Returns:
-        The share of partners of the other half whose masculine vector has the larger coordinate along the difference
-        of the means, and where 95 % of the shares of the null lie, ``(2,)``.
-    """
-    apart = (vectors.male[layer] - vectors.female[layer]).double()
-    given, asked = group % 2 == 0, group % 2 == 1
-    if not given.any() or not asked.any():
-        raise ValueError("all vectors belong to one half of the pairs, so nothing can be held out.")
-    names = np.unique(group[given])
-    means = torch.stack([apart[torch.from_numpy(group == name)].sum(0) for name in names])
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (draws, len(names)))
-    directions = torch.cat([means.sum(0)[None], torch.from_numpy(signs) @ means])
-    shares = ((apart[torch.from_numpy(asked)] @ directions.T) > 0).double().mean(0).numpy()
-    return float(shares[0]), np.quantile(shares[1:], [0.025, 0.975])
 
 
 def save_directions(file: Path, vectors: Tensor, model: Model, source: str) -> None:

@@ -24,7 +24,8 @@ def without_direction(model: Model, vectors: Tensor, layers: Sequence[int] | Non
 
     Source: repository liangsheng02/densray-debiasing.
     """
-    blocks = blocks_of(model.module, model.blocks or model.module.config.num_hidden_layers)
+    module: Any = model.module
+    blocks = blocks_of(module, model.blocks or module.config.num_hidden_layers)
     if vectors.shape[0] != len(blocks) + 1:
         raise ValueError(f"{len(vectors)} directions for {len(blocks)} blocks; expected one more than blocks.")
     chosen = range(len(vectors)) if layers is None else layers

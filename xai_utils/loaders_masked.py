@@ -25,7 +25,8 @@ def minilm_masked(source: str, _revision: str | None) -> Loaded:
     base.cls.predictions.bias.data.copy_(weights.pop(loaders.MLM_BIAS))
     settings = {k: v for k, v in json.loads((folder / "adapter_config.json").read_text()).items() if k != "peft_type"}
     adapted: Any = get_peft_model(base, LoraConfig(**settings))
-    if unknown := set_peft_model_state_dict(adapted, weights).unexpected_keys:
+    loaded: Any = set_peft_model_state_dict(adapted, weights)
+    if unknown := loaded.unexpected_keys:
         raise ValueError(f"{source} holds {len(unknown)} weights that fit nowhere, such as {unknown[0]}; `make train`.")
     return Loaded(adapted.merge_and_unload().float(), (), AutoTokenizer.from_pretrained(loaders.minilm_folder()))
 

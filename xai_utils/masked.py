@@ -173,13 +173,15 @@ def pair_probabilities(model: Model, texts: Sequence[str], pair: tuple[str, str]
 
 
 @torch.inference_mode()
-def word_losses(model: Model, texts: Sequence[str], every: int = 6, size: int = 64) -> Tensor:
-    """Hide every ``every``-th word piece, shifted from sentence to sentence, and return its ``-log P``, ``(place,)``.
+def word_losses(model: Model, texts: Sequence[str], every: int = 6, size: int = 64) -> tuple[Tensor, Tensor]:
+    """Hide every ``every``-th word piece, shifted from text to text.
 
-    The exponential of the mean is the perplexity of masked words.
+    Returns:
+        ``-log P`` of every hidden piece, ``(place,)``; the exponential of its mean is the perplexity of masked words.
+        And the text each belongs to, ``(place,)``: places of one text are no independent samples.
     """
     check.at_least_one("every", every)
-    found = []
+    found, owner = [], []
     for start in range(0, len(texts), size):
         batch = encode.encode(model, [Text(text) for text in texts[start : start + size]])
         ids = batch.inputs["input_ids"]
@@ -188,4 +190,5 @@ def word_losses(model: Model, texts: Sequence[str], every: int = 6, size: int = 
         hide = ((torch.arange(ids.shape[1], device=ids.device) + shift) % every == 0) & ~special
         given = {**batch.inputs, "input_ids": ids.masked_fill(hide, model.tokenizer.mask_token_id)}
         found.append(torch.nn.functional.cross_entropy(model.module(**given).logits[hide], ids[hide], reduction="none"))
-    return torch.cat(found)
+        owner.append(hide.nonzero()[:, 0] + start)
+    return torch.cat(found), torch.cat(owner)

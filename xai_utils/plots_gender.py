@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from xai_utils import check
+from xai_utils.gender_held_out import Separation
 from xai_utils.plots import SIGNED
 from xai_utils.similarity import Agreement
 
@@ -37,7 +38,7 @@ def heat(ax: Axes, scores: Tensor, labels: Sequence[str], title: str = "", ring:
         ax.text(
             column,
             row,
-            f"{scaled[row, column]:.2f}".replace("0.", "."),
+            f"{scaled[row, column]:.2f}".replace("-0.00", "0").replace("0.00", "0").replace("0.", "."),
             ha="center",
             va="center",
             fontsize=6,
@@ -79,6 +80,49 @@ def agreements(ax: Axes, rows: Mapping[str, Agreement], unit: str, title: str = 
     ax.set_xlabel(unit, fontsize=8)
     ax.set_title(title, fontsize=9)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def separations(ax: Axes, rows: Mapping[str, Sequence[Separation]], unit: str, title: str = "") -> None:
+    """Draw areas under the ROC curve by layer with their intervals; the null of the last row in grey."""
+    for place, ((name, found), colour, marker) in enumerate(zip(rows.items(), COLOURS, "os", strict=False)):
+        x, areas = np.arange(len(found)) + 0.08 * place, np.array([one.area.mean for one in found])
+        off = [areas - [one.area.low for one in found], np.array([one.area.high for one in found]) - areas]
+        ax.errorbar(x, areas, np.maximum(off, 0), fmt=marker + "-", markersize=4, color=colour, label=name, linewidth=1)
+        if place == len(rows) - 1:
+            bounds = [one.low for one in found], [one.high for one in found]
+            ax.fill_between(x, *bounds, color="0.87", label="95 % with sides at random", linewidth=0)
+    ax.set_ylim(0, 1.05)
+    ax.set_xlabel("layer (the state that enters it)", fontsize=8)
+    ax.set_ylabel(unit, fontsize=8)
+    ax.set_title(title, fontsize=9)
+    ax.tick_params(labelsize=7)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=7, frameon=False, loc="lower left")
+
+
+def before_after(ax: Axes, leaning: Mapping[str, Tensor], unit: str) -> None:
+    """Draw one point an occupation, the first row across and every other one upwards; the line is no change."""
+    (_, before), *others = leaning.items()
+    for (name, after), colour, marker in zip(others, COLOURS, "o+x", strict=False):
+        ax.plot(before, after, marker, markersize=4.5, color=colour, markerfacecolor="none", label=name)
+    ax.axline((0, 0), slope=1, color="0.6", linewidth=0.7)
+    ax.set_xlabel(f"{unit}, as it is", fontsize=8)
+    ax.set_ylabel("after", fontsize=8)
+    ax.set_title("one point an occupation", fontsize=9)
+    ax.tick_params(labelsize=7)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=7, frameon=False)
+
+
+def two_against_truth(ax: Axes, truth: np.ndarray, rows: Mapping[str, np.ndarray], title: str) -> None:
+    """Draw two scores of every occupation against its planted log odds."""
+    for (name, scores), colour, marker in zip(rows.items(), COLOURS, "o^", strict=False):
+        ax.scatter(truth, scores, s=14, color=colour, marker=marker, alpha=0.8, linewidth=0, label=name)
+    ax.axhline(0, color="0.6", linewidth=0.6)
+    ax.set_title(title, fontsize=9)
+    ax.tick_params(labelsize=7)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=7, frameon=False)
 
 
 def published(ax: Axes, given: Mapping[str, float], chance: Mapping[str, float], unit: str) -> None:

@@ -214,7 +214,7 @@ class MiniLMMLM:
 
     def _pronouns(self, module: Any) -> dict[str, Any]:
         """Mask the first he or she of every held-out piece and nothing else."""
-        he, she = self.tokenizer.convert_tokens_to_ids(["he", "she"])
+        he, she = (self.tokenizer.convert_tokens_to_ids(word) for word in ("he", "she"))
         both, right, truth = [], [], []
         for ids in self._held_out_batches():
             hit = (ids == he) | (ids == she)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, permutation_test
 
 from xai_utils.agreement import spearman
 from xai_utils.stats import Interval, mean_interval
@@ -62,7 +62,9 @@ def chance_distances(tokens: int, seed: int, draws: int = 20_000) -> np.ndarray:
     return published_distances(*noise.standard_normal((2, draws, tokens))).mean(0)
 
 
-def matched(one: Sequence[np.ndarray], other: Sequence[np.ndarray], seed: int, shuffles: int = 999) -> Agreement:
+def matched(
+    one: Sequence[np.ndarray], other: Sequence[np.ndarray], seed: int, shuffles: int = 999, together: bool = False
+) -> Agreement:
     """Compare two explanations sentence by sentence by rank correlation, signs kept.
 
     Args:
@@ -70,6 +72,8 @@ def matched(one: Sequence[np.ndarray], other: Sequence[np.ndarray], seed: int, s
         other: the same of the other explanation.
         seed: of shuffles and resampling.
         shuffles: of the tokens within sentences.
+        together: shuffle all sentences alike. Sentences of one template share all their words but one, so they agree
+            or disagree together; shuffled one by one they would look like independent samples.
 
     Raises:
         ValueError: fewer than two sentences, or one with fewer than two tokens or equal scores only.
@@ -77,8 +81,10 @@ def matched(one: Sequence[np.ndarray], other: Sequence[np.ndarray], seed: int, s
     found = np.array([float(spearman(x, y)) for x, y in zip(one, other, strict=True)])
     noise = np.random.default_rng([seed, 1])
     chance = np.zeros((len(found), shuffles))
+    keys = noise.random((shuffles, max(map(len, one))))
     for i, (x, y) in enumerate(zip(one, other, strict=True)):
-        chance[i] = spearman(x, noise.permuted(np.broadcast_to(y, (shuffles, len(y))), axis=1))
+        order = (keys if together else noise.random(keys.shape))[:, : len(y)].argsort(1)
+        chance[i] = spearman(x, y[order])
     means = chance.mean(0)
     low, high = np.quantile(means, [0.025, 0.975])
     p = (1 + (np.abs(means) >= abs(found.mean())).sum()) / (1 + shuffles)
@@ -94,3 +100,22 @@ def rank_interval(one: np.ndarray, other: np.ndarray, seed: int, resamples: int 
         (x, y), lambda a, b, axis: spearman(a, b), paired=True, n_resamples=resamples, method="percentile", rng=noise
     ).confidence_interval
     return Interval(here, float(resampled.low), float(resampled.high), len(x))
+
+
+def group_difference(one: np.ndarray, other: np.ndarray, seed: int) -> tuple[Interval, float]:
+    """Return the difference of two groups' means with its bootstrap interval, and the p of shuffled membership.
+
+    Args:
+        one: ``(member,)``.
+        other: ``(member,)`` of the other group, as many or not.
+        seed: of both resamplings.
+    """
+    groups = (np.asarray(one, dtype=float), np.asarray(other, dtype=float))
+    inside = bootstrap(groups, _apart, method="percentile", n_resamples=2000, rng=np.random.default_rng(seed))
+    test = permutation_test(groups, _apart, n_resamples=4999, vectorized=True, rng=np.random.default_rng(seed))
+    low, high = inside.confidence_interval
+    return Interval(float(_apart(*groups)), float(low), float(high), sum(map(len, groups))), float(test.pvalue)
+
+
+def _apart(one: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
+    return one.mean(axis) - other.mean(axis)
