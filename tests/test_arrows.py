@@ -115,7 +115,7 @@ MAY_IMPORT = {
     },
     "explore_document": {"document", "explore", "models", "plots", "samples"},
     "localisation": {"check", "metrics", "stats"},
-    "detector": {"check", "loaders", "runtime", "samples"},
+    "detector": {"check", "loaders", "models", "runtime", "samples"},
     "foreground": {"check", "encode", "models", "samples"},
     "photographs": {"runtime", "samples"},
     "plots_foreground": {"check", "metrics", "plots", "stats"},

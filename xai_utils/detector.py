@@ -21,7 +21,7 @@ from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from xai_utils import check, loaders, runtime
+from xai_utils import check, loaders, models, runtime
 from xai_utils.samples import Picture
 
 
@@ -85,7 +85,8 @@ def load(name: str, device: torch.device | str = "cpu") -> Detector:
     check.one_of("detector", name, tuple(DETECTORS))
     found = DETECTORS[name](name)
     found.module.eval().requires_grad_(False).to(device)
-    runtime.record.models[name] = {"source": name, "revision": None, "classes": len(found.classes) - 1}
+    digest = models.state_sha256(found.module)
+    runtime.record.models[name] = {"source": name, "revision": None, "state_sha256": digest}
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -232,7 +233,8 @@ def area(curve: Tensor, fractions: Sequence[float] = TENTHS) -> Tensor:
 
 
 def _rising(fractions: Sequence[float]) -> None:
-    if len(fractions) < 2 or sorted(set(fractions)) != list(fractions) or (fractions[0], fractions[-1]) != (0, 1):
+    rising = all(lower < upper for lower, upper in pairwise(fractions))  # false beside NaN
+    if len(fractions) < 2 or not rising or (fractions[0], fractions[-1]) != (0, 1):
         raise ValueError(f"fractions should rise from 0 to 1, got {list(fractions)}.")
 
 

@@ -145,11 +145,8 @@ def saved_by(cell: NotebookNode) -> list[str]:
         return []
     calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
     saving = [call for call in calls if ast.unparse(call.func) == "figures.save" and len(call.args) > 1]
-    return [call.args[1].value for call in sorted(saving, key=lambda c: c.lineno) if _is_text(call.args[1])]
-
-
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+    names = [call.args[1] for call in sorted(saving, key=lambda call: call.lineno)]
+    return [name.value for name in names if isinstance(name, ast.Constant) and isinstance(name.value, str)]
 
 
 def claims_of(stem: str, node: NotebookNode) -> Iterator[Claim]:

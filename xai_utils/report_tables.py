@@ -91,7 +91,7 @@ def _aggregate(table: pd.DataFrame) -> list[Row]:
     found["missing"] = found["size"] - found["count"]
     return [
         Row(
-            *map(str, key),  # type: ignore[arg-type]
+            **dict(zip(GROUP, map(str, key), strict=True)),  # type: ignore[arg-type]
             mean=_number(one["mean"]),
             low=_number(one["low"]),
             high=_number(one["high"]),

@@ -156,7 +156,7 @@ def _folded(terms: Terms, channels: str, around: Around) -> Tensor:
 
 
 def _spread(values: Tensor | None, terms: Terms) -> Tensor | None:
-    """Bring ``(batch, channel, token)`` to the axes of the terms; channels of a Mamba-2 head get an axis of their own."""
+    """Bring ``(batch, channel, token)`` to the axes of the terms; channels of a Mamba-2 head get an own axis."""
     if values is None:
         return None
     heads = terms.delta.shape[2]

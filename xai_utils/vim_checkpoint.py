@@ -36,7 +36,8 @@ def vim_hub(source: str, revision: str | None) -> Loaded:
         raise ValueError(f"{source} holds {[file.name for file in files]}, expected exactly one .pth file.")
     module = from_checkpoint(read(files[0]))
     count = module.num_classes
-    classes = loaders._imagenet(ImageNetInfo()) if count == 1000 else loaders._numbered(count)
+    numbered = tuple(f"class {i}" for i in range(count))
+    classes = loaders._imagenet(ImageNetInfo()) if count == 1000 else numbered
     return Loaded(module, classes, None, Preprocessing(SIZE, RESIZE, MEAN, STD), module.num_prefix_tokens)
 
 
