@@ -217,7 +217,7 @@ class MiniLMMLM:
         he, she = (self.tokenizer.convert_tokens_to_ids(word) for word in ("he", "she"))
         both, right, truth = [], [], []
         for ids in self._held_out_batches():
-            hit = (ids == he) | (ids == she)
+            hit = torch.isin(ids, torch.tensor([he, she]))
             rows = hit.any(1)
             if not rows.any():
                 continue
@@ -225,7 +225,7 @@ class MiniLMMLM:
             scores = self._scores(module, ids[rows].masked_fill(first, self.tokenizer.mask_token_id), first)
             chances = scores.softmax(-1)[:, [he, she]]
             both.append(chances.sum(1))
-            truth.append(ids[rows][first] == he)
+            truth.append(ids[rows][first].eq(he))
             right.append((chances[:, 0] > chances[:, 1]) == truth[-1])
         if not both:
             return {"pronoun_pieces": 0}
