@@ -14,6 +14,7 @@ from xai_utils import (
     gender_texts,
     gender_truth,
     gender_vectors,
+    masked,
     models,
     passages,
     planted,
@@ -216,6 +217,15 @@ def test_corpora_are_read_and_missing_ones_named(model, tmp_path):
     leaning = gender_corpora.leanings(model, [one])
     shares, means = gender_corpora.by_occupation([one], leaning.tolist())
     assert shares.tolist() == [90] and means.tolist() == leaning.tolist()
+    rays = torch.nn.functional.normalize(torch.ones(tiny.BLOCKS + 1, tiny.WIDTH), dim=-1)
+    kept, scores = gender_corpora.named_scores(model, [one, one], rays)
+    assert kept == [one, one] and scores["log odds"] == pytest.approx([leaning[0]] * 2, abs=1e-4)
+    seen = masked.observe(model, [one.text], one.pair)
+    place = seen.batch.labels[0].index("nurse")
+    assert scores["AttDR"][1] == pytest.approx(float(seen.attdr(rays)[:, 0, place].sum()), abs=1e-5)
+    assert scores["AttCAT"][0] == pytest.approx(float(seen.attcat()[:, 0, place].sum()), abs=1e-5)
+    with pytest.raises(ValueError, match="holds its own name"):
+        gender_corpora.named_scores(model, [gender_corpora.Contrast(one.text, one.pair, "type1 1")], rays)
     with pytest.raises(ValueError, match="no folder winobias"):
         gender_corpora.read(model, "winobias", tmp_path)
     (tmp_path / "crows_pairs").mkdir()
@@ -340,3 +350,13 @@ def test_a_rank_correlation_has_an_interval():
     x = np.arange(30.0)
     found = similarity.rank_interval(x, x + np.random.default_rng(0).normal(scale=8, size=30), 0, 300)
     assert 0 < found.low < found.mean < found.high <= 1 and found.n == 30
+
+
+def test_groups_differ_where_they_do():
+    noise = np.random.default_rng(0)
+    one, other = noise.normal(1.5, 1, 20), noise.normal(size=12)
+    found, p = similarity.group_difference(one, other, 0)
+    assert found.mean == pytest.approx(one.mean() - other.mean()) and found.n == 32
+    assert 0 < found.low < found.mean < found.high and p < 0.01
+    null, chance = similarity.group_difference(other, -other + 2 * other.mean(), 0)
+    assert null.low < 0 < null.high and chance > 0.05

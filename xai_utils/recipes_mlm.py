@@ -225,7 +225,7 @@ class MiniLMMLM:
             scores = self._scores(module, ids[rows].masked_fill(first, self.tokenizer.mask_token_id), first)
             chances = scores.softmax(-1)[:, [he, she]]
             both.append(chances.sum(1))
-            truth.append(ids[rows][first].eq(he))
+            truth.append(torch.isin(ids[rows][first], torch.tensor([he])))
             right.append((chances[:, 0] > chances[:, 1]) == truth[-1])
         if not both:
             return {"pronoun_pieces": 0}
