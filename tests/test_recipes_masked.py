@@ -79,7 +79,7 @@ def test_the_bundled_model_is_small_and_its_card_tells_what_was_measured(name, m
 
 def test_the_planted_model_knows_its_table():
     measured = json.loads((runtime.DATA / "models/tiny-mlm-planted/card.json").read_text())["measured"]
-    assert measured["mean_error_of_p_he"] < 0.1 and measured["right_after_gendered_noun"] > 0.95
+    assert measured["mean_error_of_p_he"] < 0.1 and measured["right_after_gendered_noun"] > 0.9
     model = models.load("tiny-mlm-planted")
     both = masked.pair_probabilities(
         model, ["the king said that [MASK] was tired .", "the queen said that [MASK] was tired ."]

@@ -161,7 +161,8 @@ class MiniLMMLM:
     def _pieces(self, source: list[str], noise: np.random.Generator) -> list[list[int]]:
         """Join neighbouring sentences of a passage up to a random length, at least one."""
         cut = [passages.sentences(passage) for passage in source]
-        coded = iter(self.tokenizer([s for row in cut for s in row], add_special_tokens=False)["input_ids"])
+        whole = [sentence for row in cut for sentence in row]
+        coded = iter(self.tokenizer(whole, add_special_tokens=False)["input_ids"] if whole else ())
         first, last, found = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id, []
         for row in cut:
             piece: list[int] = []
