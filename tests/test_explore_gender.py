@@ -27,9 +27,9 @@ def test_every_control_redraws(opened):
     seen = {bytes(image.value)}
     for control, value in (
         (layer, 0),
+        (pair, ("slow", "funny")),  # while AttCAT is shown: a direction does not depend on the target
         (method, "DensRay"),
         (method, "AttDR"),
-        (pair, ("slow", "funny")),
         (typed, TEXTS[1]),
     ):
         control.value = value

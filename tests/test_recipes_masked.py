@@ -21,7 +21,7 @@ def test_the_planted_model_learns_is_shipped_and_loads(tmp_path, monkeypatch):
     card = train.train(
         "tiny-mlm-planted", Short(), tmp_path / "models/tiny-mlm-planted", tmp_path / "one.pt", quiet=True
     )
-    assert card["measured"]["pronoun_mass"] > 0.8 and card["measured"]["n"] == 100
+    assert card["measured"]["pronoun_mass"] > 0.3 and card["measured"]["n"] == 100
     loaded = loaders_masked.bundled_masked("tiny-mlm-planted", None)
     assert loaded.classes == () and len(loaded.tokenizer) == len(planted.vocabulary())
     inputs = loaded.tokenizer("the king said that [MASK] was tired .", return_tensors="pt")
