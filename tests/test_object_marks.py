@@ -56,13 +56,35 @@ def test_rows_are_one_for_each_map_of_the_real_methods():
     assert not table[["share", "lift", "pointing"]].isna().any().any()
     found = intervals(table, "lift", 0)
     assert found["tiny vim", "uniform"].mean == pytest.approx(1) and found["tiny vim", "raw"].n == 4
+    rates = intervals(table, "pointing", 0)
+    assert all(one.low <= one.mean <= one.high and one.high - one.low > 0.3 for one in rates.values())
 
 
 def test_differences_are_paired_by_picture():
     table = marks(tiny.model("vim"), pictures(), {"raw": ("hidden_attention", {}), "rolled": ("hidden_rollout", {})})
-    found = paired(table.sample(frac=1, random_state=0), "raw", "rolled", "share", "tiny vim", 0)
+    raw, rolled = ("tiny vim", "raw"), ("tiny vim", "rolled")
+    found = paired(table.sample(frac=1, random_state=0), raw, rolled, "share")
     means = table.groupby("method")["share"].mean()
-    assert found.mean == pytest.approx(means["raw"] - means["rolled"]) and found.n == 4
+    assert found.mean() == pytest.approx(means["raw"] - means["rolled"]) and found.shape == (4,)
+    with pytest.raises(ValueError, match="no map"):
+        paired(table, raw, ("tiny vim", "cooked"), "share")
+
+
+@pytest.mark.parametrize("target", [None, lambda one: tiny.SHAPES[len(one.name) % 2]])
+def test_methods_that_share_an_observation_are_marked_as_if_alone(target, monkeypatch):
+    asked = {"rollout": ("rollout", {}), "by gradient": ("gradient_x_input", {}), "raw": ("hidden_attention", {}),
+             "smoothed": ("diffusion_rollout", {"filter": "rank", "strength": 2})}  # fmt: skip
+    model, some = tiny.model("vim"), pictures()
+    some = some if target is None else [Picture(one.image, one.name, dict.fromkeys(tiny.SHAPES, one.masks["star"]))
+                                        for one in some]  # fmt: skip
+    monkeypatch.setattr(object_marks, "BATCH", 3)
+    together = marks(model, some, asked, target)
+    assert list(together["method"][:: len(some)])[:2] == ["rollout", "rollout, other scene"]
+    for label, one in asked.items():
+        alone = [object_marks.explain(one[0], model, p, None if target is None else target(p), **one[1]) for p in some]
+        insides = [object_marks._inside(model, p, target) for p in some]
+        wanted = [object_marks.metrics.mass_inside(a.scores, inside) for a, inside in zip(alone, insides, strict=True)]
+        assert together[together["method"] == label]["share"].tolist() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_a_bump_is_highest_in_the_middle():

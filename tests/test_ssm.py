@@ -1,5 +1,6 @@
 """Hidden attention: it reproduces the scan, a sum over all steps, the numbers of the published program; refusals."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -146,8 +147,10 @@ def test_half_precision_is_computed_in_single():
 
 
 def test_half_life():
-    delta, A = torch.full((1, 2, 5), 0.1), torch.tensor([[-1.0, -2.0], [-10.0, 0.0]])
-    torch.testing.assert_close(ssm.half_life(delta, A)[0], torch.tensor([[6.9315, 3.4657], [0.69315, torch.inf]]))
+    A = torch.tensor([[-1, -2], [-10, 0]], dtype=torch.float64)
+    delta = torch.full((1, 2, 5), 0.1, dtype=torch.float64)
+    wanted = math.log(2) * torch.tensor([[10, 5], [1, torch.inf]], dtype=torch.float64)
+    torch.testing.assert_close(ssm.half_life(delta, A)[0], wanted)
     assert ssm.half_life(delta, A[:, 0]).shape == (1, 2)
 
 
@@ -171,6 +174,13 @@ def test_the_published_matrix():
 
 def test_the_true_row_of_the_class_token():
     same(ssm.hidden_row(*published("row98/"), 98), golden("row98/true_row"))
+
+
+def test_the_published_row_is_that_of_a_reader_whose_own_step_is_zero():
+    delta, *given = published("row98/")
+    delta = delta.clone()
+    delta[..., 98] = 0
+    same(ssm.hidden_row(delta, *given, 98), golden("row98/orig"))
 
 
 # Refusals

@@ -151,6 +151,9 @@ def test_a_published_model_comes_from_a_folder_of_the_hub(tmp_path, monkeypatch)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
     model = models.load("vim_tiny")
     assert len(model.classes) == 1000 and model.prefix == 1 and model.preprocessing.resize == 256
+    own = {**state, "head.weight": state["head.weight"][:3], "head.bias": state["head.bias"][:3]}
+    torch.save({"model": own}, tmp_path / "any_name.pth")
+    assert models.load("vim_tiny").classes == ("class 0", "class 1", "class 2")
     (tmp_path / "second.pth").touch()
     with pytest.raises(ValueError, match="exactly one"):
         models.load("vim_tiny")

@@ -120,7 +120,7 @@ def capture(
     trace = Trace()
     with ExitStack() as undo:
         undo.callback(model.register_forward_pre_hook(lambda *_: trace.clear()).remove)
-        _start_gradients(model, undo)
+        start_gradients(model, undo)
         open_attention = _open_transformers if isinstance(model, PreTrainedModel) else _open_timm
         open_attention(model, attentions, _keeper(trace, wanted), undo)
         if hidden:
@@ -211,7 +211,7 @@ def _open_timm(_model: Any, attentions: list[nn.Module], keep: Callable[[Tensor]
         undo.callback(hook.remove)
 
 
-def _start_gradients(model: nn.Module, undo: ExitStack) -> None:
+def start_gradients(model: nn.Module, undo: ExitStack) -> None:
     """Let a graph begin at the first embedding, so that frozen models have gradients too."""
 
     def begin(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,7 +119,7 @@ def _positions(module: Any) -> int:
     for name, table in module.named_modules():
         if name.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None:
             return table.num_embeddings - table.padding_idx - 1
-    return module.config.max_position_embeddings
+    return getattr(module.config, "max_position_embeddings", sys.maxsize)  # a Mamba counts no positions
 
 
 def _pictures(model: Model, samples: Sequence[Picture]) -> Batch:

@@ -42,7 +42,8 @@ def direction_maps(layers: Layers) -> Tensor:
     for scans in layers:
         maps = torch.stack([ssm.of_scan(scan, "absolute") for scan in scans], 1)
         maps.diagonal(dim1=-2, dim2=-1).copy_((_own_weight(scans).abs().mean(1) / len(scans))[:, None])
-        stacked.append(len(scans) * maps / maps.sum((1, 3), keepdim=True))
+        sums = maps.sum((1, 3), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)  # padding reads nothing
+        stacked.append(len(scans) * maps / sums)
     return torch.stack(stacked)
 
 

@@ -145,6 +145,21 @@ def bundled_text(source: str, _revision: str | None) -> Loaded:
     return Loaded(module, tuple(card["classes"]), AutoTokenizer.from_pretrained(folder))
 
 
+def bundled_mamba(source: str, _revision: str | None) -> Loaded:
+    """Load a bundled classifier on transformers' Mamba; half-precision weights become float32."""
+    from transformers import PreTrainedTokenizerFast
+
+    from xai_utils.mamba_classifier import MambaClassifier
+
+    folder, card = bundled(source)
+    module = MambaClassifier.from_pretrained(folder, dtype="float32")
+    words = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), model_max_length=512)
+    known = tokenizer.get_vocab()
+    tokenizer.add_special_tokens({role: word for role, word in words.items() if word in known})
+    return Loaded(module, tuple(card["classes"]), tokenizer)
+
+
 def bundled_weights(source: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the card of a bundled model and its half-precision weights as float32, after checking every file."""
     from safetensors.torch import load_file
@@ -193,7 +208,12 @@ def timm_hub(source: str, _revision: str | None) -> Loaded:
 
 
 def transformers_hub(source: str, revision: str | None) -> Loaded:
-    """Load a transformers classifier of text or pictures, or the bare encoder if it has no trained classifier."""
+    """Load a transformers classifier of text or pictures, or the bare encoder if it has no trained classifier.
+
+    Raises:
+        Unavailable: neither cached nor reachable.
+        ValueError: the checkpoint lacks weights of a text model, which the library would fill with random numbers.
+    """
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
     from transformers import AutoModelForImageClassification as ImageClassifier
     from transformers import AutoModelForSequenceClassification as TextClassifier
@@ -207,7 +227,12 @@ def transformers_hub(source: str, revision: str | None) -> Loaded:
         prefix = 2 if hasattr(module.base_model.embeddings, "distillation_token") else 1
         return Loaded(module, classes, None, _from_processor(processor), prefix)
     auto, classes = (TextClassifier, classes) if "SequenceClassification" in named else (AutoModel, ())
-    module = fetch(source, lambda: auto.from_pretrained(source, revision=revision))
+    module, found = fetch(source, lambda: auto.from_pretrained(source, revision=revision, output_loading_info=True))
+    if missing := sorted(key for key in found["missing_keys"] if "pooler" not in key):  # of a pooler nothing is read
+        raise ValueError(
+            f"{source} holds no weights for {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}; they would be "
+            f"random numbers. Take a checkpoint of a whole {type(module).__name__}."
+        )
     return Loaded(module, classes, fetch(source, lambda: AutoTokenizer.from_pretrained(source, revision=revision)))
 
 

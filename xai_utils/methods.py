@@ -97,13 +97,15 @@ def _explain(
         seen = observe(model, some, target, gradient=method.needs_gradient)
         return [attribute(name, seen, i, **options) for i in range(len(some))]
     batch = encode(model, some)
-    with torch.no_grad():
-        predict = target is None or not model.classes
-        targets = targets_of(model, model.logits(batch.inputs) if predict else torch.empty(len(batch)), target)
-    assert targets is not None
+    targets = None
+    if method.needs_gradient:
+        with torch.no_grad():
+            logits = model.logits(batch.inputs) if target is None or not model.classes else torch.empty(len(batch))
+        targets = targets_of(model, logits, target)
+        assert targets is not None
     found = method.passes(model, batch, targets, **options)
     return [
-        _label(name, model, batch, i, scores, targets[i] if method.needs_gradient else None, {**options, **details})
+        _label(name, model, batch, i, scores, targets[i] if targets else None, {**options, **details})
         for i, (scores, details) in enumerate(found)
     ]
 
@@ -294,11 +296,13 @@ METHODS: dict[str, Method] = {
     "attnlrp": Method(None, True, True, "logit", partial(relevance.modified_gradient, "attnlrp")),
     "hidden_attention": Method(None, False, False, "hidden attention", hidden_methods.hidden_attention),
     "hidden_rollout": Method(None, False, False, "share of the input", hidden_methods.hidden_rollout),
+    "unified_attention": Method(None, False, False, "hidden attention", hidden_methods.unified_attention),
     "hidden_rollout_published": Method(
         None, False, False, "discounted hidden attention", hidden_methods.hidden_rollout_published
     ),
     "mamba_attribution": Method(
         None, True, False, "gradient-weighted hidden attention", hidden_methods.mamba_attribution
     ),
+    "mamba_lrp": Method(None, True, True, "logit", hidden_methods.relevance),
     "gradcam": Method(None, True, False, "gradient-weighted activation", relevance.gradcam),
 }

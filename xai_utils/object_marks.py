@@ -13,19 +13,22 @@ from tqdm import tqdm
 
 from xai_utils import metrics, stats
 from xai_utils.encode import patch_grid, view_mask
-from xai_utils.methods import explain
+from xai_utils.methods import METHODS, attribute, explain
 from xai_utils.models import Model
+from xai_utils.observation import observe
 from xai_utils.result import Attribution
 from xai_utils.samples import Picture
 
 MEASURES = ("share", "lift", "pointing")
 NULLS = ("uniform", "centre", "other scene")
+BATCH = 16  # pictures in one pass
+Asked = Mapping[str, tuple[str, dict[str, Any]]]
 
 
 def marks(
     model: Model,
     pictures: Sequence[Picture],
-    asked: Mapping[str, tuple[str, dict[str, Any]]],
+    asked: Asked,
     target: Callable[[Picture], str | int] | None = None,
     nulls: bool = True,
 ) -> pd.DataFrame:
@@ -34,7 +37,8 @@ def marks(
     Args:
         model: a vision model.
         pictures: each with the masks of its objects, at least two.
-        asked: name in the table -> (name in :data:`methods.METHODS`, options).
+        asked: name in the table -> (name in :data:`methods.METHODS`, options); methods that look at one observation
+            share it.
         target: class to explain and to look for; ``None`` explains the predicted class and looks for all objects.
         nulls: also mark maps that know nothing of the model or of the picture: a uniform one, a Gaussian bump in the
             middle (a quarter of the side wide), and of each method the map of the scene before.
@@ -53,8 +57,9 @@ def marks(
     insides = [_inside(model, one, target) for one in pictures]
     classes = None if target is None else [target(one) for one in pictures]
     rows: list[dict[str, object]] = []
+    shared = _shared(model, pictures, classes, asked)
     for label, (name, options) in tqdm(asked.items(), desc=f"maps of {model.name}", disable=None):
-        found = _maps(name, model, pictures, classes, options)
+        found = shared[label] if label in shared else explain(name, model, list(pictures), classes, **options)
         rows += _rows(model, label, pictures, [one.scores for one in found], insides)
         if nulls:
             shifted = [found[i - 1].scores for i in range(len(found))]
@@ -66,21 +71,43 @@ def marks(
 
 
 def intervals(table: pd.DataFrame, measure: str, seed: int) -> dict[tuple[str, str], stats.Interval]:
-    """Return the mean of one measure with its 95 % interval by ``(model, method)``, in the order of the table."""
+    """Return the mean of one measure with its 95 % interval by ``(model, method)``, in the order of the table.
+
+    Of ``pointing``, a rate, the interval is Wilson's: a bootstrap of hits only would have no width.
+    """
     groups = table.groupby(["model", "method"], sort=False)[measure]
-    return {(str(key[0]), str(key[1])): stats.mean_interval(values.to_numpy(), seed) for key, values in groups}
+    found = {(str(key[0]), str(key[1])): values.to_numpy() for key, values in groups}
+    if measure == "pointing":
+        return {key: stats.rate_interval(values) for key, values in found.items()}
+    return {key: stats.mean_interval(values, seed) for key, values in found.items()}
 
 
-def paired(table: pd.DataFrame, one: str, other: str, measure: str, model: str, seed: int) -> stats.Interval:
-    """Return the mean difference of two methods on the same pictures of one model with its 95 % interval."""
-    wide = table[table["model"] == model].pivot(index="picture", columns="method", values=measure)
-    return stats.mean_interval((wide[one] - wide[other]).to_numpy(), seed)
+def paired(table: pd.DataFrame, one: tuple[str, str], other: tuple[str, str], measure: str) -> np.ndarray:
+    """Return the differences of two maps, each ``(model, method)``, on the same pictures, ``(picture,)``.
+
+    Raises:
+        ValueError: a map that the table does not hold.
+    """
+    wide = table.pivot(index="picture", columns=["model", "method"], values=measure)
+    for key in (one, other):
+        if key not in wide:
+            raise ValueError(f"the table holds no map {key}; it holds {', '.join(map(str, wide.columns))}.")
+    return (wide[one] - wide[other]).to_numpy()
 
 
-def _maps(
-    name: str, model: Model, pictures: Sequence[Picture], classes: list[str | int] | None, options: dict[str, Any]
-) -> list[Attribution]:
-    return explain(name, model, list(pictures), classes, **options)
+def _shared(
+    model: Model, pictures: Sequence[Picture], classes: list[str | int] | None, asked: Asked
+) -> dict[str, list[Attribution]]:  # fmt: skip
+    """Explain by all methods that need an observation and no more: one pass for all of them."""
+    chosen = {label: one for label, one in asked.items() if one[0] in METHODS and METHODS[one[0]].score is not None}
+    found: dict[str, list[Attribution]] = {label: [] for label in chosen}
+    gradient = any(METHODS[name].needs_gradient for name, _ in chosen.values())
+    for start in range(0, len(pictures) if chosen else 0, BATCH):
+        some = slice(start, start + BATCH)
+        seen = observe(model, pictures[some], None if classes is None else classes[some], gradient)
+        for label, (name, options) in chosen.items():
+            found[label] += [attribute(name, seen, i, **options) for i in range(len(seen.batch))]
+    return found
 
 
 def _inside(model: Model, picture: Picture, target: Callable[[Picture], str | int] | None) -> Tensor:

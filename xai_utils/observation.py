@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from xai_utils.capture import capture
+from xai_utils.capture_scans import capture_scans, scanning
 from xai_utils.encode import Batch, encode
 from xai_utils.hidden_maps import direction_maps
 from xai_utils.models import Model
 from xai_utils.samples import Picture, Text
-from xai_utils.vim import Vim
-from xai_utils.vim_capture import capture_vim
 
 Sample = Text | Picture
 Target = int | str | Sequence[int | str] | None  #: one class for all samples, one for each, or the predicted ones
@@ -92,13 +91,13 @@ def observe(model: Model, samples: Sequence[Sample], target: Target = None, grad
     gets its own gradient. Memory: ``layers x batch x heads x tokens² x 4`` bytes for the maps, twice with gradients.
 
     Of Vision Mamba, ``attention`` is its hidden attention as shares, one "head" for each direction (see
-    :func:`hidden_maps.direction_maps`), with the class token moved from the middle to the front; it has no gradient of
-    its own (``mamba_attribution`` takes it on the scans).
+    :func:`hidden_maps.direction_maps`), with the class token moved from the middle to the front; of a Mamba of texts,
+    with its one direction. It has no gradient of its own (``mamba_attribution`` takes it on the scans).
     """
     batch = encode(model, samples)
     if gradient and not model.classes:
         raise ValueError(f"{model.name} has no classifier, so no class to explain; try minilm-sst2.")
-    if isinstance(model.module, Vim):
+    if scanning(model.module):
         return _observe_scans(model, batch, target, gradient)
     with torch.set_grad_enabled(gradient), capture(model.module, model.blocks, hidden=gradient) as trace:
         logits = model.logits(batch.inputs) if model.classes else model.module(**batch.inputs) and None
@@ -114,16 +113,17 @@ def observe(model: Model, samples: Sequence[Sample], target: Target = None, grad
 
 
 def _observe_scans(model: Model, batch: Batch, target: Target, gradient: bool) -> Observation:
-    with torch.set_grad_enabled(gradient), capture_vim(model.module) as trace:
-        logits = model.logits(batch.inputs)
+    with torch.set_grad_enabled(gradient), capture_scans(model.module) as trace:
+        logits = model.logits(batch.inputs) if model.classes else model.module(**batch.inputs) and None
         targets = targets_of(model, logits, target)
-        assert targets is not None
         if gradient:
+            assert logits is not None and targets is not None
             logits[range(len(targets)), targets].sum().backward()
     at = trace.class_position
     attention = class_first(class_first(direction_maps(trace.scans), at, -1), at, -2)
     if not gradient:
         return Observation(model, batch, attention, targets, logits)
+    assert logits is not None
     slope, last = (class_first(trace.stream_gradient(place), at, 1) for place in (0, -1))
     tokens = class_first(trace.streams[0].detach(), at, 1)
     return Observation(model, batch, attention, targets, logits.detach(), None, tokens, slope, last.any(-1))

@@ -128,7 +128,7 @@ def lrp_rules(
             raise ValueError(f"{name} is {value}, expected 0 or more.")
     spared = {id(weight) for name, weight in model.named_parameters() if set(name.split(".")) & set(spare)}
     table = rule_tables.modified(preset, epsilon, gamma, gamma_patches, spared)
-    with capture(model, blocks, hidden=True) as trace, _inside(model, Rules(table)):
+    with capture(model, blocks, hidden=True) as trace, inside(model, Rules(table)):
         yield trace
 
 
@@ -154,12 +154,12 @@ def relevance_rules(
     """
     check.one_of("preset", preset, RELEVANCE)
     rules = Rules(rule_tables.relevance(preset == "orig", pixel_range), keep_plain=True)
-    with capture(model, blocks, hidden=True) as trace, _inside(model, rules):
+    with capture(model, blocks, hidden=True) as trace, inside(model, rules):
         yield trace, rules
 
 
 @contextmanager
-def _inside(model: nn.Module, rules: Rules) -> Iterator[None]:
+def inside(model: nn.Module, rules: Rules) -> Iterator[None]:
     """Switch the rules on while the model runs and off when it returns or fails; leave no hook behind.
 
     Parameters are constants meanwhile: relevance belongs to activations.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import bootstrap, permutation_test, wilcoxon
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,25 @@ def mean_interval(values: Sequence[float], seed: int, level: float = 0.95, resam
         (data,), np.mean, confidence_level=level, n_resamples=resamples, method="percentile", rng=noise
     ).confidence_interval
     return Interval(float(data.mean()), float(found.low), float(found.high), len(data))
+
+
+def rate_interval(hits: Sequence[bool], level: float = 0.95) -> Interval:
+    """Return the share of hits with Wilson's interval, which stays honest at 0 and 1 where a bootstrap has no width.
+
+    Args:
+        hits: one truth value per sample.
+        level: confidence, in (0, 1).
+
+    Raises:
+        ValueError: no sample.
+
+    Source: Wilson (1927), as in statsmodels' ``proportion_confint``.
+    """
+    data = np.asarray(hits, dtype=bool)
+    if data.ndim != 1 or not len(data):
+        raise ValueError(f"expected at least one hit or miss, got shape {data.shape}.")
+    low, high = proportion_confint(int(data.sum()), len(data), 1 - level, "wilson")
+    return Interval(float(data.mean()), float(low), float(high), len(data))
 
 
 def permutation_p(differences: Sequence[float], seed: int, permutations: int = 9999) -> float:

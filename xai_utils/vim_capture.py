@@ -75,7 +75,7 @@ def capture_vim(model: nn.Module) -> Iterator[VimTrace]:
             mixer: Any = layer.mixer
             for step in (mixer.scan, mixer.scan_b):
                 undo.callback(step.register_forward_hook(_keeper(trace)).remove)
-            undo.callback(layer.register_forward_hook(lambda *args: trace.streams.append(_kept(args[2]))).remove)
+            undo.callback(layer.register_forward_hook(lambda *args: trace.streams.append(kept(args[2]))).remove)
         yield trace
 
 
@@ -84,9 +84,9 @@ def _opener(trace: VimTrace) -> Any:
         tokens = args[0]
         if torch.is_grad_enabled() and not tokens.requires_grad:
             tokens = tokens.detach().requires_grad_()
-        for kept in (trace.scans, trace.outputs, trace.streams):
-            kept.clear()
-        trace.streams.append(_kept(tokens))
+        for one in (trace.scans, trace.outputs, trace.streams):
+            one.clear()
+        trace.streams.append(kept(tokens))
         return (tokens, *args[1:])
 
     return begin
@@ -94,17 +94,18 @@ def _opener(trace: VimTrace) -> Any:
 
 def _keeper(trace: VimTrace) -> Any:
     def keep(_step: ScanStep, args: tuple[Scan], output: Tensor) -> None:
-        kept = _kept(output)
+        own = kept(output)
         if args[0].backward:
-            trace.scans[-1], trace.outputs[-1] = (*trace.scans[-1], args[0]), (*trace.outputs[-1], kept)
+            trace.scans[-1], trace.outputs[-1] = (*trace.scans[-1], args[0]), (*trace.outputs[-1], own)
         else:
             trace.scans.append((args[0],))
-            trace.outputs.append((kept,))
+            trace.outputs.append((own,))
 
     return keep
 
 
-def _kept(tensor: Tensor) -> Tensor:
+def kept(tensor: Tensor) -> Tensor:
+    """Let a tensor keep its gradient, if it will have one."""
     if tensor.requires_grad:
         tensor.retain_grad()
     return tensor

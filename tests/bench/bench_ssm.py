@@ -1,0 +1,81 @@
+"""Time hidden attention against loops over time: one row, and the channel mean of the whole matrix."""
+
+from __future__ import annotations
+
+import resource
+
+import torch
+from torch import Tensor
+
+from tests.bench.bench_capture import in_turn, row
+from xai_utils import ssm
+
+CHANNELS, STATES, TOKENS, READER = 768, 16, 197, 98
+ROW, MATRIX = 1 / 20, 1 / 8  # targets: of the loops' time
+
+
+def published_row(delta: Tensor, A: Tensor, B: Tensor, C: Tensor, position: int) -> Tensor:
+    """Multiply for every key the decays step by step, as the published program does (but without its missing step)."""
+    decay = (delta[..., None] * A[:, None]).exp()
+    drive = delta[..., None] * B.mT[:, None]
+    out = torch.zeros_like(delta)
+    for j in range(position + 1):
+        left = torch.ones_like(decay[:, :, 0])
+        for k in range(j + 1, position + 1):
+            left = left * decay[:, :, k]
+        out[:, :, j] = (C[:, None, :, position] * left * drive[:, :, j]).sum(-1)
+    return out
+
+
+def state_columns(delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """Carry, from query to query, what every channel's state holds of every earlier token: ``(batch, query, key)``."""
+    batch, channels, tokens = delta.shape
+    left = torch.zeros(batch, channels, A.shape[1], tokens)
+    out = torch.zeros(batch, tokens, tokens)
+    for i in range(tokens):
+        step = delta[:, :, i, None]
+        left[..., :i] *= (step * A).exp()[..., None]
+        left[..., i] = step * B[:, None, :, i]
+        out[:, i] = (C[:, None, :, i, None] * left).sum(2).mean(1)
+    return out
+
+
+def tuned_columns(delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """Do the same with the token first in memory and only as far as it has come: the best loop we know."""
+    batch, channels, tokens = delta.shape
+    left = torch.zeros(batch, tokens, channels, A.shape[1])
+    out = torch.zeros(batch, tokens, tokens)
+    for i in range(tokens):
+        step = delta[:, :, i, None]
+        left[:, :i] *= (step * A).exp()[:, None]
+        left[:, i] = step * B[:, None, :, i]
+        out[:, i, : i + 1] = torch.einsum("bjdn,bn->bj", left[:, : i + 1], C[:, :, i]) / channels
+    return out
+
+
+def rows(quick: bool = False) -> list[dict[str, object]]:
+    """Compare both, and report the memory that the matrix takes on top."""
+    tokens, repeats = (64, 1) if quick else (TOKENS, 3)
+    noise = torch.Generator().manual_seed(0)
+    delta = 0.1 * torch.rand(1, CHANNELS, tokens, generator=noise)
+    A = -torch.arange(1.0, STATES + 1).expand(CHANNELS, -1).contiguous()
+    B, C = (torch.randn(1, STATES, tokens, generator=noise) for _ in range(2))
+    reader = tokens // 2
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ssm.hidden_attention(delta, A, B, C)
+    extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    case = f"hidden attention, D={CHANNELS}, N={STATES}, L={tokens}"
+    steps, columns, tuned = "step by step for every key", "state columns, loop over time", "the same, tuned"
+    given = (delta, A, B, C)
+    one = {"hidden_row": lambda: ssm.hidden_row(*given, reader), steps: lambda: published_row(*given, reader)}
+    whole = {
+        "hidden_attention": lambda: ssm.hidden_attention(*given),
+        columns: lambda: state_columns(*given),
+        tuned: lambda: tuned_columns(*given),
+    }
+    row_times, matrix_times = in_turn(one, repeats), in_turn(whole, repeats)
+    return [
+        row(f"{case}, one row", "hidden_row", steps, row_times, ROW),
+        row(f"{case}, mean matrix, {extra:.0f} MB on top", "hidden_attention", columns, matrix_times, MATRIX),
+        row(f"{case}, mean matrix", "hidden_attention", tuned, matrix_times),
+    ]

@@ -1,0 +1,238 @@
+"""Captured scans give back the mixer's own output; MambaLRP conserves; nothing is left behind; refusals."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from safetensors.torch import load_file, save_file
+
+from xai_utils import methods, models, samples, ssm
+from xai_utils.capture_scans import capture_scans
+from xai_utils.rules_mamba import mamba_lrp
+from xai_utils.vim import Vim
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "mamba.npz")
+SMALL = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "use_cache": False}
+IDS = torch.tensor([[3, 7, 1, 9, 4, 2, 8], [5, 5, 2, 6, 1, 0, 0]])
+MASK = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
+LEFT = torch.tensor([[1] * 7, [0, 0, *[1] * 5]])
+
+
+def built(kind):
+    torch.manual_seed(0)
+    if kind == "mamba":
+        model = hf.MambaModel(hf.MambaConfig(**SMALL))
+    else:
+        model = hf.Mamba2Model(hf.Mamba2Config(**SMALL, head_dim=4, num_heads=8, n_groups=2, chunk_size=4))
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.4)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("mask", [None, MASK, LEFT], ids=["no mask", "right", "left"])
+@pytest.mark.parametrize("kind", ["mamba", "mamba2"])
+def test_the_maps_times_their_inputs_are_the_mixers_own_output(kind, mask):
+    model = built(kind)
+    with torch.no_grad():
+        before = model(IDS, attention_mask=mask)[0]
+        with capture_scans(model) as trace:
+            torch.testing.assert_close(model(IDS, attention_mask=mask)[0], before, rtol=0, atol=0)
+    real = torch.ones(2, 7) if mask is None else mask
+    assert len(trace.scans) == 2 and len(trace.streams) == 3 and trace.memory() > 0
+    for (scan,), (output,) in zip(trace.scans, trace.outputs, strict=True):
+        if kind == "mamba":
+            found = torch.einsum("bdij,bdj->bdi", ssm.of_scan(scan, "all", folded=True, mask=mask), scan.u)
+        else:
+            maps = ssm.hidden_attention(scan.delta, scan.A, scan.B, scan.C, "all", ssm.Around(scan.D), mask)
+            found = torch.einsum("bhij,bhpj->bhpi", maps, scan.u.unflatten(1, (8, 4))).flatten(1, 2)
+        miss = ((found - output) * real[:, None]).abs().max()
+        assert miss <= 1e-6 * max(1.0, float(output.abs().max()))
+
+
+def test_convolution_and_activation_are_captured():
+    model = built("mamba")
+    for layer in model.layers:
+        layer.mixer.conv1d.bias.zero_()
+    with torch.no_grad(), capture_scans(model) as trace:
+        inputs = []
+        hook = model.layers[0].mixer.in_proj.register_forward_hook(
+            lambda _m, _a, out: inputs.append(out.mT.chunk(2, 1)[0])
+        )
+        model(IDS)
+        hook.remove()
+    whole = ssm.of_scan(trace.scans[0][0], "all", True, trace.kernels[0], trace.slopes[0])
+    found = torch.einsum("bdij,bdj->bdi", whole, inputs[0])
+    torch.testing.assert_close(found, trace.outputs[0][0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2"])
+def test_gradients_sit_on_the_bare_output_of_the_scans(kind):
+    model = built(kind)
+    with capture_scans(model) as trace:
+        model(IDS)[0][:, -1, 0].sum().backward()
+    gradients = trace.scan_gradients()
+    assert trace.stream_gradient(0).any() and gradients[0][0].shape == trace.scans[0][0].u.shape
+    scale = torch.nn.functional.silu(trace.scans[1][0].gate) if kind == "mamba" else 1
+    torch.testing.assert_close(gradients[1][0], trace.outputs[1][0].grad * scale)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_padding_changes_nothing_for_real_tokens():
+    model = built("mamba")
+    with torch.no_grad(), capture_scans(model) as trace:
+        model(IDS, attention_mask=MASK)
+        padded = ssm.of_scan(trace.scans[1][0], mask=trace.mask)[1]
+        model(IDS[1:, :5])
+        alone = ssm.of_scan(trace.scans[1][0])[0]
+    torch.testing.assert_close(padded[:5, :5], alone)
+    assert not padded[5:].any() and not padded[:, 5:].any()
+
+
+def test_one_token_is_read_by_itself():
+    model = built("mamba")
+    with torch.no_grad(), capture_scans(model) as trace:
+        model(IDS[:, :1])
+    assert ssm.of_scan(trace.scans[0][0]).shape == (2, 1, 1)
+
+
+def test_what_cannot_be_captured_is_refused():
+    model = built("mamba")
+    with pytest.raises(TypeError, match="BertModel has no selective scan"), capture_scans(_bert()):
+        pass
+    with pytest.raises(ValueError, match="training mode"), capture_scans(built("mamba").train()):
+        pass
+    with pytest.raises(ValueError, match=r"torch.float16.*model.float\(\)"), capture_scans(built("mamba").half()):
+        pass
+    cache = model(IDS, use_cache=True).cache_params
+    with pytest.raises(ValueError, match="goes on from a cache"), capture_scans(model):
+        model(IDS[:, :1], cache_params=cache)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def _bert():
+    return hf.BertModel(
+        hf.BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    ).eval()
+
+
+# MambaLRP
+
+
+def golden_model(unbiased):
+    config = hf.MambaConfig(**json.loads(str(GOLDEN["lrp/config_json"])), tie_word_embeddings=False, use_cache=False)
+    model = hf.MambaForCausalLM(config)
+    model.load_state_dict(load_file(Path(__file__).parent / "golden" / "mamba_hf.safetensors"))
+    for name, parameter in model.named_parameters():
+        if unbiased and name.endswith("bias"):
+            parameter.data.zero_()
+    return model.eval().double()
+
+
+def relevance(model, ids, target, rules=("silu", "scan", "gate", "norm")):
+    with mamba_lrp(model, rules) as trace:
+        logit = model(ids).logits[0, -1, target]
+        logit.backward()
+    return [(one * one.grad).sum(-1)[0].detach() for one in trace.streams], logit.detach()
+
+
+@pytest.mark.parametrize("target", ["pred", "other"])
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_the_published_relevance(unbiased, target):
+    model, ids = golden_model(unbiased), torch.from_numpy(GOLDEN["lrp/input_ids"])
+    found, _ = relevance(model, ids, int(GOLDEN[f"lrp/target_{target}"]))
+    tag = "mambalrp_zero_bias" if unbiased else "mambalrp"
+    wanted = torch.from_numpy(GOLDEN[f"lrp/f64/{tag}/{target}/R_tokens"])
+    torch.testing.assert_close(found[0], wanted, rtol=0, atol=2e-5)  # theirs divides by x + 1e-6 sign(x), ours does not
+
+
+def test_relevance_is_conserved_at_every_depth_without_biases():
+    model, ids = golden_model(True), torch.from_numpy(GOLDEN["lrp/input_ids"])
+    found, logit = relevance(model, ids, 3)
+    for layer in found:
+        torch.testing.assert_close(layer.sum(), logit.double(), rtol=1e-6, atol=1e-6)
+    plain, _ = relevance(model, ids, 3, ())
+    assert abs(plain[0].sum() - logit) > 0.1 * abs(logit)
+
+
+@pytest.mark.parametrize("rule", ["silu", "scan", "gate", "norm"])
+def test_every_rule_is_needed(rule):
+    model, ids = golden_model(True), torch.from_numpy(GOLDEN["lrp/input_ids"])
+    found, logit = relevance(model, ids, 3, [one for one in ("silu", "scan", "gate", "norm") if one != rule])
+    assert abs(found[0].sum() - logit) > 1e-3 * abs(logit)
+
+
+def test_the_rules_leave_logits_and_later_gradients_alone():
+    model, ids = golden_model(False), torch.from_numpy(GOLDEN["lrp/input_ids"])
+    plain = model(ids).logits
+    before = torch.autograd.grad(plain[0, -1, 0], model.backbone.embeddings.weight)[0]
+    _, logit = relevance(model, ids, 0)
+    torch.testing.assert_close(logit, plain[0, -1, 0].detach(), rtol=0, atol=1e-6)
+    after = torch.autograd.grad(model(ids).logits[0, -1, 0], model.backbone.embeddings.weight)[0]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+def test_vision_mamba_conserves_too():
+    torch.manual_seed(0)
+    model = Vim(img_size=16, patch_size=4, embed_dim=16, depth=2, num_classes=3, d_state=4).eval().double()
+    for name, parameter in model.named_parameters():
+        parameter.data = torch.zeros_like(parameter) if name.endswith("bias") else parameter.data * 3
+    with mamba_lrp(model) as trace:
+        logit = model(torch.randn(1, 3, 16, 16, dtype=torch.float64))[0, 1]
+        logit.backward()
+    for stream in trace.streams:
+        torch.testing.assert_close((stream * stream.grad).sum(), logit.detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_mamba_lrp_refuses():
+    with pytest.raises(TypeError, match="no rule for Mamba-2"), mamba_lrp(built("mamba2")):
+        pass
+    with pytest.raises(ValueError, match="rule is 'relu'"), mamba_lrp(built("mamba"), ("relu",)):
+        pass
+    with pytest.raises(TypeError, match="no selective scan"), mamba_lrp(_bert()):
+        pass
+
+
+# Checkpoints by the libraries' own loading code
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Write a tiny Mamba as the published ones are laid out: a language model, its tokenizer beside it."""
+    from transformers import PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    config = hf.MambaConfig(vocab_size=len(models.load("mamba-recall").tokenizer), hidden_size=16, state_size=4,
+                            num_hidden_layers=2, pad_token_id=0)  # fmt: skip
+    hf.MambaForCausalLM(config).save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(tokenizer_object=models.load("mamba-recall").tokenizer.backend_tokenizer,
+                            pad_token="[PAD]").save_pretrained(tmp_path)  # fmt: skip
+    return tmp_path
+
+
+def test_a_published_language_model_is_looked_into_without_its_head(folder, monkeypatch):
+    text = samples.text("A B * K C *")
+    monkeypatch.setitem(models.MODELS, "mamba-130m", replace(models.MODELS["mamba-130m"], source=str(folder)))
+    model = models.load("mamba-130m")
+    whole = hf.MambaForCausalLM.from_pretrained(folder).eval()
+    assert type(model.module).__name__ == "MambaModel" and model.classes == () and model.kind == "text"
+    state = {f"backbone.{key}": value for key, value in model.module.state_dict().items()}
+    assert state and all(torch.equal(value, whole.state_dict()[key]) for key, value in state.items())
+    for name in ("hidden_attention", "hidden_rollout", "unified_attention", "hidden_rollout_published", "rollout"):
+        options = {"row": -1} if name == "rollout" else {}
+        one = methods.explain(name, models.load(f"hf:{folder}"), text, **options)
+        assert len(one.scores) == 6 and torch.equal(one.scores, methods.explain(name, model, text, **options).scores)
+    with pytest.raises(ValueError, match="no classifier"):
+        methods.explain("mamba_lrp", model, text)
+
+
+def test_missing_weights_are_named_and_not_made_up(folder):
+    state = load_file(folder / "model.safetensors")
+    del state["backbone.layers.1.mixer.A_log"]
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"no weights for layers.1.mixer.A_log; they would be random"):
+        models.load(f"hf:{folder}")

@@ -1,0 +1,178 @@
+"""Recipes of the bundled Mamba models; transformers' own module, with a faster scan while it is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from xai_utils import recall, samples, scan
+from xai_utils.mamba_classifier import MambaClassifier
+from xai_utils.recipes_text import DATA, DeepSST2, word_pieces
+
+
+@contextmanager
+def fast_scan() -> Iterator[None]:
+    """Let transformers' Mamba run on :func:`scan.selective_scan` inside the block: same values, faster."""
+    from transformers.models.mamba import modeling_mamba
+
+    before = modeling_mamba.mamba_selective_scan
+
+    def run(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, **others: Any) -> Tensor:
+        delta = F.softplus(dt.float() + others["delta_bias"][:, None])
+        return scan.selective_scan(u.float(), delta, A, B.float(), C.float(), D) * F.silu(z)
+
+    modeling_mamba.mamba_selective_scan = run
+    try:
+        yield
+    finally:
+        modeling_mamba.mamba_selective_scan = before
+
+
+class MambaRecall:
+    """A tiny Mamba that recalls the letter behind the mark, from up to 64 tokens ago; see :mod:`recall`."""
+
+    seed = 0
+    steps = 800
+    warmup = 50
+    clip = 1.0
+    select_from = 0
+    select_every = 1
+    batch = 32
+    shortest, longest = 16, 64
+    peak = 4e-3
+    width, layers, states = 48, 2, 8
+
+    def build(self) -> nn.Module:
+        """Return the untrained model."""
+        from transformers import MambaConfig
+
+        self.tokenizer = letters_tokenizer()
+        names = dict(enumerate(recall.LETTERS))
+        self.config = MambaConfig(
+            vocab_size=len(self.tokenizer), hidden_size=self.width, num_hidden_layers=self.layers,
+            state_size=self.states, use_cache=False, id2label=names, label2id={n: i for i, n in names.items()},
+            pad_token_id=self.tokenizer.pad_token_id, architectures=["MambaClassifier"],
+        )  # fmt: skip
+        return MambaClassifier(self.config)
+
+    def optimisers(self, module: Any) -> list[Optimizer]:
+        """AdamW."""
+        return [AdamW(module.parameters(), lr=self.peak, weight_decay=0.01)]
+
+    def loss(self, module: Any, step: int) -> Tensor:
+        """Cross entropy of one batch of equal length."""
+        noise = np.random.default_rng([self.seed, step])
+        length = int(noise.integers(self.shortest, self.longest + 1))
+        drawn = [recall.draw(noise, length) for _ in range(self.batch)]
+        with fast_scan():
+            logits = module(self._ids(drawn)).logits
+        return F.cross_entropy(logits, torch.tensor([one.label for one in drawn]))
+
+    def finish(self, module: Any) -> None:
+        """Leave the weights as they are."""
+
+    def evaluate(self, module: Any) -> dict[str, Any]:
+        """Accuracy on 2,000 fresh sequences of the greatest length."""
+        noise = np.random.default_rng([self.seed, 1, 1])
+        right = 0
+        for _ in range(20):
+            drawn = [recall.draw(noise, self.longest) for _ in range(100)]
+            predicted = module(self._ids(drawn)).logits.argmax(1)
+            right += int((predicted == torch.tensor([one.label for one in drawn])).sum())
+        return {"recall_accuracy": right / 2000, "n": 2000, "tokens": self.longest}
+
+    def _ids(self, drawn: list[recall.Recall]) -> Tensor:
+        return torch.tensor([self.tokenizer.convert_tokens_to_ids(list(one.tokens)) for one in drawn])
+
+    def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+        """Return weights, configuration and tokenizer in transformers' own format."""
+        facts = {
+            "about": f"transformers' Mamba: {self.layers} layers, width {self.width}, {self.states} states, fp16",
+            "classes": list(recall.LETTERS),
+            "data": "sequences drawn by xai_utils/recall.py; measured on fresh ones",
+            "recipe": (
+                f"AdamW {self.peak:g}, weight decay 0.01, batch {self.batch} of {self.shortest} to {self.longest} "
+                f"tokens, {self.warmup} warm-up steps then cosine to zero, gradient norm ≤ {self.clip:g}; last weights"
+            ),
+        }
+        vocabulary = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        return module.state_dict(), facts, {"config.json": self.config.to_dict(), "tokenizer.json": vocabulary}
+
+
+def letters_tokenizer() -> Any:
+    """Return the tokenizer of the recall task: one token a letter, words divided by blanks."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ("[PAD]", "[UNK]", recall.MARK, *recall.LETTERS)
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", model_max_length=512)
+
+
+class MambaSST2(DeepSST2):
+    """A small Mamba from scratch on SST-2, with the vocabulary of the deep BERT models; the last token decides."""
+
+    layers = 4
+    steps = 1600
+    peak = 2e-3
+    width = 128
+    states = 8
+
+    def build(self) -> nn.Module:
+        """Train the vocabulary and return the untrained classifier."""
+        from transformers import MambaConfig
+
+        self.read()
+        self.tokenizer = word_pieces(self.sentences, self.words)
+        names = dict(enumerate(samples.SENTIMENT))
+        config = MambaConfig(
+            vocab_size=len(self.tokenizer), hidden_size=self.width, num_hidden_layers=self.layers,
+            state_size=self.states, use_cache=False, id2label=names, label2id={n: i for i, n in names.items()},
+            pad_token_id=self.tokenizer.pad_token_id, architectures=["MambaClassifier"],
+        )  # fmt: skip
+        self.config: Any = config
+        return MambaClassifier(config)
+
+    def optimisers(self, module: Any) -> list[Optimizer]:
+        """Muon on the projections of the layers, AdamW on the rest; no weight decay on the scan's own parameters."""
+        named = dict(module.named_parameters())
+        matrices = [p for name, p in named.items() if "_proj.weight" in name]
+        scans = [p for name, p in named.items() if name.endswith(("A_log", ".D", "bias"))]
+        chosen = {id(p) for p in (*matrices, *scans)}
+        rest = [p for p in named.values() if id(p) not in chosen]
+        muon = Muon(matrices, lr=self.peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+        return [muon, AdamW(rest, lr=self.peak, weight_decay=0.05), AdamW(scans, lr=self.peak, weight_decay=0.0)]
+
+    def loss(self, module: Any, step: int) -> Tensor:
+        """Cross entropy of one batch."""
+        with fast_scan():
+            return super().loss(module, step)
+
+    def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+        """Return weights, configuration and vocabulary in transformers' own format."""
+        facts = {
+            "about": (
+                f"transformers' Mamba: {self.layers} layers, width {self.width}, {self.states} states, "
+                f"{self.words} words, fp16"
+            ),
+            "classes": list(samples.SENTIMENT),
+            "data": DATA,
+            "recipe": (
+                f"from scratch; {self.dropped:.0%} of the words masked, label smoothing {self.smoothing}; Muon on the "
+                f"projections and AdamW on the rest, {self.peak:g}, weight decay 0.05 (none on A, D and biases), batch "
+                f"{self.batch}, {self.warmup} warm-up steps then cosine to zero, bfloat16 autocast outside the scan, "
+                f"gradient norm ≤ {self.clip:g}; the last weights, nothing chosen on the validation sentences; then "
+                "the training phrases' class frequencies taken out of the head's bias"
+            ),
+        }
+        vocabulary = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        return module.state_dict(), facts, {"config.json": self.config.to_dict(), "tokenizer.json": vocabulary}

@@ -1,0 +1,123 @@
+"""Layer-wise relevance propagation on Mamba as it is: the gradient times the activation becomes relevance (MambaLRP).
+
+Three things break the conservation of gradient times input in a Mamba: the activation SiLU, the products of the scan
+with steps, B and C that themselves depend on the input, and the gate. Each gets a backward of its own; RMSNorm's scale
+is a constant. Everything else is linear, where gradient times input is the basic rule of LRP already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xai_utils import check
+from xai_utils.capture_scans import capture_scans
+from xai_utils.rule_tables import Backward, Rule
+from xai_utils.rules import Rules, inside
+from xai_utils.vim import ScanStep
+from xai_utils.vim_capture import VimTrace
+
+RULES = ("silu", "scan", "gate", "norm")
+
+
+@contextmanager
+def mamba_lrp(model: nn.Module, rules: Collection[str] = RULES) -> Iterator[VimTrace]:
+    """Make the gradient times the activation, anywhere on the stream, its relevance for what is back-propagated.
+
+    Without biases the relevance of all tokens adds up to the logit, at every depth; biases keep their share.
+
+    Args:
+        model: a Mamba of transformers or a :class:`vim.Vim`, in evaluation mode; logits are the same inside the block.
+        rules: some of ``"silu"`` (identity: SiLU(x) is x times a constant), ``"scan"`` (steps, B and C are constants,
+            so that the output is linear in the input), ``"gate"`` (each factor takes half) and ``"norm"`` (the scale of
+            RMSNorm is a constant). Without any, gradients are the plain ones.
+
+    Yields:
+        What :func:`capture_scans.capture_scans` yields; its ``streams`` are the activations.
+
+    Raises:
+        ValueError: an unknown rule, training mode.
+        TypeError: no scan, a Mamba-2 (whose B, C and input share one convolution; no rule is published), or a function
+            without a rule.
+
+    Source: Jafari et al. (2024), arXiv:2406.07592, propositions 4.1 to 4.3.
+    Differs from: their code, which divides SiLU(x) by x + 1e-6 sign(x) and so changes the logits by 1e-8; SiLU(x)/x is
+    sigmoid(x), which needs no division. Nothing is copied, patched or left behind.
+    """
+    for name in rules:
+        check.one_of("rule", name, RULES)
+    if any(type(module).__name__ == "Mamba2Mixer" for module in model.modules()):
+        raise TypeError("MambaLRP has no rule for Mamba-2, where B, C and the input share one convolution; take Mamba.")
+    table = Rules(_table(frozenset(rules)))
+    with capture_scans(model) as trace, ExitStack() as undo:
+        if "scan" in rules:
+            for module in model.modules():
+                _hold_scan(module, undo)
+        with inside(model, table) if rules else ExitStack():
+            yield trace
+
+
+def _hold_scan(module: nn.Module, undo: ExitStack) -> None:
+    """Make a scan's steps, B and C constants: behind ``x_proj`` in transformers, at the scan itself in Vision Mamba."""
+    if type(module).__name__ == "MambaMixer":
+        project: Any = module.x_proj
+        undo.callback(project.register_forward_hook(lambda _m, _a, output: output.detach()).remove)
+    elif isinstance(module, ScanStep):
+
+        def held(_module: nn.Module, args: tuple[Any]) -> tuple[Any]:
+            scan = args[0]
+            return (replace(scan, delta=scan.delta.detach(), B=scan.B.detach(), C=scan.C.detach()),)
+
+        undo.callback(module.register_forward_pre_hook(held).remove)
+
+
+def _table(rules: frozenset[str]) -> dict[str, Rule]:
+    """Say what each torch function of a Mamba sends back; ``None`` is its own gradient."""
+    plain = (
+        "linear conv1d conv2d matmul add sub mean sum div embedding pow exp softplus rsqrt sigmoid neg flip pad copy "
+    )
+    table: dict[str, Rule] = dict.fromkeys((plain + "rms_norm silu mul").split(), _plain)
+    if "silu" in rules:
+        table["silu"] = _silu
+    if "gate" in rules:
+        table["mul"] = partial(_product, "scan" in rules)
+    if "norm" in rules:
+        table["rsqrt"] = lambda x: (torch.rsqrt(x), None)
+        table["rms_norm"] = _rms_norm
+    return {**table, **{f"r{name}": table[name] for name in ("add", "mul", "sub")}}
+
+
+def _plain(*_args: Any, **_kwargs: Any) -> None:
+    """Leave the plain gradient."""
+
+
+def _silu(x: Tensor, inplace: bool = False) -> tuple[Tensor, Backward]:
+    slope = x.detach().sigmoid()
+    return F.silu(x), lambda gradient: (gradient * slope,)
+
+
+def _product(halved: bool, left: Any, right: Any) -> tuple[Tensor, Backward] | None:
+    """Give each factor of a product of two activations half (while steps, B and C are constants: the gate alone)."""
+    if not halved or not all(isinstance(one, Tensor) and one.requires_grad for one in (left, right)):
+        return None
+    a, b = left.detach(), right.detach()
+
+    def backward(gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return (gradient * b / 2).sum_to_size(a.shape), (gradient * a / 2).sum_to_size(b.shape)
+
+    return left * right, backward
+
+
+def _rms_norm(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> tuple[Tensor, Backward]:
+    axes = tuple(range(-len(shape), 0))
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    scale = torch.rsqrt(x.detach().pow(2).mean(axes, keepdim=True) + eps)
+    scale = scale if weight is None else scale * weight.detach()
+    return F.rms_norm(x, shape, weight, eps), lambda gradient: (gradient * scale,)
