@@ -213,3 +213,30 @@ def network_enhancement(attention, alpha, neighbours):
         for i in tokens
     ]
     return torch.tensor([[(out[i][j] + out[j][i]) / 2 for j in tokens] for i in tokens], dtype=torch.float64)
+
+
+def densray_matrix(x, y, normalised):
+    """DensRay's matrix pair by pair."""
+
+    def outer(v):
+        size = float(v @ v)
+        return torch.outer(v, v) / (size if normalised and size > 0 else 1)
+
+    def total(one, other):
+        return sum(outer(a - b) for a in one for b in other)
+
+    p, q = len(x), len(y)
+    return 2 * total(x, y) / (2 * p * q) - (total(x, x) + total(y, y)) / (p**2 + q**2)
+
+
+def attcat(attention, hidden, gradient, position):
+    """AttCAT of one sample by the row of [MASK], index by index: ``(layer, token)``."""
+    layers, heads, tokens, _ = attention.shape
+    found = torch.zeros(layers, tokens, dtype=attention.dtype)
+    for layer in range(layers):
+        for token in range(tokens):
+            weight = sum(attention[layer, head, position, token] for head in range(heads)) / heads
+            found[layer, token] = weight * sum(
+                h * g for h, g in zip(hidden[layer, token], gradient[layer, token], strict=True)
+            )
+    return found

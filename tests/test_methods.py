@@ -22,8 +22,8 @@ from xai_utils.samples import Text
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = ("bert", "timm-vit")
 # Both Grad-CAMs may have nothing to show, and one wants a convolutional network; test_relevance.py has them.
-# Hidden attention is for Mamba models; test_hidden_methods.py has it.
-NAMES = tuple(name for name in METHODS if not any(part in name for part in ("gradcam", "hidden", "mamba")))
+# Hidden attention is for Mamba models; test_hidden_maps.py has it.
+NAMES = tuple(name for name in METHODS if not any(part in name for part in ("gradcam", "hidden", "unified", "mamba")))
 EACH = pytest.mark.parametrize("method", NAMES)
 OBSERVED = tuple(name for name in NAMES if METHODS[name].score is not None)
 GRADIENT = tuple(name for name in NAMES if METHODS[name].needs_gradient)

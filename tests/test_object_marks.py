@@ -56,6 +56,8 @@ def test_rows_are_one_for_each_map_of_the_real_methods():
     assert not table[["share", "lift", "pointing"]].isna().any().any()
     found = intervals(table, "lift", 0)
     assert found["tiny vim", "uniform"].mean == pytest.approx(1) and found["tiny vim", "raw"].n == 4
+    rates = intervals(table, "pointing", 0)
+    assert all(one.low <= one.mean <= one.high and one.high - one.low > 0.3 for one in rates.values())
 
 
 def test_differences_are_paired_by_picture():

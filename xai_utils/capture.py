@@ -124,7 +124,7 @@ def capture(
         open_attention = _open_transformers if isinstance(model, PreTrainedModel) else _open_timm
         open_attention(model, attentions, _keeper(trace, wanted), undo)
         if hidden:
-            _keep_hidden(_blocks(model, len(attentions)), trace, undo)
+            _keep_hidden(blocks_of(model, len(attentions)), trace, undo)
         if values:
             for i in wanted:
                 undo.callback(_keep_values(model, attentions[i], trace).remove)
@@ -230,7 +230,7 @@ def _first_embedding(model: nn.Module) -> nn.Module:
     raise TypeError(f"{type(model).__name__} has neither a word embedding nor a patch convolution.")
 
 
-def _blocks(model: nn.Module, count: int) -> list[nn.Module]:
+def blocks_of(model: nn.Module, count: int) -> list[nn.Module]:
     """Return the list of blocks: the outermost list of ``count`` modules of one class."""
     for module in model.modules():
         if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) == count:

@@ -91,8 +91,9 @@ def patch_sums(pixels: Tensor, batch: Batch) -> Tensor:
 
 def _texts(model: Model, samples: Sequence[Text]) -> Batch:
     tokenizer = model.tokenizer
+    limit = min(_positions(model.module), tokenizer.model_max_length)
     for sample in samples:
-        _fits(model, sample)
+        _fits(model, sample, limit)
     coded = tokenizer([s.text for s in samples], padding=True, return_tensors="pt", return_offsets_mapping=True)
     offsets = coded.pop("offset_mapping").tolist()
     lengths = coded["attention_mask"].sum(1).tolist()
@@ -102,10 +103,9 @@ def _texts(model: Model, samples: Sequence[Text]) -> Batch:
     return Batch({k: v.to(model.device) for k, v in coded.items()}, labels, spans=spans)
 
 
-def _fits(model: Model, sample: Text) -> None:
+def _fits(model: Model, sample: Text, limit: int) -> None:
     if not sample.text.strip():
         raise ValueError(f"the text of {sample.name!r} is empty; expected at least one word.")
-    limit = min(_positions(model.module), model.tokenizer.model_max_length)
     count = len(model.tokenizer(sample.text, verbose=False)["input_ids"])
     if count > limit:
         raise ValueError(

@@ -18,6 +18,9 @@ from xai_utils.vim import Vim
 #: sha256 of the official all-MiniLM-L6-v2 weights, which the installed package must carry unchanged.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+#: Name under which a masked language model's bias over the vocabulary is shipped beside its adapter.
+MLM_BIAS = "cls.predictions.bias"
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -83,7 +86,7 @@ def _verify(path: Path, expected: str) -> None:
         )
 
 
-def _bundled(name: str) -> tuple[Path, dict[str, Any]]:
+def bundled(name: str) -> tuple[Path, dict[str, Any]]:
     """Return folder and card of a bundled model after checking every file the card lists."""
     folder = runtime.DATA / "models" / name
     card_file = folder / "card.json"
@@ -108,7 +111,7 @@ def minilm_adapter(source: str, _revision: str | None) -> Loaded:
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    folder, card = _bundled(source)
+    folder, card = bundled(source)
     base = AutoModelForSequenceClassification.from_pretrained(minilm_folder(), num_labels=len(card["classes"]))
     merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
     return Loaded(merged.float(), tuple(card["classes"]), AutoTokenizer.from_pretrained(minilm_folder()))
@@ -118,7 +121,7 @@ def attention_classifier(source: str, _revision: str | None) -> Loaded:
     """Load a bundled attention classifier; its half-precision weights become float32."""
     from xai_utils.attention_classifier import load
 
-    folder, card = _bundled(source)
+    folder, card = bundled(source)
     module, tokenizer = load(folder)
     return Loaded(module, tuple(card["classes"]), tokenizer)
 
@@ -137,7 +140,7 @@ def bundled_text(source: str, _revision: str | None) -> Loaded:
     """Load a bundled transformers classifier with its own vocabulary; half-precision weights become float32."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    folder, card = _bundled(source)
+    folder, card = bundled(source)
     module = AutoModelForSequenceClassification.from_pretrained(folder, dtype="float32")
     return Loaded(module, tuple(card["classes"]), AutoTokenizer.from_pretrained(folder))
 
@@ -148,7 +151,7 @@ def bundled_mamba(source: str, _revision: str | None) -> Loaded:
 
     from xai_utils.mamba_classifier import MambaClassifier
 
-    folder, card = _bundled(source)
+    folder, card = bundled(source)
     module = MambaClassifier.from_pretrained(folder, dtype="float32")
     words = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), model_max_length=512)
@@ -161,7 +164,7 @@ def bundled_weights(source: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the card of a bundled model and its half-precision weights as float32, after checking every file."""
     from safetensors.torch import load_file
 
-    folder, card = _bundled(source)
+    folder, card = bundled(source)
     return card, {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
 
 
@@ -193,7 +196,7 @@ def timm_hub(source: str, _revision: str | None) -> Loaded:
     import timm
     from timm.data import ImageNetInfo, resolve_model_data_config
 
-    module = _fetch(source, lambda: timm.create_model(source, pretrained=True))
+    module = fetch(source, lambda: timm.create_model(source, pretrained=True))
     data = resolve_model_data_config(module)
     size = data["input_size"][-1]
     resize = int(size / data["crop_pct"])
@@ -215,22 +218,22 @@ def transformers_hub(source: str, revision: str | None) -> Loaded:
     from transformers import AutoModelForImageClassification as ImageClassifier
     from transformers import AutoModelForSequenceClassification as TextClassifier
 
-    config = _fetch(source, lambda: AutoConfig.from_pretrained(source, revision=revision))
+    config = fetch(source, lambda: AutoConfig.from_pretrained(source, revision=revision))
     named = " ".join(config.architectures or ())
     classes = tuple(config.id2label[i] for i in range(len(config.id2label)))
     if "ImageClassification" in named:
-        module = _fetch(source, lambda: ImageClassifier.from_pretrained(source, revision=revision))
-        processor = _fetch(source, lambda: AutoImageProcessor.from_pretrained(source, revision=revision))
+        module = fetch(source, lambda: ImageClassifier.from_pretrained(source, revision=revision))
+        processor = fetch(source, lambda: AutoImageProcessor.from_pretrained(source, revision=revision))
         prefix = 2 if hasattr(module.base_model.embeddings, "distillation_token") else 1
         return Loaded(module, classes, None, _from_processor(processor), prefix)
     auto, classes = (TextClassifier, classes) if "SequenceClassification" in named else (AutoModel, ())
-    module, found = _fetch(source, lambda: auto.from_pretrained(source, revision=revision, output_loading_info=True))
+    module, found = fetch(source, lambda: auto.from_pretrained(source, revision=revision, output_loading_info=True))
     if missing := sorted(key for key in found["missing_keys"] if "pooler" not in key):  # of a pooler nothing is read
         raise ValueError(
             f"{source} holds no weights for {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}; they would be "
             f"random numbers. Take a checkpoint of a whole {type(module).__name__}."
         )
-    return Loaded(module, classes, _fetch(source, lambda: AutoTokenizer.from_pretrained(source, revision=revision)))
+    return Loaded(module, classes, fetch(source, lambda: AutoTokenizer.from_pretrained(source, revision=revision)))
 
 
 def _from_processor(processor: Any) -> Preprocessing:
@@ -242,7 +245,7 @@ def _from_processor(processor: Any) -> Preprocessing:
     return Preprocessing(crop, size, mean, std, names[int(processor.resample)], squash)
 
 
-def _fetch(source: str, get: Callable[[], Any]) -> Any:
+def fetch(source: str, get: Callable[[], Any]) -> Any:
     """Run one call of a hub's own loading code; offline, say what is missing and where it was looked for."""
     from huggingface_hub.constants import HF_HUB_CACHE
 

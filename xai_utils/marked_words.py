@@ -13,20 +13,17 @@ from xai_utils.models import Model
 from xai_utils.result import Attribution
 from xai_utils.samples import Text
 
-DRAWS = 50  # random rankings of each text
 
-
-def gains(model: Model, texts: Sequence[Text], maps: Sequence[Attribution], seed: int) -> np.ndarray:
-    """Return how much better each map ranks its text's marked tokens than a random ranking does on average.
+def gains(model: Model, texts: Sequence[Text], maps: Sequence[Attribution]) -> np.ndarray:
+    """Return how much better each map ranks its text's marked tokens than a random ranking is expected to.
 
     Args:
         model: whose tokens the maps score.
         texts: each with a rationale that leaves some tokens out.
         maps: one for each text; tokens that stand for no character ([CLS], [SEP]) do not take part.
-        seed: of the random rankings; the same for all methods.
 
     Returns:
-        ``(text,)``: average precision, less the mean of that of :data:`DRAWS` random rankings of the same tokens.
+        ``(text,)``: average precision, less :func:`chance`.
 
     Raises:
         ValueError: a number of maps that is not the number of texts, maps of another length, a text whose rationale is
@@ -34,12 +31,23 @@ def gains(model: Model, texts: Sequence[Text], maps: Sequence[Attribution], seed
     """
     if len(maps) != len(texts):
         raise ValueError(f"{len(maps)} maps are given for {len(texts)} texts; expected one for each.")
-    noise, found = np.random.default_rng(seed), []
+    found = []
     for own, sample, spans in zip(maps, texts, encode(model, texts).spans, strict=True):
         if len(own.scores) != len(spans):
             raise ValueError(f"a map has {len(own.scores)} scores for the {len(spans)} tokens of {sample.name!r}.")
         real = np.array([end > start for start, end in spans])
-        marked = torch.from_numpy(rationale_mask(sample, spans)[real].astype(float))
-        null = [metrics.average_precision(torch.from_numpy(noise.random(len(marked))), marked) for _ in range(DRAWS)]
-        found.append(metrics.average_precision(own.scores[torch.from_numpy(real)], marked) - np.mean(null))
+        marked = rationale_mask(sample, spans)[real]
+        reached = metrics.average_precision(own.scores[torch.from_numpy(real)], torch.from_numpy(marked + 0.0))
+        found.append(reached - chance(len(marked), int(marked.sum())))
     return np.array(found)
+
+
+def chance(tokens: int, marked: int) -> float:
+    """Return the expected average precision of a random ranking of ``tokens``, ``marked`` of which are to be found.
+
+    A marked token at rank k has k - 1 tokens before it, of which (marked - 1) / (tokens - 1) are marked too.
+    """
+    if not 0 < marked < tokens:
+        raise ValueError(f"{marked} of {tokens} tokens are marked; expected some, and not all.")
+    ranks = np.arange(1, tokens + 1)
+    return float(((1 + (ranks - 1) * (marked - 1) / (tokens - 1)) / ranks).mean())

@@ -2,7 +2,8 @@
 
 Kinds, never exchanged for one another: bundled text, bundled vision, anything a hub (or its local cache) holds, by a
 name in :data:`MODELS` or as ``"hf:owner/name"`` (a transformers classifier of text or pictures) or ``"timm:name"``, and
-the user's own attention classifier as ``"attention:FOLDER"``.
+the user's own attention classifier as ``"attention:FOLDER"``. ``"mlm:owner/name"`` takes a hub's model with the head
+that predicts masked words.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xai_utils import check, loaders, runtime, vim_checkpoint
+from xai_utils import check, loaders, loaders_masked, runtime, vim_checkpoint
 from xai_utils.loaders import Loaded, Preprocessing, Unavailable
 
 
@@ -172,7 +173,8 @@ def _spec(name: str) -> Spec:
     if source and prefix in _OPEN:
         return Spec(_OPEN[prefix], source, blocks=None)
     raise ValueError(
-        f"no model {name!r}. Known: {', '.join(MODELS)}; or hf:owner/name, or timm:name, or attention:FOLDER."
+        f"no model {name!r}. Known: {', '.join(MODELS)}; "
+        "or hf:owner/name, mlm:owner/name, timm:name, or attention:FOLDER."
     )
 
 
@@ -180,6 +182,7 @@ _OPEN: dict[str, Callable[[str, str | None], Loaded]] = {
     "hf": loaders.transformers_hub,
     "timm": loaders.timm_hub,
     "attention": loaders.own_attention_classifier,
+    "mlm": loaders_masked.masked_hub,
 }
 
 MODELS: dict[str, Spec] = {
@@ -188,6 +191,8 @@ MODELS: dict[str, Spec] = {
     "attention-sst2": Spec(loaders.attention_classifier, "attention-sst2", blocks=0),
     "bert12-sst2": Spec(loaders.bundled_text, "bert12-sst2", blocks=12),
     "bert24-sst2": Spec(loaders.bundled_text, "bert24-sst2", blocks=24),
+    "minilm-mlm": Spec(loaders_masked.minilm_masked, "minilm-mlm", blocks=6),
+    "tiny-mlm-planted": Spec(loaders_masked.bundled_masked, "tiny-mlm-planted", blocks=4),
     "mamba-recall": Spec(loaders.bundled_mamba, "mamba-recall", blocks=0),
     "mamba-sst2": Spec(loaders.bundled_mamba, "mamba-sst2", blocks=0),
     "vit-scenes": Spec(loaders.scenes, "vit-scenes", blocks=12),
@@ -196,6 +201,8 @@ MODELS: dict[str, Spec] = {
     "vim-scenes": Spec(loaders.scenes, "vim-scenes", blocks=0),
     "bert-base": Spec(loaders.transformers_hub, "bert-base-uncased", blocks=12, instead="minilm"),
     "bert-large": Spec(loaders.transformers_hub, "bert-large-uncased", blocks=24, instead="minilm"),
+    "bert-base-mlm": Spec(loaders_masked.masked_hub, "bert-base-uncased", blocks=12, instead="minilm-mlm"),
+    "bert-large-mlm": Spec(loaders_masked.masked_hub, "bert-large-uncased", blocks=24, instead="minilm-mlm"),
     "bert-base-sst2": Spec(
         loaders.transformers_hub, "textattack/bert-base-uncased-SST-2", blocks=12, instead="minilm-sst2"
     ),

@@ -71,9 +71,15 @@ def marks(
 
 
 def intervals(table: pd.DataFrame, measure: str, seed: int) -> dict[tuple[str, str], stats.Interval]:
-    """Return the mean of one measure with its 95 % interval by ``(model, method)``, in the order of the table."""
+    """Return the mean of one measure with its 95 % interval by ``(model, method)``, in the order of the table.
+
+    Of ``pointing``, a rate, the interval is Wilson's: a bootstrap of hits only would have no width.
+    """
     groups = table.groupby(["model", "method"], sort=False)[measure]
-    return {(str(key[0]), str(key[1])): stats.mean_interval(values.to_numpy(), seed) for key, values in groups}
+    found = {(str(key[0]), str(key[1])): values.to_numpy() for key, values in groups}
+    if measure == "pointing":
+        return {key: stats.rate_interval(values) for key, values in found.items()}
+    return {key: stats.mean_interval(values, seed) for key, values in found.items()}
 
 
 def paired(table: pd.DataFrame, one: tuple[str, str], other: tuple[str, str], measure: str) -> np.ndarray:

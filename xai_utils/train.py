@@ -27,6 +27,8 @@ from xai_utils import (
     recipes_attention,
     recipes_detector,
     recipes_mamba,
+    recipes_mlm,
+    recipes_planted,
     recipes_shortcut,
     recipes_text,
     recipes_vim,
@@ -77,6 +79,8 @@ RECIPES: dict[str, Any] = {
     "attention-sst2": recipes_attention.AttentionSST2,
     "bert12-sst2": recipes_text.DeepSST2,
     "bert24-sst2": recipes_text.DeeperSST2,
+    "minilm-mlm": recipes_mlm.MiniLMMLM,
+    "tiny-mlm-planted": recipes_planted.TinyPlanted,
     "mamba-recall": recipes_mamba.MambaRecall,
     "mamba-sst2": recipes_mamba.MambaSST2,
     "vit-scenes": recipes_vision.ViTScenes,
@@ -85,6 +89,7 @@ RECIPES: dict[str, Any] = {
     "maskrcnn-scenes": recipes_detector.MaskRCNNScenes,
     "vim-scenes": recipes_vim.VimScenes,
 }
+OWN_DATA = ("attention-sst2", "minilm-mlm")  # trained on what --data names
 
 
 def train(
@@ -264,14 +269,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")
     parser.add_argument("--steps", type=int, default=None, help="shorter or longer than the recipe")
     parser.add_argument("--evaluate-every", type=int, default=0, help="print accuracies every so many steps")
-    parser.add_argument("--data", default=None, help="of attention-sst2 only: sst2, imdb, or an own .csv or .jsonl")
+    parser.add_argument("--data", default=None, help="of attention-sst2 (sst2, imdb, an own file) and minilm-mlm")
     parser.add_argument("--out", type=Path, default=None, help="folder to write (default: data/models/NAME)")
     arguments = parser.parse_args()
     runtime.quiet()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if arguments.data and (arguments.name != "attention-sst2" or not arguments.out):
-        parser.error("--data belongs to attention-sst2, and needs --out, so that the bundled model is not replaced")
+    if arguments.data and (arguments.name not in OWN_DATA or not arguments.out):
+        parser.error(f"--data belongs to {' and '.join(OWN_DATA)}, and needs --out, so that you see what it replaces")
     recipe = RECIPES[arguments.name](**({"data": arguments.data} if arguments.data else {}))
     recipe.steps = arguments.steps or recipe.steps
     out = arguments.out or runtime.DATA / "models" / arguments.name

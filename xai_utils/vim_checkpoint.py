@@ -30,7 +30,7 @@ def vim_hub(source: str, revision: str | None) -> Loaded:
     from huggingface_hub import snapshot_download
     from timm.data import ImageNetInfo
 
-    folder = loaders._fetch(source, lambda: snapshot_download(source, revision=revision, allow_patterns="*.pth"))
+    folder = loaders.fetch(source, lambda: snapshot_download(source, revision=revision, allow_patterns="*.pth"))
     files = sorted(Path(folder).glob("*.pth"))
     if len(files) != 1:
         raise ValueError(f"{source} holds {[file.name for file in files]}, expected exactly one .pth file.")

@@ -1,0 +1,55 @@
+"""Change a model's hidden states while it runs, and leave no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from xai_utils import densray
+from xai_utils.capture import blocks_of
+from xai_utils.models import Model
+
+
+@contextmanager
+def without_direction(model: Model, vectors: Tensor, layers: Sequence[int] | None = None) -> Iterator[None]:
+    """Zero the coordinate along a direction of every state that enters the named blocks, and leaves the last one.
+
+    Args:
+        model: the model; it is itself again after the block.
+        vectors: one unit vector per block input and one for the output of the last, ``(layer + 1, width)``.
+        layers: indices into ``vectors``; default all.
+
+    Source: repository liangsheng02/densray-debiasing.
+    """
+    module: Any = model.module
+    blocks = blocks_of(module, model.blocks or module.config.num_hidden_layers)
+    if vectors.shape[0] != len(blocks) + 1:
+        raise ValueError(f"{len(vectors)} directions for {len(blocks)} blocks; expected one more than blocks.")
+    chosen = range(len(vectors)) if layers is None else layers
+    undo = [_edit(blocks, place, vectors[place]) for place in chosen]
+    try:
+        yield
+    finally:
+        for handle in undo:
+            handle()
+
+
+def _edit(blocks: Sequence[Any], place: int, vector: Tensor) -> Callable[[], None]:
+    if place == len(blocks):
+        return blocks[-1].register_forward_hook(lambda _m, _a, out: _on_first(out, vector)).remove
+
+    def enter(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (densray.remove(args[0], vector), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": densray.remove(kwargs["hidden_states"], vector)}
+
+    return blocks[place].register_forward_pre_hook(enter, with_kwargs=True).remove
+
+
+def _on_first(output: Any, vector: Tensor) -> Any:
+    if isinstance(output, tuple):
+        return (densray.remove(output[0], vector), *output[1:])
+    return densray.remove(output, vector)
