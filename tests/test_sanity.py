@@ -133,8 +133,8 @@ def test_what_never_looks_at_the_class_does_not_notice_random_labels():
     assert left["attention"] == pytest.approx([1.0] * 3) and np.mean(left["gradient_x_input"]) < 0.9
 
 
-def test_only_a_linear_classifier_is_relabelled():
+def test_only_a_linear_classifier_is_relabelled(monkeypatch):
     model = tiny.model("timm-vit")
-    model.module.head = torch.nn.Identity()
+    monkeypatch.setattr(model.module, "head", torch.nn.Identity())
     with pytest.raises(TypeError, match="linear classifier"), sanity.relabelled(model, {}, 0):
         pass
