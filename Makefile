@@ -16,7 +16,7 @@ figures: $(STAMP)  ## draw every figure from the notebooks (RUN=name ONLY=01,02 
 test: $(STAMP)  ## unit tests, then every notebook against its stored output; contacts no network
 	@figures=$$(mktemp -d) || exit 1; trap 'rm -rf "$$figures"' EXIT; trap 'exit 130' INT TERM; \
 	export HF_HUB_OFFLINE=1 PYTHONHASHSEED=0 XAI_FIGURES="$$figures"; failed=0; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests || failed=1; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests || failed=1; \
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 notebooks || failed=1; \
 	exit $$failed
 

@@ -131,12 +131,15 @@ def browsing(profile: Path, shot: str) -> Iterator[Page]:
 
 @contextmanager
 def opened(address: str, notebook: Path, profile: Path) -> Iterator[Page]:
-    """Open a notebook in JupyterLab and wait for its kernel."""
+    """Open a notebook in JupyterLab and wait for its kernel; shut the kernel down afterwards."""
     with browsing(profile, f"{notebook.stem}_end") as page:
         page.goto(address.replace("NAME", notebook.name), timeout=PATIENCE * 1000)
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
         wait_for(lambda: kernel(page) == "idle", PATIENCE, "the kernel")
-        yield page
+        try:
+            yield page
+        finally:  # or it stays in memory, models and all, while the other notebooks run
+            page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
 
 
 def cells(page: Page) -> list[dict]:
