@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import numpy as np
 import torch
 
 from tests.bench.bench_capture import in_turn, row
-from xai_utils import attention_theory, document, lime, ratio
+from xai_utils import attention_theory, document, explore_document, lime, ratio
 from xai_utils.attention_classifier import AttentionClassifier, Settings, word_tokenizer
 from xai_utils.document import Document
 from xai_utils.models import Model
@@ -59,4 +61,20 @@ def rows(quick: bool = False) -> list[dict[str, object]]:
         repeats,
     )
     lines.append(row(f"LIME of {words} words, 6 heads", exact, drawn, times))
-    return lines
+    return [*lines, widget(repeats)]
+
+
+def widget(repeats: int) -> dict[str, object]:
+    """Choose another head in the widget, against the closed forms that it shows."""
+    model, read = text(12)
+    box = explore_document.closed_forms(model, " ".join(read.words))
+    chooser, heads = box.children[0].children[1], cycle(range(read.layer.heads))
+    redraw, forms = "another head chosen", "the closed forms alone"
+    times = in_turn(
+        {
+            redraw: lambda: setattr(chooser, "value", next(heads)),
+            forms: lambda: document.explain(read, explore_document.SHOWN, 0),
+        },
+        repeats,
+    )
+    return row("widget on the closed forms, 12 words", redraw, forms, times)
