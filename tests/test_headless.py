@@ -187,7 +187,9 @@ def test_ctrl_c_leaves_no_half_result_and_stops_the_kernel(places):
         "sys.exit(headless.main(['figures']))"
     )
     folders = [str(path) for path in (places.root, places.notebooks, places.runs, places.figures)]
-    process = subprocess.Popen([sys.executable, "-c", code, *folders], cwd=runs.ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *folders], cwd=runs.ROOT, stderr=subprocess.DEVNULL, preexec_fn=hear_ctrl_c
+    )
     wait_for(lambda: told.exists() and told.read_text())
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
@@ -196,6 +198,11 @@ def test_ctrl_c_leaves_no_half_result_and_stops_the_kernel(places):
         "01_dots.json",
     ]
     wait_for(lambda: not alive(int(told.read_text())))
+
+
+def hear_ctrl_c():
+    """Undo what a shell does to a command in the background: it would pass over Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(condition, seconds=60):
