@@ -93,13 +93,15 @@ def expand(plan: Plan) -> list[Shard]:
     code = parts.key(shards.surroundings(plan.scoring))
     found: list[Shard] = []
     seen: set[tuple[str, str, str]] = set()
+    models = dict.fromkeys(model for cell in plan.cells for model in cell["models"])
+    known = {model: (scoring.identity(model), tuple(scoring.methods_for(model))) for model in models}
     for cell in plan.cells:
         options = dict(cell["samples"])
         label = options.pop("name", options.get("set"))
         pieces = [(start, stop, _digest(options, start, stop)) for start, stop in _pieces(options, plan.shard)]
         for model in cell["models"]:
-            weights = scoring.identity(model)
-            for method in _chosen(f"method for {model}", cell["methods"], tuple(scoring.methods_for(model))):
+            weights, methods = known[model]
+            for method in _chosen(f"method for {model}", cell["methods"], methods):
                 if (model, method, label) in seen:
                     raise ValueError(
                         f"{method} on {model} with {label} is in two cells; give the set a name of its own."
