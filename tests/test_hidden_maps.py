@@ -1,11 +1,13 @@
 """Maps through hidden attention: the published numbers, right and wrong, and what each must be by its meaning."""
 
 import pytest
+import test_capture_scans
 import test_vim
 import tiny
 import torch
 
 from xai_utils import hidden_maps, methods, models, rollout, ssm
+from xai_utils.capture_scans import capture_scans
 from xai_utils.encode import encode
 from xai_utils.methods import METHODS, explain
 from xai_utils.observation import class_first, observe
@@ -55,6 +57,19 @@ def test_the_right_rollout(looked, start, signs, name):
     maps = hidden_maps.layer_maps(looked.scans, signs)[start:]
     rows = torch.stack([hidden_maps.rolled(maps, position)[0] for position in range(maps.shape[-1])])
     same(rows, f"corrected/rollout_{name}_fullmatrix_start{start}")
+
+
+@pytest.mark.parametrize("signs", hidden_maps.SIGNS)
+@pytest.mark.parametrize("kind", ["vim", "mamba", "mamba2"])
+def test_the_readers_row_alone_is_the_row_of_the_whole_map(kind, signs):
+    model = tiny.module("vim") if kind == "vim" else test_capture_scans.built(kind)
+    given = tiny.inputs("vim") if kind == "vim" else {"input_ids": test_capture_scans.IDS}
+    with torch.no_grad(), capture_scans(model) as trace:
+        model(**given)
+    at = trace.class_position if kind == "vim" else test_capture_scans.IDS.shape[1] - 1
+    whole = hidden_maps.raw(hidden_maps.layer_maps(trace.scans, signs), at)
+    row = hidden_maps.raw_row(hidden_maps.class_rows(trace.scans, at), signs)
+    torch.testing.assert_close(row, whole, rtol=1e-5, atol=1e-6)
 
 
 @STARTS
@@ -122,9 +137,20 @@ def test_directions_are_shares_of_what_a_token_reads():
     torch.testing.assert_close(shares.mean(2), whole, rtol=1e-10, atol=1e-12)
 
 
+def test_shares_of_one_direction_are_rows_of_the_map_with_sum_one():
+    model = test_capture_scans.built("mamba2")
+    with torch.no_grad(), capture_scans(model) as trace:
+        model(input_ids=test_capture_scans.IDS)
+    shares = hidden_maps.direction_maps(trace.scans)
+    whole = rollout.renormalise(hidden_maps.layer_maps(trace.scans))
+    torch.testing.assert_close(shares[:, :, 0], whole, rtol=1e-5, atol=1e-6)
+
+
 def test_unknown_signs_are_refused():
     with pytest.raises(ValueError, match="signs"):
         hidden_maps.layer_maps([], "squared")
+    with pytest.raises(ValueError, match="signs"):
+        hidden_maps.raw_row(torch.ones(1, 1, 1, 1), "squared")
 
 
 # Through the table of methods

@@ -41,7 +41,8 @@ def direction_maps(layers: Layers) -> Tensor:
     stacked = []
     for scans in layers:
         maps = torch.stack([ssm.of_scan(scan, "absolute") for scan in scans], 1)
-        maps.diagonal(dim1=-2, dim2=-1).copy_((_own_weight(scans).abs().mean(1) / len(scans))[:, None])
+        if len(scans) > 1:
+            maps.diagonal(dim1=-2, dim2=-1).copy_((_own_weight(scans).abs().mean(1) / len(scans))[:, None])
         sums = maps.sum((1, 3), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)  # padding reads nothing
         stacked.append(len(scans) * maps / sums)
     return torch.stack(stacked)
@@ -58,6 +59,18 @@ def raw(maps: Tensor, position: int) -> Tensor:
     Source: Ali et al. (2024), section 4.1. Differs from: their code, see :func:`published_raw`.
     """
     return maps[:, :, position].mean(0)
+
+
+def raw_row(rows: Tensor, signs: str = "absolute") -> Tensor:
+    """Do :func:`raw` of :func:`layer_maps` from the reader's rows alone, not the whole maps: ``(batch, key)``.
+
+    Args:
+        rows: from :func:`class_rows`.
+        signs: ``"absolute"``, ``"clamped"`` or ``"signed"``, as in :func:`layer_maps`.
+    """
+    check.one_of("signs", signs, SIGNS)
+    means = (rows.abs() if signs == "absolute" else rows).mean(2)
+    return (means.clamp(min=0) if signs == "clamped" else means).mean(0)
 
 
 def rolled(maps: Tensor, position: int) -> Tensor:
@@ -158,7 +171,8 @@ def _layer_map(scans: Sequence[Scan], signs: str) -> Tensor:
         total = torch.stack([ssm.of_scan(scan) for scan in scans]).sum(0)
         return total.clamp(min=0) if signs == "clamped" else total
     total = torch.stack([ssm.of_scan(scan, "absolute") for scan in scans]).sum(0)
-    total.diagonal(dim1=-2, dim2=-1).copy_(_own_weight(scans).abs().mean(1))  # |both|, not the sum of two |one|
+    if len(scans) > 1:
+        total.diagonal(dim1=-2, dim2=-1).copy_(_own_weight(scans).abs().mean(1))  # |both|, not the sum of two |one|
     return total
 
 
@@ -169,6 +183,8 @@ def _own_weight(scans: Sequence[Scan]) -> Tensor:
 
 
 def _row(scan: Scan, position: int) -> Tensor:
+    if scan.A.ndim == 1:  # Mamba-2, whose matrices are cheap
+        return ssm.of_scan(scan, "all")[:, :, position]
     if not scan.backward:
         return ssm.hidden_row(scan.delta, scan.A, scan.B, scan.C, position)
     given = (scan.delta.flip(-1), scan.A, scan.B.flip(-1), scan.C.flip(-1))

@@ -99,7 +99,7 @@ def hidden_attention(
     model: Model, batch: Batch, targets: Targets, signs: str = "absolute", start: int | None = None,
     form: str = "right",
 ) -> Scores:  # fmt: skip
-    """Raw hidden attention of the class token, averaged over layers (see :func:`hidden_maps.raw`).
+    """Raw hidden attention of the class token, averaged over layers (see :func:`hidden_maps.raw_row`).
 
     Options:
         signs: ``"absolute"`` or ``"clamped"``.
@@ -109,9 +109,8 @@ def hidden_attention(
     _unsigned(signs)
 
     def score(seen: Look, start: int) -> Tensor:
-        if form == "published":
-            return hidden_maps.published_raw(hidden_maps.class_rows(seen.layers, seen.position), start)
-        return hidden_maps.raw(hidden_maps.layer_maps(seen.layers[start:], signs), seen.position)
+        rows = hidden_maps.class_rows(seen.layers[start:], seen.position)
+        return hidden_maps.published_raw(rows, 0) if form == "published" else hidden_maps.raw_row(rows, signs)
 
     return _scored(looks(model, batch), score, start, form)
 
