@@ -169,7 +169,7 @@ MAY_IMPORT = {
     "report_pages": {"report_cells", "report_sources", "report_tables"},
     "report": {"report_cells", "report_links", "report_pages", "report_sources", "report_tables"},
     "vim": {"scan"},
-    "vim_capture": {"scan", "vim"},
+    "vim_capture": {"capture", "scan", "vim"},
     "vim_checkpoint": {"loaders", "vim"},
     "hidden_maps": {"check", "class_maps", "rollout", "scan", "ssm", "ssm_pairs"},
     "hidden_methods": {

@@ -70,13 +70,13 @@ class Trace:
         """
         if not self.attention:
             raise RuntimeError("nothing was captured yet: run the model inside the with-block first.")
-        return torch.stack([_gradient(a) for a in self.attention])
+        return torch.stack([gradient_of(a) for a in self.attention])
 
     def hidden_grad(self, place: int = 0) -> Tensor:
         """Return the gradient at ``hidden[place]``, ``(batch, token, width)``."""
         if not self.hidden:
             raise RuntimeError("nothing was captured yet: run the model inside the with-block (hidden=True).")
-        return _gradient(self.hidden[place])
+        return gradient_of(self.hidden[place])
 
     def memory(self) -> int:
         """Return the bytes held by the recorded tensors, gradients not counted."""
@@ -135,16 +135,22 @@ def capture(
 def _keeper(trace: Trace, wanted: Collection[int]) -> Callable[[Tensor], None]:
     def keep(attention: Tensor) -> None:
         if trace.seen in wanted:
-            if attention.requires_grad:
-                attention.retain_grad()
-            trace.attention.append(attention)
+            trace.attention.append(with_gradient(attention))
             trace.layers.append(trace.seen)
         trace.seen += 1
 
     return keep
 
 
-def _gradient(kept: Tensor) -> Tensor:
+def with_gradient(tensor: Tensor) -> Tensor:
+    """Let a tensor keep its gradient, if it will have one."""
+    if tensor.requires_grad:
+        tensor.retain_grad()
+    return tensor
+
+
+def gradient_of(kept: Tensor) -> Tensor:
+    """Return the gradient of a captured tensor; ``RuntimeError`` if there is none."""
     if not kept.requires_grad:
         raise RuntimeError("the pass was made without gradients; leave no_grad and inference_mode, then run it again.")
     if kept.grad is None:
@@ -248,10 +254,7 @@ def _attention_inside(blocks: nn.Module) -> bool:
 
 def _keep_hidden(blocks: list[nn.Module], trace: Trace, undo: ExitStack) -> None:
     def keep(state: Any) -> None:
-        tensor = state[0] if isinstance(state, tuple) else state
-        if tensor.requires_grad:
-            tensor.retain_grad()
-        trace.hidden.append(tensor)
+        trace.hidden.append(with_gradient(state[0] if isinstance(state, tuple) else state))
 
     def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         keep(args[0] if args else kwargs["hidden_states"])

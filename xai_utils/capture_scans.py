@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xai_utils.capture import start_gradients
+from xai_utils.capture import start_gradients, with_gradient
 from xai_utils.scan import Scan
 from xai_utils.vim import Vim
-from xai_utils.vim_capture import VimTrace, capture_vim, kept
+from xai_utils.vim_capture import VimTrace, capture_vim
 
 
 @dataclass
@@ -130,7 +130,7 @@ def _enter(trace: ScanTrace) -> Callable[..., None]:
 
 
 def _stream(trace: ScanTrace, state: Any) -> None:
-    trace.streams.append(kept(state[0] if isinstance(state, tuple) else state))
+    trace.streams.append(with_gradient(state[0] if isinstance(state, tuple) else state))
 
 
 def _open_mamba(trace: ScanTrace, mixer: Any, layer: int, undo: ExitStack) -> None:
@@ -154,7 +154,7 @@ def _open_mamba(trace: ScanTrace, mixer: Any, layer: int, undo: ExitStack) -> No
         trace.scans.append((Scan(u, *given, layer),))
 
     def read(_module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-        output = kept(args[0].mT)  # (batch, channel, token), on the way to the result
+        output = with_gradient(args[0].mT)  # (batch, channel, token), on the way to the result
         trace.outputs.append((output,))
         return (output.mT,)
 
@@ -178,7 +178,7 @@ def _open_mamba2(trace: ScanTrace, mixer: Any, layer: int, undo: ExitStack) -> N
         trace.scans.append((Scan(u, delta, A.to(u.dtype), B, C, mixer.D.detach(), gate, layer),))
 
     def read(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        output = kept(args[0].mT)
+        output = with_gradient(args[0].mT)
         trace.outputs.append((output,))
         return (output.mT, *args[1:])
 

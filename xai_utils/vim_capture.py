@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xai_utils.capture import gradient_of, with_gradient
 from xai_utils.scan import Scan
 from xai_utils.vim import ScanStep, Vim
 
@@ -38,7 +39,7 @@ class VimTrace:
             RuntimeError: nothing was back-propagated, or gradients were switched off.
         """
         return [
-            tuple(_before_gate(_gradient(output), scan) for output, scan in zip(*pair, strict=True))
+            tuple(_before_gate(gradient_of(output), scan) for output, scan in zip(*pair, strict=True))
             for pair in zip(self.outputs, self.scans, strict=True)
         ]
 
@@ -46,7 +47,7 @@ class VimTrace:
         """Return the gradient at ``streams[place]``; same errors."""
         if not self.streams:
             raise RuntimeError("nothing was captured yet: run the model inside the with-block first.")
-        return _gradient(self.streams[place])
+        return gradient_of(self.streams[place])
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def capture_vim(model: nn.Module) -> Iterator[VimTrace]:
             mixer: Any = layer.mixer
             for step in (mixer.scan, mixer.scan_b):
                 undo.callback(step.register_forward_hook(_keeper(trace)).remove)
-            undo.callback(layer.register_forward_hook(lambda *args: trace.streams.append(kept(args[2]))).remove)
+            undo.callback(layer.register_forward_hook(lambda *args: _stream(trace, args[2])).remove)
         yield trace
 
 
@@ -86,7 +87,7 @@ def _opener(trace: VimTrace) -> Any:
             tokens = tokens.detach().requires_grad_()
         for one in (trace.scans, trace.outputs, trace.streams):
             one.clear()
-        trace.streams.append(kept(tokens))
+        _stream(trace, tokens)
         return (tokens, *args[1:])
 
     return begin
@@ -94,7 +95,7 @@ def _opener(trace: VimTrace) -> Any:
 
 def _keeper(trace: VimTrace) -> Any:
     def keep(_step: ScanStep, args: tuple[Scan], output: Tensor) -> None:
-        own = kept(output)
+        own = with_gradient(output)
         if args[0].backward:
             trace.scans[-1], trace.outputs[-1] = (*trace.scans[-1], args[0]), (*trace.outputs[-1], own)
         else:
@@ -104,19 +105,8 @@ def _keeper(trace: VimTrace) -> Any:
     return keep
 
 
-def kept(tensor: Tensor) -> Tensor:
-    """Let a tensor keep its gradient, if it will have one."""
-    if tensor.requires_grad:
-        tensor.retain_grad()
-    return tensor
-
-
-def _gradient(kept: Tensor) -> Tensor:
-    if not kept.requires_grad:
-        raise RuntimeError("the pass was made without gradients; leave no_grad and inference_mode, then run it again.")
-    if kept.grad is None:
-        raise RuntimeError("no gradient yet: call score.backward() inside the with-block first.")
-    return kept.grad
+def _stream(trace: VimTrace, tokens: Tensor) -> None:
+    trace.streams.append(with_gradient(tokens))
 
 
 def _before_gate(gradient: Tensor, scan: Scan) -> Tensor:
