@@ -273,6 +273,7 @@ def test_two_workers_one_killed(folder, notes):
             if len(busy) == 2:
                 processes = [psutil.Process(int(file.name)) for file in busy]
                 seen["addresses"] = {c.laddr.ip for p in processes for c in p.net_connections() if c.status == "LISTEN"}
+                seen["environ"] = processes[0].environ()
                 seen["dead"] = int(busy[0].name)
                 os.kill(seen["dead"], signal.SIGKILL)
                 return
@@ -287,6 +288,8 @@ def test_two_workers_one_killed(folder, notes):
         killer.join()
     assert "dead" in seen, "both workers had something to do"
     assert seen["addresses"] == {"127.0.0.1"}
+    assert seen["environ"].items() >= {k: str(v) for k, v in engine.WORKER.items()}.items()
+    assert "MALLOC_TRIM_THRESHOLD_" not in seen["environ"], "it makes workers slow"
     assert both.table.equals(alone.table)
     calls = (notes / str(seen["dead"])).read_text().splitlines()
     assert len(calls) >= 2 and len(noted(notes)) > 24, "what the dead one had in hand was done again"
