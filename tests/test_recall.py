@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import steady
 
-from xai_utils import methods, models, recall, recall_truth, recipes_mamba, sample_sets, stats
+from xai_utils import methods, models, probes, recall, recall_truth, recipes_mamba, sample_sets, stats
+from xai_utils.encode import encode
 from xai_utils.mamba_classifier import last
 from xai_utils.samples import Text
 
@@ -76,7 +77,17 @@ def test_the_rationale_of_the_text_is_the_answer():
     one = drawn(12, 4)
     text = recall_truth.text_of(one)
     ((start, end),) = text.rationale
-    assert text.text[start:end] == one.tokens[one.place] and text.text.split() == list(one.tokens)
+    assert text.text[start:end] == one.tokens[one.place] and text.text.split() == list(one.tokens[:-1])
+
+
+def test_the_tokenizer_adds_the_mark_that_asks_as_a_special(model):
+    sequences = [drawn(12, 4), drawn(12, 10)]
+    batch = encode(model, [recall_truth.text_of(one) for one in sequences])
+    expected = [model.tokenizer.convert_tokens_to_ids(list(one.tokens)) for one in sequences]
+    assert batch.inputs["input_ids"].tolist() == expected
+    for spans, one in zip(batch.spans, sequences, strict=True):
+        assert spans[-1] == (0, 0) and all(start < end for start, end in spans[:-1]), "the first mark is no special"
+        assert probes._places(encode(model, [recall_truth.text_of(one)])).tolist() == list(range(11))
 
 
 def test_the_bundled_model_recalls_and_goes_by_the_answer_alone(model):
@@ -88,13 +99,13 @@ def test_the_bundled_model_recalls_and_goes_by_the_answer_alone(model):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_gives_what_a_loop_gives(model, name):
-    texts = [Text(" ".join(drawn(length, 3).tokens)) for length in (12, 7, 20)]
+    texts = [recall_truth.text_of(drawn(length, 3)) for length in (12, 7, 20)]
     options = {"row": -1} if name == "rollout" else {}
     batch = methods.explain(name, model, texts, **options)
     for text, found in zip(texts, batch, strict=True):
         alone = methods.explain(name, model, text, **options)
         torch.testing.assert_close(found.scores, alone.scores, rtol=1e-4, atol=1e-6)
-        assert len(found.labels) == len(text.text.split()) and found.target == alone.target
+        assert len(found.labels) == len(text.text.split()) + 1 and found.target == alone.target
 
 
 def test_relevance_finds_the_answer(model):
@@ -169,5 +180,5 @@ def test_a_sweep_reads_sequences_whose_answer_is_marked():
     for i, name in enumerate(listing.names):
         one, again = listing.read(i), listing.read(i)
         ((start, stop),) = one.rationale
-        assert one == again and one.name == name and len(one.text.split()) == 12
+        assert one == again and one.name == name and len(one.text.split()) == 11
         assert one.text[start:stop] == recall.LETTERS[one.label] and one.text[start - 2] == recall.MARK

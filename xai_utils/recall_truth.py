@@ -38,8 +38,8 @@ class Pointing:
 
 
 def text_of(sequence: Recall) -> Text:
-    """Write a sequence as a text whose rationale is the answer."""
-    words = sequence.tokens
+    """Write a sequence as a text whose rationale is the answer; the tokenizer adds the mark at its end, which asks."""
+    words = sequence.tokens[:-1]
     start = sum(len(word) + 1 for word in words[: sequence.place])
     name = f"answer {sequence.distance} tokens ago"
     return Text(" ".join(words), name, sequence.label, "", ((start, start + len(words[sequence.place])),))

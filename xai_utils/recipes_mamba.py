@@ -108,13 +108,18 @@ class MambaRecall:
 
 
 def letters_tokenizer() -> Any:
-    """Return the tokenizer of the recall task: one token a letter, words divided by blanks."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    """Return the tokenizer of the recall task: one token a letter, words divided by blanks.
+
+    The mark that asks, at the end, is its own special token, as [SEP] is elsewhere: never removed and never ranked.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     words = ("[PAD]", "[UNK]", recall.MARK, *recall.LETTERS)
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    asking = (recall.MARK, words.index(recall.MARK))
+    inner.post_processor = processors.TemplateProcessing(single=f"$A {recall.MARK}", special_tokens=[asking])
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", model_max_length=512)
 
 
