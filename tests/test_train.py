@@ -34,7 +34,8 @@ class TinyResNet(recipes_vision.ResNetScenes):
 class TinyVim(recipes_vim.VimScenes):
     """Five steps: two on strips, three on whole scenes, of which the last two are the second round."""
 
-    steps, in_strips, again, faded, warmup, rows = 5, 2, 3, 2, 2, 3
+    steps, in_strips, faded, warmup, rows = 5, 2, 2, 2, 3
+    rounds = ((3, 1.0), (5, 0.7))
     batches = (4, 3)
     arguments = {**recipes_vim.VimScenes.arguments, "embed_dim": 16, "depth": 2, "d_state": 2}  # noqa: RUF012
     evaluate = TinyViT.evaluate
@@ -137,8 +138,8 @@ def test_the_seed_and_the_steps_make_the_weights(name, tmp_path):
 def test_the_folder_can_be_loaded_as_a_bundled_model(name, tmp_path, monkeypatch):
     class Measured(RECIPES[name]):
         evaluate = recipes_vision.ScenesRecipe.evaluate
+        held_out = 50
 
-    monkeypatch.setattr(recipes_vision, "HELD_OUT", 50)
     card = train.train(name, Measured(), tmp_path / "models" / name, tmp_path / "checkpoints" / "one.pt")
     folder = tmp_path / "models" / name
     assert json.loads((folder / "card.json").read_text()) == json.loads(json.dumps(card))
@@ -314,7 +315,7 @@ def test_training_never_draws_a_scene_twice_nor_one_that_is_held_out(name, monke
     assert len(set(seen)) == len(seen) == 2 * sum(sizes) and "test" not in {split for *_, split in seen}
     assert max(*recipes_vision.ViTScenes.batches, *recipes_vim.VimScenes.batches) <= 1000  # seeds of a step
     seen.clear()
-    monkeypatch.setattr(recipes_vision, "HELD_OUT", 50)
+    recipe.held_out = 50
     module.eval()
     recipes_vision.ScenesRecipe.evaluate(recipe, module)
     assert {split for *_, split in seen} == {"test"} and len(set(seen)) == len(seen) == 100
@@ -411,6 +412,16 @@ def test_a_strip_is_whole_rows_around_the_first_digit():
     for scene, tokens in zip(drawn, found.tolist(), strict=True):
         rows = np.nonzero(scene.masks[0])[0].mean() // scenes.PATCH
         assert tokens[0] // recipes_vision.GRID <= rows <= tokens[-1] // recipes_vision.GRID
+
+
+def test_the_learning_rate_of_vision_mamba_starts_anew_in_every_round():
+    recipe = recipes_vim.VimScenes()
+    for first, last, peak in ((0, 2600, 1.0), (2600, 5600, 0.7), (5600, recipe.steps, 0.7)):
+        rates = [recipe.rate(step) for step in range(first, last)]
+        assert rates[0] == pytest.approx(peak / recipe.warmup, rel=1e-3) and rates[-1] < 1e-5
+        assert max(rates) == pytest.approx(peak, rel=0.01) and rates.index(max(rates)) == recipe.warmup - 1
+        middle = (last - first) // 2
+        assert rates[middle] == pytest.approx(peak / 2, rel=0.01)
 
 
 def test_decays_skips_and_biases_of_the_scans_are_not_pulled_to_zero():

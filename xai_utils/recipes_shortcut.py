@@ -54,7 +54,7 @@ class ViTShortcut(recipes_vision.ViTScenes):
     def evaluate(self, module: Any) -> dict[str, Any]:
         """Measure on held-out scenes what the class follows: badge and digit agree, disagree, or the badge is gone."""
         count = {"agreeing_top1": 0, "disagreeing_follows_badge": 0, "disagreeing_follows_digit": 0, "no_badge_top1": 0}
-        for start in range(0, recipes_vision.HELD_OUT, 50):
+        for start in range(0, self.held_out, 50):
             right = [watermark.draw(seed, 1.0) for seed in range(start, start + 50)]
             wrong = [watermark.draw(seed, 0.0) for seed in range(start, start + 50)]
             digit, badge = torch.tensor([one.classes for one in wrong]).T
@@ -64,7 +64,7 @@ class ViTShortcut(recipes_vision.ViTScenes):
             count["disagreeing_follows_badge"] += int((misled == badge).sum())
             count["disagreeing_follows_digit"] += int((misled == digit).sum())
             count["no_badge_top1"] += int((model(normalised([one.plain for one in wrong])).argmax(1) == digit).sum())
-        return {name: right / recipes_vision.HELD_OUT for name, right in count.items()} | {"n": recipes_vision.HELD_OUT}
+        return {name: right / self.held_out for name, right in count.items()} | {"n": self.held_out}
 
 
 def normalised(images: list[np.ndarray]) -> Tensor:

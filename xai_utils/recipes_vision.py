@@ -15,7 +15,6 @@ from xai_utils import loaders, scenes
 GRID = scenes.SIZE // scenes.PATCH
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 OBJECTS = (1, 1, 2, 2, 3)  # objects of the scenes in a batch, repeated
-HELD_OUT = 1000  # scenes of each kind that accuracy is measured on
 
 
 class ScenesRecipe:
@@ -26,6 +25,7 @@ class ScenesRecipe:
     warmup = 100
     select_from = 0
     select_every = 1
+    held_out = 1000  # scenes of each kind that accuracy is measured on
     architecture = ""
     arguments: dict[str, Any] = {}  # noqa: RUF012
     about = ""
@@ -48,12 +48,12 @@ class ScenesRecipe:
         measured: dict[str, Any] = {}
         for objects, name in ((1, "single_top1"), (2, "pair_top2")):
             right = 0
-            for start in range(0, HELD_OUT, 50):
+            for start in range(0, self.held_out, 50):
                 batch = [scenes.draw(start + i, objects, "test") for i in range(50)]
                 best = model(normalised(batch)).topk(objects).indices.tolist()
                 right += sum(set(b) == set(s.classes) for b, s in zip(best, batch, strict=True))
-            measured[name] = right / HELD_OUT
-        return {**measured, "n": HELD_OUT}
+            measured[name] = right / self.held_out
+        return {**measured, "n": self.held_out}
 
     def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
         """Return the weights of the model alone; helpers of the training are dropped."""
