@@ -38,8 +38,9 @@ def layers_and_channels(model: Model, sample: Text) -> widgets.Widget:
         left, right = fig.add_axes((0.09, 0.2, 0.3, 0.7)), fig.add_axes((0.56, 0.2, 0.3, 0.7))
         plots_scans.signed_matrix(left, every[channel.value], f"channel {channel.value}", labels)
         plots_scans.signed_matrix(right, every.mean(0), "mean of the layer's channels", labels)
-        lives = ssm.half_life(scan.delta, scan.A)[0, channel.value].flatten()
-        return f"layer {layer.value}, channel {channel.value}: half-lives {lives.min():.2g} to {lives.max():.2g} tokens"
+        shortest, longest = ssm.half_life(scan.delta, scan.A)[0, channel.value].aminmax()
+        named = f"layer {layer.value}, channel {channel.value}"
+        return f"{named}: half-lives {float(shortest):,.1f} to {float(longest):,.1f} tokens"
 
     for control in (layer, channel, what):
         control.observe(lambda *_: canvas.draw(paint), names="value")
