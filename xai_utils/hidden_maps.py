@@ -49,7 +49,7 @@ def direction_maps(layers: Layers) -> Tensor:
 
 
 def class_rows(layers: Layers, position: int) -> Tensor:
-    """Return what the token at ``position`` reads, all channels, signed: ``(layer, batch, channel, key)``."""
+    """Return what ``position`` reads, all channels (Mamba-2: heads), signed: ``(layer, batch, channel, key)``."""
     return torch.stack([torch.stack([_row(scan, position) for scan in scans]).sum(0) for scans in layers])
 
 
@@ -67,6 +67,11 @@ def raw_row(rows: Tensor, signs: str = "absolute") -> Tensor:
     Args:
         rows: from :func:`class_rows`.
         signs: ``"absolute"``, ``"clamped"`` or ``"signed"``, as in :func:`layer_maps`.
+
+    Raises:
+        ValueError: unknown signs.
+
+    Source: as of :func:`raw`.
     """
     check.one_of("signs", signs, SIGNS)
     means = (rows.abs() if signs == "absolute" else rows).mean(2)

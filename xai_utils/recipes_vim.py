@@ -30,7 +30,7 @@ class VimScenes(ScenesRecipe):
     faded = 300  # steps over which the background fades in
     batches = (32, 32)  # strips, whole scenes
     peak = 3e-3
-    held_out = 5000
+    held_out = 5000  # 1,000 leave an interval of three points around what was to be reached
     architecture = "Vim"
     arguments = {  # noqa: RUF012
         "img_size": scenes.SIZE, "patch_size": scenes.PATCH, "embed_dim": 128, "depth": 8, "num_classes": 10,
@@ -50,7 +50,9 @@ class VimScenes(ScenesRecipe):
         "of each round, with fresh optimisers and a fresh head on patches for the next. The last round began from the "
         "mean of two sets, those of step 5,600 and those 1,600 steps (from 1.5e-3) further on, with two blocks "
         "inserted behind the third and the sixth: copies of these whose output weighs nothing at first. Its steps were "
-        "compiled (the same losses to 1e-4 in half the time)"
+        "compiled (the same losses to 1e-4 in half the time), up to step 6,500 its cosine was that of a longer round, "
+        "and of the second round one scene in four was a pair, not one in three. Minutes are approximate: they count "
+        "pauses. Accuracy was at first measured on 1,000 scenes (94.9 % of single digits)"
     }
 
     def build(self) -> nn.Module:
