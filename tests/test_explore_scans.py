@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from xai_utils import explore_scans, models, recall, recall_truth, ssm
+from xai_utils import explore_scans, models, recall, ssm
 from xai_utils.capture_scans import capture_scans
 from xai_utils.encode import encode
 
@@ -11,7 +11,7 @@ from xai_utils.encode import encode
 @pytest.mark.parametrize("folded", [False, True])
 def test_layer_channel_and_map_are_what_is_drawn(folded, monkeypatch):
     model, drawn = models.load("mamba-recall"), []
-    text = recall_truth.text_of(recall.grid([3], 1, 10, 0)[0])
+    text = recall.text_of(recall.grid([3], 1, 10, 0)[0])
     monkeypatch.setattr(explore_scans.plots_scans, "signed_matrix", lambda _ax, one, *_: drawn.append(one))
     box = explore_scans.layers_and_channels(model, text)
     layer, channel, what = box.children[0].children

@@ -169,7 +169,7 @@ def test_golden_leaves_a_failing_notebook_as_it_was(places):
 
 def test_nothing_half_written_when_writing_fails(tmp_path):
     with pytest.raises(UnicodeEncodeError):
-        headless.write_whole(tmp_path / "record.json", "good so far, then \udc80")
+        headless.files.write(tmp_path / "record.json", "good so far, then \udc80")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -75,19 +75,19 @@ def test_pointing_by_hand():
 
 def test_the_rationale_of_the_text_is_the_answer():
     one = drawn(12, 4)
-    text = recall_truth.text_of(one)
+    text = recall.text_of(one)
     ((start, end),) = text.rationale
     assert text.text[start:end] == one.tokens[one.place] and text.text.split() == list(one.tokens[:-1])
 
 
 def test_the_tokenizer_adds_the_mark_that_asks_as_a_special(model):
     sequences = [drawn(12, 4), drawn(12, 10)]
-    batch = encode(model, [recall_truth.text_of(one) for one in sequences])
+    batch = encode(model, [recall.text_of(one) for one in sequences])
     expected = [model.tokenizer.convert_tokens_to_ids(list(one.tokens)) for one in sequences]
     assert batch.inputs["input_ids"].tolist() == expected
     for spans, one in zip(batch.spans, sequences, strict=True):
         assert spans[-1] == (0, 0) and all(start < end for start, end in spans[:-1]), "the first mark is no special"
-        assert probes._places(encode(model, [recall_truth.text_of(one)])).tolist() == list(range(11))
+        assert probes._places(encode(model, [recall.text_of(one)])).tolist() == list(range(11))
 
 
 def test_the_bundled_model_recalls_and_goes_by_the_answer_alone(model):
@@ -99,7 +99,7 @@ def test_the_bundled_model_recalls_and_goes_by_the_answer_alone(model):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_gives_what_a_loop_gives(model, name):
-    texts = [recall_truth.text_of(drawn(length, 3)) for length in (12, 7, 20)]
+    texts = [recall.text_of(drawn(length, 3)) for length in (12, 7, 20)]
     options = {"row": -1} if name == "rollout" else {}
     batch = methods.explain(name, model, texts, **options)
     for text, found in zip(texts, batch, strict=True):

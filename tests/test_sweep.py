@@ -178,19 +178,6 @@ def test_other_code_is_noticed(folder, tmp_path, monkeypatch):
     shards.surroundings.cache_clear()
 
 
-def test_code_is_followed_through_the_package(tmp_path):
-    package = tmp_path / "xai_utils"
-    package.mkdir()
-    for name, text in {"a": "from xai_utils import b", "b": "import xai_utils.c", "c": "x = 1", "d": "x = 2"}.items():
-        (package / f"{name}.py").write_text(text + "\n")
-    found = parts.sources(package / "a.py", package=package)
-    assert list(found) == ["a", "b", "c"]
-    (package / "c.py").write_text("x = 3\n")
-    after = parts.sources(package / "a.py", package=package)
-    assert [name for name in found if found[name] != after[name]] == ["c"]
-    assert list(parts.sources(package / "a.py", without=("b",), package=package)) == ["a"]
-
-
 def test_nothing_finished_is_said(folder):
     with pytest.raises(ValueError, match="no part of this sweep is finished"):
         run(PLAN, folder, finished_only=True)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xai_utils.attention_theory import Layer
+from xai_utils.files import whole, write
 
 CLS, UNKNOWN, PAD = "[CLS]", "[UNK]", "[PAD]"
 SPECIAL = (CLS, UNKNOWN, PAD)
@@ -155,10 +156,10 @@ def wrap(built: Any, limit: int) -> Any:
 
 def save(module: AttentionClassifier, tokenizer: Any, folder: Path) -> None:
     """Write ``model.safetensors`` (as precise as the module), ``config.json`` and ``tokenizer.json``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, folder / "model.safetensors")
+    with whole(folder / "model.safetensors") as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, temporary)
     for name, content in files(module, tokenizer).items():
-        (folder / name).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        write(folder / name, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def files(module: AttentionClassifier, tokenizer: Any) -> dict[str, Any]:

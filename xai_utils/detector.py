@@ -22,7 +22,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from xai_utils import check, loaders, models, runtime
-from xai_utils.samples import Picture
+from xai_utils.sample_kinds import Picture
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from xai_utils.attention_classifier import SPECIAL, UNKNOWN, AttentionClassifier
 from xai_utils.attention_theory import Layer
 from xai_utils.encode import encode, rationale_mask
 from xai_utils.models import Model
-from xai_utils.samples import Text
+from xai_utils.sample_kinds import Text
 
 METHODS = (
     "attention mean", "attention max", "gradient mean", "gradient L1", "gradient L2", "gradient × input", "LIME",

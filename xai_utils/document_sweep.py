@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from xai_utils import attention_theory, check, document, lime, parts, ratio, sample_sets
+from xai_utils import attention_theory, check, document, files, lime, parts, ratio, sample_sets
 from xai_utils.document import Document
 from xai_utils.models import Model
-from xai_utils.samples import Text
+from xai_utils.sample_kinds import Text
 
 SETTINGS = "settings.json"
 
@@ -110,10 +110,9 @@ def _gap(read: Document) -> float:
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Write what the folder is for, or refuse a folder that is for something else."""
-    folder.mkdir(parents=True, exist_ok=True)
     file, wanted = folder / SETTINGS, json.dumps(settings, indent=1, sort_keys=True)
     if file.is_file() and file.read_text() != wanted:
         old = json.loads(file.read_text())
         other = [name for name, value in settings.items() if old.get(name) != value]
         raise ValueError(f"{folder.name} holds parts made with other {', '.join(other)}; name a new folder.")
-    file.write_text(wanted)
+    files.write(file, wanted)

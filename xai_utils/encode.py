@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from xai_utils.models import Model, Preprocessing
-from xai_utils.samples import Picture, Text
+from xai_utils.sample_kinds import Picture, Text
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from xai_utils import check, encode, methods, samples
 from xai_utils.models import Model
-from xai_utils.observation import Observation, Sample, observe
+from xai_utils.observation import Observation, observe
 from xai_utils.result import Attribution
+from xai_utils.sample_kinds import Sample
 
 NONE, DISCARD = "none", "discard"
 CHANGES: dict[str, tuple[str, float, float, float]] = {  # parameter, least, greatest, first value

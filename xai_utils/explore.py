@@ -20,8 +20,9 @@ from torch import Tensor
 
 from xai_utils import methods, plots, rollout
 from xai_utils.models import Model
-from xai_utils.observation import Observation, Sample, observe
+from xai_utils.observation import Observation, observe
 from xai_utils.result import Attribution
+from xai_utils.sample_kinds import Sample
 
 WIDE = {"description_width": "5.5em"}
 

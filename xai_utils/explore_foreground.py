@@ -14,7 +14,7 @@ from xai_utils.detector import Detections, Detector
 from xai_utils.explore import WIDE, Canvas
 from xai_utils.models import Model
 from xai_utils.result import Attribution
-from xai_utils.samples import Picture
+from xai_utils.sample_kinds import Picture
 
 
 def faf(

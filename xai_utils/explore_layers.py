@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from xai_utils import diffusion, methods, plots, rollout, selective
 from xai_utils.explore import WIDE, Canvas
 from xai_utils.models import Model
-from xai_utils.observation import Observation, Sample, observe
+from xai_utils.observation import Observation, observe
 from xai_utils.result import Attribution
+from xai_utils.sample_kinds import Sample
 
 _PANELS = (0.08, 0.41, 0.74)  # left edges
 

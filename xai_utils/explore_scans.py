@@ -11,7 +11,7 @@ from xai_utils.capture_scans import capture_scans
 from xai_utils.encode import encode
 from xai_utils.explore import WIDE, Canvas
 from xai_utils.models import Model
-from xai_utils.samples import Text
+from xai_utils.sample_kinds import Text
 
 WHAT = {"scan alone": False, "with skip and gate": True}
 

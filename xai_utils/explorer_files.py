@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from xai_utils import exploration, plots, runtime
+from xai_utils import exploration, files, plots, runtime
 from xai_utils.exploration import Captured, Request
 
 LARGEST = 50_000_000  #: pixels of an uploaded picture
@@ -130,8 +129,7 @@ def export(request: Request, shown: Mapping[str, Captured], folder: Path) -> lis
         f"view_{key}.json": (json.dumps(record, indent=1) + "\n").encode(),
         f"view_{key}.yml": (about + yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)).encode(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    return [_whole(folder / name, content) for name, content in contents.items()]
+    return [files.write(folder / name, content) for name, content in contents.items()]
 
 
 def received(upload: Mapping[str, Any], folder: Path) -> Path:
@@ -155,17 +153,5 @@ def received(upload: Mapping[str, Any], folder: Path) -> Path:
             stored.load()
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"{name} cannot be read as a picture: {error}") from error
-    folder.mkdir(parents=True, exist_ok=True)
     ending = Path(name).suffix.lower() or ".png"
-    return _whole(folder / f"upload_{hashlib.sha256(content).hexdigest()[:10]}{ending}", content)
-
-
-def _whole(path: Path, content: bytes) -> Path:
-    """Write beside ``path`` and rename."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return files.write(folder / f"upload_{hashlib.sha256(content).hexdigest()[:10]}{ending}", content)

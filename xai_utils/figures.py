@@ -8,13 +8,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from xai_utils import runtime
+from xai_utils import files, runtime
 
 plt.rcParams["figure.dpi"] = 56  # of the pictures kept inside notebooks; files have their own resolution
 FORMATS = ("png", "pdf")
@@ -23,7 +22,7 @@ _NAME = re.compile(r"\d\d_[a-z0-9_]+")
 
 def folder() -> Path:
     """Return where figures go: ``$XAI_FIGURES`` if set, else the project's ``figures``."""
-    return Path(os.environ.get("XAI_FIGURES") or runtime.ROOT / "figures")
+    return Path(os.environ.get("XAI_FIGURES") or files.ROOT / "figures")
 
 
 def save(fig: Figure, name: str, caption: str = "", formats: Sequence[str] = ("png",), dpi: int = 110) -> None:
@@ -50,9 +49,7 @@ def save(fig: Figure, name: str, caption: str = "", formats: Sequence[str] = ("p
     contents = {f"{name}.{kind}": _draw(fig, kind, dpi) for kind in formats}
     about = {"figure": name, "caption": caption, "notebook": _notebook(name), **runtime.record.as_dict()}
     contents[f"{name}.json"] = (json.dumps(about, indent=1) + "\n").encode()
-    target = folder()
-    target.mkdir(parents=True, exist_ok=True)
-    _write(target, contents)
+    files.write_together(folder(), contents)
     plt.show()
 
 
@@ -65,16 +62,3 @@ def _draw(fig: Figure, kind: str, dpi: int) -> bytes:
     file = io.BytesIO()
     fig.savefig(file, format=kind, dpi=dpi, metadata=nameless, bbox_inches="tight")
     return file.getvalue()
-
-
-def _write(target: Path, contents: dict[str, bytes]) -> None:
-    """Write all files into a folder beside their places, then move all: a figure never parts from its record."""
-    with TemporaryDirectory(dir=target, prefix=".") as beside:
-        for name, content in contents.items():
-            try:
-                (Path(beside) / name).write_bytes(content)
-                (Path(beside) / name).chmod(0o644)
-            except OSError as error:
-                raise OSError(error.errno, f"cannot save {name}: {error.strerror}; nothing was written") from error
-        for name in contents:
-            (Path(beside) / name).replace(target / name)

@@ -11,7 +11,7 @@ from torch import Tensor
 from xai_utils import check
 from xai_utils.encode import view_mask
 from xai_utils.models import Model
-from xai_utils.samples import Picture
+from xai_utils.sample_kinds import Picture
 
 MATCHES = ("any", "class")
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from xai_utils import check, densray, encode, gender_texts, masked, passages
+from xai_utils import check, densray, encode, files, gender_texts, masked, passages
 from xai_utils.capture import capture
 from xai_utils.gender_texts import Item
 from xai_utils.models import Model
-from xai_utils.samples import Text
+from xai_utils.sample_kinds import Text
 
 COLUMNS = ("male", "female")
 
@@ -178,9 +178,8 @@ def _part(model: Model, file: Path, items: list[tuple[Item, Item]]) -> tuple[Ten
             for layer, rows in enumerate(side.numpy()):
                 flat = pa.array(rows.reshape(-1), pa.float32())
                 table[f"{name}_{layer}"] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
-        temporary = file.with_suffix(".tmp")
-        pq.write_table(pa.table(table), temporary)
-        temporary.replace(file)
+        with files.whole(file) as temporary:
+            pq.write_table(pa.table(table), temporary)
     read = pq.read_table(file)
     if read["text"].to_pylist() != [one.text for one, _ in items]:
         raise ValueError(
@@ -207,8 +206,6 @@ def save_directions(file: Path, vectors: Tensor, model: Model, source: str) -> N
     """Write directions ``(layer + 1, width)`` as safetensors with model, weights and data; whole or not at all."""
     from safetensors.torch import save_file
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
     told = {"model": model.name, "weights_sha256": model.sha256, "data": source, "method": "DensRay, class-mean sign"}
-    save_file({"directions": vectors.contiguous()}, temporary, told)
-    temporary.replace(file)
+    with files.whole(file) as temporary:
+        save_file({"directions": vectors.contiguous()}, temporary, told)

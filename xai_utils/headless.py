@@ -28,8 +28,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 from traitlets.config import Config
 
-from xai_utils import runs
-from xai_utils.parts import write_whole
+from xai_utils import files, runs
 from xai_utils.runs import Job, Places
 
 CLAIMS = {"held": "holds  ", "not held": "does not hold  "}
@@ -61,7 +60,7 @@ def golden(places: Places, only: Iterable[str] = ()) -> list[dict[str, Any]]:
         records.append(execute(job))
         if records[-1]["status"] == "finished":
             executed = nbformat.read(job.file(".ipynb"), as_version=4)
-            write_whole(path, nbformat.writes(clean(executed)) + "\n")
+            files.write(path, nbformat.writes(clean(executed)) + "\n")
         catalogue(places.figures)
     return records
 
@@ -109,7 +108,7 @@ def _publish(job: Job, partial: Path, record: Mapping[str, Any]) -> None:
     job.file(".failed.ipynb").unlink(missing_ok=True)
     if partial.exists():
         os.replace(partial, job.file(".failed.ipynb" if record["failure"] else ".ipynb"))
-    write_whole(job.file(".json"), json.dumps(record, indent=1, default=str) + "\n")
+    files.write(job.file(".json"), json.dumps(record, indent=1, default=str) + "\n")
 
 
 def _run(job: Job, partial: Path) -> dict[str, str]:
@@ -185,7 +184,7 @@ def catalogue(folder: Path) -> None:
     ]
     head = "# Figures\n\nWritten by the notebooks; the JSON beside each says what made it.\n\n"
     table = "| figure | models | caption |\n|---|---|---|\n" + "\n".join(lines) + "\n"
-    write_whole(folder / "README.md", head + table)
+    files.write(folder / "README.md", head + table)
 
 
 def report(records: Sequence[Mapping[str, Any]]) -> int:

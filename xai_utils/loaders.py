@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from xai_utils import check, runtime
+from xai_utils.files import sha256
 from xai_utils.vim import Vim
 
 #: sha256 of the official all-MiniLM-L6-v2 weights, which the installed package must carry unchanged.
@@ -58,12 +58,6 @@ class Unavailable(OSError):
     """A model of a hub that is neither cached nor reachable."""
 
 
-def file_sha256(path: Path) -> str:
-    """Hash a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def minilm_folder() -> Path:
     """Return the folder of the installed all-MiniLM-L6-v2; ``ValueError`` if its weights are not the official ones."""
     from importlib.util import find_spec
@@ -79,7 +73,7 @@ def minilm_folder() -> Path:
 def _verify(path: Path, expected: str) -> None:
     if not path.is_file():
         raise ValueError(f"{path.name} is missing from {path.parent.name}; reinstall, or `make train`.")
-    if (found := file_sha256(path)) != expected:
+    if (found := sha256(path)) != expected:
         raise ValueError(
             f"{path.parent.name}/{path.name} is damaged or not the file we ship: sha256 {found[:12]}…, "
             f"expected {expected[:12]}…. Reinstall it (git checkout, or pip install --force-reinstall)."

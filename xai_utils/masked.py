@@ -12,7 +12,7 @@ from xai_utils import attcat, check, densray, encode
 from xai_utils.capture import capture
 from xai_utils.encode import Batch
 from xai_utils.models import Model
-from xai_utils.samples import Text
+from xai_utils.sample_kinds import Text
 
 TARGETS = ("difference", "likeliest")
 SPECIALS = ("kept", "masked")

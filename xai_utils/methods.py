@@ -17,9 +17,10 @@ from torch import Tensor
 from xai_utils import check, diffusion, flow, hidden_methods, integrated, relevance, rollout, selective
 from xai_utils.encode import Batch, encode
 from xai_utils.models import Model
-from xai_utils.observation import Observation, Sample, Target, View, observe, targets_of
+from xai_utils.observation import Observation, View, observe
 from xai_utils.result import Attribution
-from xai_utils.samples import Picture, Text
+from xai_utils.sample_kinds import Picture, Sample, Text
+from xai_utils.targets import Target, targets_of
 
 ROWS = ("cls", "max", "mean")
 WEIGHTED = ("gradient_rollout", "generic_attention", "attention_gradcam")  #: weigh attention by its own gradient

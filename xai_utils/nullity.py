@@ -18,7 +18,8 @@ from torch import Tensor
 
 from xai_utils.encode import encode
 from xai_utils.models import Model
-from xai_utils.observation import Sample, targets_of
+from xai_utils.sample_kinds import Sample
+from xai_utils.targets import targets_of
 
 
 def in_double(model: Model) -> Model:

@@ -17,7 +17,7 @@ from xai_utils.methods import METHODS, attribute, explain
 from xai_utils.models import Model
 from xai_utils.observation import observe
 from xai_utils.result import Attribution
-from xai_utils.samples import Picture
+from xai_utils.sample_kinds import Picture
 
 MEASURES = ("share", "lift", "pointing")
 NULLS = ("uniform", "centre", "other scene")

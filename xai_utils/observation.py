@@ -14,10 +14,8 @@ from xai_utils.capture_scans import capture_scans, scanning
 from xai_utils.encode import Batch, encode
 from xai_utils.hidden_maps import direction_maps
 from xai_utils.models import Model
-from xai_utils.samples import Picture, Text
-
-Sample = Text | Picture
-Target = int | str | Sequence[int | str] | None  #: one class for all samples, one for each, or the predicted ones
+from xai_utils.sample_kinds import Sample
+from xai_utils.targets import Target, targets_of
 
 
 @dataclass(frozen=True)
@@ -133,18 +131,3 @@ def class_first(tensor: Tensor, position: int, axis: int) -> Tensor:
     """Move the token at ``position`` of an axis to its front; the others keep their order."""
     before, own, behind = tensor.split([position, 1, tensor.shape[axis] - position - 1], axis)
     return torch.cat([own, before, behind], axis)
-
-
-def targets_of(model: Model, logits: Tensor | None, target: Target) -> tuple[int, ...] | None:
-    """Return the class to explain for each row of ``logits``: the given one or ones, or the predicted one."""
-    if logits is None:
-        if target is not None:
-            raise ValueError(f"{model.name} has no classifier, so there is no class {target!r}.")
-        return None
-    if target is None:
-        return tuple(logits.argmax(-1).tolist())
-    if isinstance(target, (int, str)):
-        return (model.class_index(target),) * len(logits)
-    if len(target) != len(logits):
-        raise ValueError(f"{len(target)} classes are given for {len(logits)} samples; expected one for each, or one.")
-    return tuple(model.class_index(one) for one in target)

@@ -9,8 +9,8 @@ import torch
 from xai_utils import removal
 from xai_utils.encode import encode
 from xai_utils.models import Model
-from xai_utils.observation import Sample
 from xai_utils.result import Attribution
+from xai_utils.sample_kinds import Sample
 
 
 def leave_one_out(

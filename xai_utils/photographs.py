@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from xai_utils import runtime, samples
-from xai_utils.samples import Picture
+from xai_utils.sample_kinds import Picture
 
 IMAGES = (".jpg", ".jpeg", ".png")
 LEFT_OUT = 255  #: mask value of a region that belongs to no object

@@ -17,9 +17,8 @@ from torch import Tensor
 from xai_utils import metrics, perturbation, removal
 from xai_utils.encode import Batch, encode, rationale_mask, view_mask
 from xai_utils.models import Model
-from xai_utils.observation import Sample
 from xai_utils.perturbation import QUARTERS
-from xai_utils.samples import Picture, Text
+from xai_utils.sample_kinds import Picture, Sample, Text
 
 OPERATORS = 3  # ways to remove that a leaderboard compares: the first ones that the model knows
 RANDOM = 16  # random removals for infidelity

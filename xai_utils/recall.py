@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xai_utils import check
+from xai_utils.sample_kinds import Text
 
 LETTERS = tuple("ABCDEFGHIJKLMNOP")
 MARK = "*"
@@ -74,3 +75,11 @@ def grid(distances: Sequence[int], each: int, length: int, seed: int) -> list[Re
     check.at_least_one("each", each)
     noise = np.random.default_rng(seed)
     return [draw(noise, length, distance) for distance in distances for _ in range(each)]
+
+
+def text_of(sequence: Recall) -> Text:
+    """Write a sequence as a text whose rationale is the answer; the tokenizer adds the mark at its end, which asks."""
+    words = sequence.tokens[:-1]
+    start = sum(len(word) + 1 for word in words[: sequence.place])
+    name = f"answer {sequence.distance} tokens ago"
+    return Text(" ".join(words), name, sequence.label, "", ((start, start + len(words[sequence.place])),))

@@ -12,7 +12,7 @@ from torch import Tensor
 from xai_utils import methods, recall
 from xai_utils.models import Model
 from xai_utils.recall import Recall
-from xai_utils.samples import Text
+from xai_utils.sample_kinds import Text
 
 REACH = 3  # tokens that the convolution before a scan carries a letter on: taps - 1
 Marker = Callable[[Sequence[Text]], list[Tensor]]
@@ -35,14 +35,6 @@ class Pointing:
     marked: np.ndarray
     null: float
     near_null: float
-
-
-def text_of(sequence: Recall) -> Text:
-    """Write a sequence as a text whose rationale is the answer; the tokenizer adds the mark at its end, which asks."""
-    words = sequence.tokens[:-1]
-    start = sum(len(word) + 1 for word in words[: sequence.place])
-    name = f"answer {sequence.distance} tokens ago"
-    return Text(" ".join(words), name, sequence.label, "", ((start, start + len(words[sequence.place])),))
 
 
 def pointing(scores: Sequence[Tensor], sequences: Sequence[Recall]) -> Pointing:
@@ -70,7 +62,7 @@ def scores_of(
     name: str, model: Model, sequences: Sequence[Recall], batch_size: int = 64, **options: object
 ) -> list[Tensor]:
     """Explain the right answer of every sequence by one method of the table, batched."""
-    texts = [text_of(sequence) for sequence in sequences]
+    texts = [recall.text_of(sequence) for sequence in sequences]
     targets = [sequence.label for sequence in sequences]
     found = methods.explain(name, model, texts, targets, batch_size=batch_size, **options)
     return [one.scores for one in found]

@@ -17,7 +17,7 @@ from torch.optim import AdamW, Optimizer
 
 from xai_utils import attention_classifier, check, samples
 from xai_utils.attention_classifier import AttentionClassifier, Settings
-from xai_utils.samples import Text
+from xai_utils.sample_kinds import Text
 
 RUN = 6  # words in a row that two texts must not share across the split
 

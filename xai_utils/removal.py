@@ -16,7 +16,8 @@ from torch import Tensor
 from xai_utils import check, memory
 from xai_utils.encode import Batch, encode
 from xai_utils.models import Model
-from xai_utils.observation import Sample, targets_of
+from xai_utils.sample_kinds import Sample
+from xai_utils.targets import targets_of
 
 OPERATORS = {"text": ("mask", "delete", "unknown", "word"), "vision": ("mean", "blur", "black")}
 OUTPUTS = ("probability", "logit")

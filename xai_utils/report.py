@@ -19,12 +19,12 @@ from tempfile import TemporaryDirectory
 from tqdm.auto import tqdm
 
 from xai_utils import report_links
+from xai_utils.files import ROOT
 from xai_utils.report_cells import TEMPLATES
 from xai_utils.report_pages import STATIC, Material, pages
 from xai_utils.report_sources import Figure, read_figures, read_models, read_notebook
 from xai_utils.report_tables import Table, leaderboard, read_tables
 
-ROOT = Path(__file__).resolve().parent.parent
 LEADERBOARD = "data/sweeps/leaderboard.parquet"
 MADE_BY = '<meta name="generator" content="xai_utils.report">'
 REPORTED = 12  # problems named in an error

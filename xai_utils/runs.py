@@ -19,7 +19,8 @@ import nbformat
 import papermill
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from xai_utils.files import ROOT, sha256
+
 FIELDS = ("about", "parameters", "notebooks", "overrides")
 
 
@@ -130,7 +131,7 @@ def _refuse_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> No
 
 def surroundings(root: Path) -> dict[str, str]:
     """Hash everything outside a notebook that its results depend on: package, lock file, data."""
-    files = [*root.glob("xai_utils/*.py"), root / "requirements.lock", *root.glob("data/**/*")]
+    files = [*root.glob("xai_utils/**/*.py"), root / "requirements.lock", *root.glob("data/**/*")]
     return {path.relative_to(root).as_posix(): sha256(path) for path in sorted(files) if path.is_file()}
 
 
@@ -140,11 +141,6 @@ def key_of(notebook: Path, parameters: Mapping[str, Any], around: Mapping[str, s
     sources = [(cell.cell_type, cell.metadata.get("tags", []), cell.source) for cell in cells]
     everything = json.dumps([sources, parameters, around], sort_keys=True, default=str)
     return hashlib.sha256(everything.encode()).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """Hash a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def finished(job: Job) -> dict[str, Any] | None:

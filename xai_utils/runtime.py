@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "data"
+from xai_utils.files import DATA, ROOT
+
+__all__ = ["DATA", "ROOT"]
+
 LIBRARIES = (
     "torch",
     "transformers",

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from xai_utils import check, photographs, recall, recall_truth, samples, samples_real
-from xai_utils.samples import Picture, Text
+from xai_utils import check, photographs, recall, samples, samples_real
+from xai_utils.sample_kinds import Picture, Text
 from xai_utils.samples_real import Listing, listed
 
 #: options that name a file or folder; ``$NAME`` is filled in
@@ -51,7 +51,7 @@ def recalls(number: int = 300, first: int = 0, length: int = 32) -> Listing:
 
     def read(i: int) -> Text:
         drawn = recall.draw(np.random.default_rng([first + i, length]), length)
-        return replace(recall_truth.text_of(drawn), name=names[i])
+        return replace(recall.text_of(drawn), name=names[i])
 
     return Listing(names, read)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xai_utils import runtime, scenes, watermark
+from xai_utils.sample_kinds import Picture, Text
 
 SENTIMENT = ("negative", "positive")
 PHOTOGRAPHS = {
@@ -20,42 +20,6 @@ PHOTOGRAPHS = {
     "rocket": "rocket.jpg",
 }
 REVIEWS = runtime.DATA / "texts" / "film_reviews.jsonl"
-
-
-@dataclass(frozen=True)
-class Text:
-    """A sentence, with what is known about it.
-
-    Attributes:
-        text: the sentence.
-        name: how to find it again.
-        label: index in :data:`SENTIMENT`, or ``None``.
-        kind: ``"plain"``, ``"negation"`` or ``"contrast"`` for a bundled review, else ``""``.
-        rationale: ``[start, end)`` character spans marked as the evidence for the label.
-    """
-
-    text: str
-    name: str = "own sentence"
-    label: int | None = None
-    kind: str = ""
-    rationale: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture, with what is known about it.
-
-    Attributes:
-        image: ``(3, height, width)`` float32 in [0, 1].
-        name: how to find it again.
-        masks: class name to ``(height, width)`` bool; empty where nothing is known.
-        label: index of its class, or ``None``.
-    """
-
-    image: np.ndarray
-    name: str
-    masks: dict[str, np.ndarray]
-    label: int | None = None
 
 
 def text(sentence: str) -> Text:

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from xai_utils import check, runtime
-from xai_utils.samples import SENTIMENT, Picture, Text, picture
+from xai_utils.sample_kinds import Picture, Text
+from xai_utils.samples import SENTIMENT, picture
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 

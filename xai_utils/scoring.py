@@ -17,9 +17,9 @@ from xai_utils import check, jitter, marks, methods, models, nulls, occlusion, p
 from xai_utils.attention_classifier import AttentionClassifier
 from xai_utils.closed_forms import CLOSED, closed_form
 from xai_utils.models import Model
-from xai_utils.observation import Sample
 from xai_utils.probes import Probe, probe
 from xai_utils.result import Attribution
+from xai_utils.sample_kinds import Sample
 from xai_utils.vim import Vim
 
 DRAWS = 2  # noisy inputs of max_sensitivity

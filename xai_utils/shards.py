@@ -16,13 +16,16 @@ from typing import Any
 
 import torch
 
-from xai_utils import engine, memory, parts, runtime, sample_sets
-from xai_utils.samples import Picture, Text
+from xai_utils import engine, memory, parts, runtime, sample_sets, sources
+from xai_utils.sample_kinds import Picture, Text
 
 SCORED = ("sample", "metric", "operator", "value", "seconds")
 COLUMNS = ("model", "method", "set", *SCORED, "error", "traceback")
 #: what no number depends on beyond the hash of the samples: who reads them, who shares out the work, who keeps it
-BESIDE = ("samples", "samples_real", "sample_sets", "photographs", "scenes", "engine", "parts")
+BESIDE = tuple(
+    f"xai_utils.{name}"
+    for name in ("samples", "samples_real", "sample_sets", "photographs", "scenes", "engine", "parts", "files")
+)
 
 
 class Unfit(RuntimeError):
@@ -119,7 +122,7 @@ def surroundings(scoring: str) -> dict[str, dict[str, str]]:
     spec = find_spec(scoring)
     if spec is None or spec.origin is None:
         raise Unfit(f"no module {scoring}.")
-    code = {**parts.sources(Path(__file__), BESIDE), **parts.sources(Path(spec.origin), BESIDE)}
+    code = {**sources.of_file(Path(__file__), BESIDE), **sources.of_file(Path(spec.origin), BESIDE)}
     return {"version": runtime.versions(), "code": code}
 
 
@@ -142,7 +145,7 @@ class Fitness:
 def _ready(shard: Shard) -> list[Text | Picture]:
     """Return the samples, once everything is what the plan says."""
     module = importlib.import_module(shard.scoring)
-    if f"{__package__}.models" in sys.modules:  # scoring has led there
+    if "xai_utils.models" in sys.modules:  # scoring has led there
         from xai_utils import models
 
         models.work_on(runtime.own_device(shard.device, engine.place()))
@@ -190,7 +193,7 @@ def _where(error: BaseException) -> str:
         waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
         for frame in one.stack:
             file = Path(frame.filename).parts
-            known = [i for i, name in enumerate(file) if name in (parts.PACKAGE.name, "site-packages")]
+            known = [i for i, name in enumerate(file) if name in (sources.PACKAGE.name, "site-packages")]
             frame.filename = "/".join(file[known[-1] :] if known else file[-1:])
     return "".join(told.format())
 

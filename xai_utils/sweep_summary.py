@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from xai_utils import parts, stats
+from xai_utils import files, parts, stats
 
 GROUP = ["model", "set", "metric", "operator"]
 SEED = 0  # of the resampling
@@ -115,9 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     options.out.parent.mkdir(parents=True, exist_ok=True)
     summed = summary(table)
-    parts.write_whole(options.out.with_suffix(".csv"), summed.to_csv(index=False, float_format="%.6g"))
-    parts.write_whole(options.out.with_suffix(".md"), f"# {options.out.name}\n\n{pages(summed)}")
-    parts.write_whole(options.out.with_suffix(".json"), json.dumps(about, indent=1, sort_keys=True) + "\n")
+    files.write(options.out.with_suffix(".csv"), summed.to_csv(index=False, float_format="%.6g"))
+    files.write(options.out.with_suffix(".md"), f"# {options.out.name}\n\n{pages(summed)}")
+    files.write(options.out.with_suffix(".json"), json.dumps(about, indent=1, sort_keys=True) + "\n")
     return 0
 
 

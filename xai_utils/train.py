@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from xai_utils import (
-    loaders,
+    files,
     recipes_attention,
     recipes_detector,
     recipes_mamba,
@@ -213,7 +213,6 @@ def _save_checkpoint(
     path: Path, module: nn.Module, optimisers: list[Optimizer], step: int, seconds: float, best: dict[str, Any]
 ) -> None:
     """Save what is trained (frozen weights come from :meth:`Recipe.build`), through a temporary file."""
-    path.parent.mkdir(exist_ok=True)
     state = {
         "module": _trained(module),
         "optimisers": [optimiser.state_dict() for optimiser in optimisers],
@@ -221,9 +220,8 @@ def _save_checkpoint(
         "seconds": seconds,
         "best": best,
     }
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    with files.whole(path) as temporary:
+        torch.save(state, temporary)
 
 
 def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: float) -> dict[str, Any]:
@@ -247,7 +245,7 @@ def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: floa
             "minutes": round(seconds / 60, 1),
             "threads": torch.get_num_threads(),
             "repeat": getattr(recipe, "repeat", None) or f"make train MODEL={name}",
-            "files": {path.name: loaders.file_sha256(path) for path in sorted(temporary.iterdir())},
+            "files": {path.name: files.sha256(path) for path in sorted(temporary.iterdir())},
         }
         (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n")
         temporary.chmod(0o755)

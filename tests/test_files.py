@@ -1,0 +1,56 @@
+"""Written whole or not at all, whatever goes wrong on the way."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from xai_utils import files
+
+
+def test_text_and_bytes_arrive_and_nothing_else_stays(tmp_path):
+    assert files.write(tmp_path / "new" / "a.txt", "é").read_bytes() == "é".encode()
+    files.write(tmp_path / "new" / "a.txt", b"\x00")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
+    assert files.sha256(tmp_path / "new" / "a.txt").startswith("6e340b9c")
+
+
+def test_the_old_file_stays_when_writing_fails(tmp_path):
+    kept = files.write(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError, match="half way"), files.whole(kept) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("half way")
+    assert kept.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_named_with_the_file_that_was_meant(tmp_path, monkeypatch):
+    files.write(tmp_path / "a.txt", "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"cannot write a\.txt: No space left on device"):
+        files.write(tmp_path / "a.txt", "new")
+    with pytest.raises(OSError, match=r"cannot save b\.png: No space left on device; nothing was written"):
+        files.write_together(tmp_path, {"b.png": b"1", "b.json": b"2"})
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_killed_process_leaves_the_old_file(tmp_path):
+    kept = files.write(tmp_path / "a.txt", "old")
+    code = (
+        "import os, sys; from pathlib import Path; from xai_utils import files\n"
+        "with files.whole(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(kept)], cwd=files.ROOT, check=False)
+    assert done.returncode == -9 and kept.read_text() == "old"
+    assert files.write(kept, "new").read_text() == "new"
+
+
+def test_a_record_never_parts_from_its_picture(tmp_path):
+    files.write_together(tmp_path / "new", {"a.png": b"1", "a.json": b"2"})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == {"a.png": b"1", "a.json": b"2"}

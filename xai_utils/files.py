@@ -1,0 +1,74 @@
+"""Where the project lies, hashes of files, and writing that is whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+
+
+def sha256(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside ``path`` to write to, and rename it at the end: never half-written.
+
+    The name holds the process's number, so two processes never write to one file; what was written is on the disk
+    before the rename. After an error the old file stays and the temporary one is gone.
+
+    Raises:
+        OSError: the disk is full or read-only; named by the file that was meant.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        _onto_the_disk(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot write {path.name}: {error.strerror or error}; nothing was written"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    """Write a file whole or not at all (see :func:`whole`) and return its path; text becomes UTF-8."""
+    with whole(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write all files into a folder beside their places, then move all: a figure never parts from its record.
+
+    Raises:
+        OSError: the disk is full or read-only; the old files stay and no half-written one is left.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".") as beside:
+        for name, content in contents.items():
+            try:
+                (Path(beside) / name).write_bytes(content)
+                (Path(beside) / name).chmod(0o644)
+                _onto_the_disk(Path(beside) / name)
+            except OSError as error:
+                raise OSError(error.errno, f"cannot save {name}: {error.strerror}; nothing was written") from error
+        for name in contents:
+            (Path(beside) / name).replace(folder / name)
+
+
+def _onto_the_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
