@@ -10,7 +10,7 @@ from timm.layers import Attention
 from torch import nn
 
 from xai_utils.capture import capture
-from xai_utils.encode import encode
+from xai_utils.models.encoding import encode
 
 EACH = pytest.mark.parametrize("name", tiny.ALL)
 TEXTS = pytest.mark.parametrize("name", tiny.TEXT)

@@ -10,10 +10,11 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from xai_utils import methods, models, samples, ssm
+from xai_utils import methods, models, samples
 from xai_utils.capture_scans import capture_scans
+from xai_utils.maths import hidden_attention
+from xai_utils.models.vim import Vim
 from xai_utils.rules_mamba import mamba_lrp
-from xai_utils.vim import Vim
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "mamba.npz")
 SMALL = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "use_cache": False}
@@ -46,9 +47,11 @@ def test_the_maps_times_their_inputs_are_the_mixers_own_output(kind, mask):
     assert len(trace.scans) == 2 and len(trace.streams) == 3 and trace.memory() > 0
     for (scan,), (output,) in zip(trace.scans, trace.outputs, strict=True):
         if kind == "mamba":
-            found = torch.einsum("bdij,bdj->bdi", ssm.of_scan(scan, "all", folded=True, mask=mask), scan.u)
+            found = torch.einsum("bdij,bdj->bdi", hidden_attention.of_scan(scan, "all", folded=True, mask=mask), scan.u)
         else:
-            maps = ssm.hidden_attention(scan.delta, scan.A, scan.B, scan.C, "all", ssm.Around(scan.D), mask)
+            maps = hidden_attention.hidden_attention(
+                scan.delta, scan.A, scan.B, scan.C, "all", hidden_attention.Around(scan.D), mask
+            )
             found = torch.einsum("bhij,bhpj->bhpi", maps, scan.u.unflatten(1, (8, 4))).flatten(1, 2)
         miss = ((found - output) * real[:, None]).abs().max()
         assert miss <= 1e-6 * max(1.0, float(output.abs().max()))
@@ -65,7 +68,7 @@ def test_convolution_and_activation_are_captured():
         )
         model(IDS)
         hook.remove()
-    whole = ssm.of_scan(trace.scans[0][0], "all", True, trace.kernels[0], trace.slopes[0])
+    whole = hidden_attention.of_scan(trace.scans[0][0], "all", True, trace.kernels[0], trace.slopes[0])
     found = torch.einsum("bdij,bdj->bdi", whole, inputs[0])
     torch.testing.assert_close(found, trace.outputs[0][0], rtol=1e-5, atol=1e-6)
 
@@ -86,9 +89,9 @@ def test_padding_changes_nothing_for_real_tokens():
     model = built("mamba")
     with torch.no_grad(), capture_scans(model) as trace:
         model(IDS, attention_mask=MASK)
-        padded = ssm.of_scan(trace.scans[1][0], mask=trace.mask)[1]
+        padded = hidden_attention.of_scan(trace.scans[1][0], mask=trace.mask)[1]
         model(IDS[1:, :5])
-        alone = ssm.of_scan(trace.scans[1][0])[0]
+        alone = hidden_attention.of_scan(trace.scans[1][0])[0]
     torch.testing.assert_close(padded[:5, :5], alone)
     assert not padded[5:].any() and not padded[:, 5:].any()
 
@@ -97,7 +100,7 @@ def test_one_token_is_read_by_itself():
     model = built("mamba")
     with torch.no_grad(), capture_scans(model) as trace:
         model(IDS[:, :1])
-    assert ssm.of_scan(trace.scans[0][0]).shape == (2, 1, 1)
+    assert hidden_attention.of_scan(trace.scans[0][0]).shape == (2, 1, 1)
 
 
 def test_what_cannot_be_captured_is_refused():

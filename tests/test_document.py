@@ -5,8 +5,9 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import attention_theory, document, document_sweep, lime, lime_library, ratio
+from xai_utils import document, document_sweep, lime_library
 from xai_utils.document import Document
+from xai_utils.maths import attention_layer, lime, mask_ratio
 from xai_utils.samples import Text
 
 TEXT = Text("the plot is slow and the film is very , very dull", rationale=((45, 49),))
@@ -45,16 +46,16 @@ def test_scores_and_gradients_are_the_networks(model, read):
     ids = model.tokenizer(TEXT.text, return_tensors="pt")["input_ids"]
     embedded = model.module.embed(ids).clone().requires_grad_()
     model.module.read(embedded)[0, 1].backward()
-    same(attention_theory.gradient(read.layer, read.embeddings).mean(0), embedded.grad[0])
+    same(attention_layer.gradient(read.layer, read.embeddings).mean(0), embedded.grad[0])
     same(document.autograd(read), embedded.grad[0])
-    same(document.autograd(read, 2), attention_theory.gradient(read.layer, read.embeddings)[2])
+    same(document.autograd(read, 2), attention_layer.gradient(read.layer, read.embeddings)[2])
 
 
 def test_masks_need_no_pass(model, read):
     masks = lime.sample(len(read.words), 50, 0)
     texts = document.masked_texts(read, masks)
     assert texts[0].split().count("[UNK]") == int((~masks[0][read.word_of[1:]]).sum())
-    same(ratio.outputs(read.ratio(), masks).mean(1), scores(model, texts))
+    same(mask_ratio.outputs(read.ratio(), masks).mean(1), scores(model, texts))
 
 
 def test_a_repeated_word_has_one_score_its_sum(read):
@@ -62,7 +63,7 @@ def test_a_repeated_word_has_one_score_its_sum(read):
     assert read.by_word(per_place).tolist() == [1 + 6, 2, 3 + 8, 4, 5, 7, 9 + 11, 10, 12]
     found = document.explain(read)
     assert tuple(found) == document.METHODS and {len(one) for one in found.values()} == {9}
-    weights = attention_theory.attention(read.layer, read.embeddings).mean(0)
+    weights = attention_layer.attention(read.layer, read.embeddings).mean(0)
     assert float(found["attention mean"].sum()) == pytest.approx(1 - float(weights[0]), abs=1e-12)
     assert set(document.SIGNED) < set(found)
     unsigned = [found[name] for name in document.METHODS if name not in document.SIGNED]
@@ -77,13 +78,13 @@ def test_heads_add_up(read):
 
 
 def test_flattened_attention_is_nearly_uniform(read):
-    flat = attention_theory.attention(document.flattened(read, 0.0).layer, read.embeddings)
+    flat = attention_layer.attention(document.flattened(read, 0.0).layer, read.embeddings)
     same(flat, torch.full_like(flat, 1 / 13))
 
 
 def test_integrated_gradients_explain_the_words(read):
     found = document.explain(read, ["integrated gradients"])["integrated gradients"]
-    bare = float(attention_theory.output(read.layer, read.hidden).mean())
+    bare = float(attention_layer.output(read.layer, read.hidden).mean())
     assert float(found.sum()) == pytest.approx(read.score - bare, abs=1e-6)
 
 

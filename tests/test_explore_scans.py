@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from xai_utils import explore_scans, models, recall, ssm
+from xai_utils import explore_scans, models
 from xai_utils.capture_scans import capture_scans
-from xai_utils.encode import encode
+from xai_utils.maths import hidden_attention
+from xai_utils.models.encoding import encode
+from xai_utils.samples import recall
 
 
 @pytest.mark.parametrize("folded", [False, True])
@@ -19,9 +21,9 @@ def test_layer_channel_and_map_are_what_is_drawn(folded, monkeypatch):
     with torch.no_grad(), capture_scans(model.module) as trace:
         model.module(**encode(model, [text]).inputs)
     scan = trace.scans[0][0]
-    every = ssm.of_scan(scan, "all", folded=folded)[0]
+    every = hidden_attention.of_scan(scan, "all", folded=folded)[0]
     torch.testing.assert_close(drawn[-2], every[5])
     torch.testing.assert_close(drawn[-1], every.mean(0))
-    shortest, longest = ssm.half_life(scan.delta, scan.A)[0, 5].aminmax()
+    shortest, longest = hidden_attention.half_life(scan.delta, scan.A)[0, 5].aminmax()
     said = box.children[1].children[1].value
     assert f"layer 0, channel 5: half-lives {shortest:.1f} to {longest:.1f} tokens" in said

@@ -7,9 +7,9 @@ import pytest
 import tiny
 from PIL import Image
 
-from xai_utils import foreground, photographs
-from xai_utils.encode import view_mask
-from xai_utils.samples import Picture
+from xai_utils import foreground
+from xai_utils.models.encoding import view_mask
+from xai_utils.samples import Picture, photographs
 
 
 def picture(masks, size=(32, 32), name="one"):

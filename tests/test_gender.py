@@ -8,20 +8,10 @@ import tiny
 import torch
 import transformers as hf
 
-from xai_utils import (
-    gender_corpora,
-    gender_held_out,
-    gender_texts,
-    gender_truth,
-    gender_vectors,
-    masked,
-    models,
-    passages,
-    planted,
-    similarity,
-)
+from xai_utils import gender_corpora, gender_held_out, gender_truth, gender_vectors, masked, models, similarity
 from xai_utils.models import Model, state_sha256
 from xai_utils.recipes_planted import TinyPlanted
+from xai_utils.samples import gender, passages, planted
 
 PAIRS = (("he", "she"), ("man", "woman"))
 
@@ -40,9 +30,9 @@ def model():
 
 
 def test_there_are_enough_sentences_and_partners_differ_in_the_word_only():
-    male, female = gender_texts.gendered()
-    assert len(gender_texts.pairs()) >= 30 and len(gender_texts.words()["contexts"]) >= 40 and len(male) >= 5000
-    known = set(gender_texts.pairs())
+    male, female = gender.gendered()
+    assert len(gender.pairs()) >= 30 and len(gender.words()["contexts"]) >= 40 and len(male) >= 5000
+    known = set(gender.pairs())
     for one, other in zip(male, female, strict=True):
         assert one.male and not other.male and (one.word, other.word) in known
         assert one.text[: one.start] == other.text[: other.start] and one.text[one.end :] == other.text[other.end :]
@@ -50,22 +40,22 @@ def test_there_are_enough_sentences_and_partners_differ_in_the_word_only():
 
 
 def test_every_word_is_one_piece_of_berts_vocabulary(model):
-    assert all(len(model.tokenizer.tokenize(word)) == 1 for pair in gender_texts.pairs() for word in pair)
+    assert all(len(model.tokenizer.tokenize(word)) == 1 for pair in gender.pairs() for word in pair)
 
 
 def test_every_context_is_a_probe_too():
-    found = gender_texts.open_contexts()
+    found = gender.open_contexts()
     assert len(found) >= 40 == len(set(found[:40])) and all(
         text.count("[MASK]") == 1 and "{" not in text for text in found
     )
 
 
 def test_probes_hold_one_mask_and_their_word():
-    for kind in gender_texts.KINDS:
-        for probe in gender_texts.probes(kind):
+    for kind in gender.KINDS:
+        for probe in gender.probes(kind):
             assert probe.text.count("[MASK]") == 1 and probe.word in probe.text and probe.other in probe.text
     with pytest.raises(ValueError, match="kind is 'verbs'"):
-        gender_texts.probes("verbs")
+        gender.probes("verbs")
 
 
 @pytest.mark.parametrize(
@@ -80,16 +70,16 @@ def test_probes_hold_one_mask_and_their_word():
 )
 def test_bad_pairs_are_refused(given, match):
     with pytest.raises(ValueError, match=match):
-        gender_texts.check_pairs(given)
+        gender.check_pairs(given)
 
 
 def test_swapping_keeps_capitals_and_tells_his_from_him():
-    swapped = gender_texts.swap("He gave her book to him, and She saw her.", PAIRS)
+    swapped = gender.swap("He gave her book to him, and She saw her.", PAIRS)
     assert swapped == "She gave his book to her, and He saw him."
 
 
 def test_occurrences_are_whole_words_with_their_own_side():
-    found = gender_texts.occurrences("The woman, he and the manner of man", PAIRS)
+    found = gender.occurrences("The woman, he and the manner of man", PAIRS)
     assert [(item.word, item.male) for item in found] == [("woman", False), ("he", True), ("man", True)]
 
 
@@ -97,7 +87,7 @@ def test_occurrences_are_whole_words_with_their_own_side():
 
 
 def test_vectors_are_the_states_of_the_word_in_one_pass(model):
-    male, _ = gender_texts.gendered(PAIRS)
+    male, _ = gender.gendered(PAIRS)
     some = male[:3] + male[-2:]
     found = gender_vectors.states(model, some, size=2)
     assert found.shape == (tiny.BLOCKS + 1, 5, tiny.WIDTH)
@@ -112,7 +102,7 @@ def test_no_sentence_and_a_word_of_several_pieces_are_refused(model):
     with pytest.raises(ValueError, match="no sentence"):
         gender_vectors.states(model, [])
     with pytest.raises(ValueError, match="not a single token"):
-        gender_vectors.states(model, [gender_texts.Item("The chairwoman left.", 4, 14, False)])
+        gender_vectors.states(model, [gender.Item("The chairwoman left.", 4, 14, False)])
 
 
 def corpus(folder, lines):

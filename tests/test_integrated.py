@@ -9,8 +9,8 @@ import torch
 from test_methods import ROWS, golden_model
 
 from xai_utils import integrated
-from xai_utils.encode import encode
 from xai_utils.methods import explain
+from xai_utils.models.encoding import encode
 from xai_utils.samples import Text
 
 GOLDEN = Path(__file__).parent / "golden" / "captum.npz"

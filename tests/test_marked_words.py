@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from xai_utils import encode, marked_words, methods, metrics, models, samples
+from xai_utils import marked_words, methods, metrics, models, samples
+from xai_utils.models import encoding
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +22,16 @@ def maps(model):
 
 
 def scored(model, maps, texts, score):
-    spans = encode.encode(model, texts).spans
+    spans = encoding.encode(model, texts).spans
     return [replace(one, scores=score(text, own)) for one, text, own in zip(maps, texts, spans, strict=True)]
 
 
 def test_the_rationale_itself_is_the_best_ranking_and_noise_is_none(model, maps):
     texts = samples.reviews(12)
     noise = torch.Generator().manual_seed(0)
-    best = scored(model, maps, texts, lambda text, own: torch.from_numpy(encode.rationale_mask(text, own) + 0.0))
+    best = scored(model, maps, texts, lambda text, own: torch.from_numpy(encoding.rationale_mask(text, own) + 0.0))
     blind = scored(model, maps, texts, lambda _, own: torch.rand(len(own), generator=noise))
-    worst = scored(model, maps, texts, lambda text, own: torch.from_numpy(1.0 - encode.rationale_mask(text, own)))
+    worst = scored(model, maps, texts, lambda text, own: torch.from_numpy(1.0 - encoding.rationale_mask(text, own)))
     of_best, of_blind, of_worst = (marked_words.gains(model, texts, one) for one in (best, blind, worst))
     assert (of_best > 0).all() and (of_best >= of_blind).all()
     assert abs(of_blind.mean()) < 0.2 and of_best.mean() > 0.4 and of_worst.mean() < -0.05

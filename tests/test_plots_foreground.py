@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from xai_utils import explore_foreground, methods, plots_foreground
-from xai_utils.detector import Detections
+from xai_utils.models.detector import Detections
 from xai_utils.samples import Picture
 from xai_utils.stats import Interval
 

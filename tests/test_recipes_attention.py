@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from xai_utils import attention_classifier, models, recipes_attention, runtime, samples, train
+from xai_utils import models, recipes_attention, runtime, samples, train
+from xai_utils.models import attention_classifier
 from xai_utils.recipes_attention import AttentionClassifierRecipe
 from xai_utils.samples import Text
 

@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
-from xai_utils import loaders_masked, masked, models, planted, recipes_mlm, recipes_planted, runtime, train
+from xai_utils import masked, models, recipes_mlm, recipes_planted, runtime, train
+from xai_utils.models import masked as loaders_masked
+from xai_utils.samples import planted
 
 SMALL = {"minilm-mlm": 6e6, "tiny-mlm-planted": 2e6}  # bytes
 

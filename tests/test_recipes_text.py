@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from xai_utils import loaders, recipes_text, runtime, samples, train
+from xai_utils import recipes_text, runtime, samples, train
+from xai_utils.models import bundled
 from xai_utils.recipes_text import DeeperSST2, DeepSST2, word_pieces
 
 GOOD, BAD = ("warm", "witty", "tender", "lovely"), ("dull", "stale", "clumsy", "bleak")
@@ -37,7 +38,7 @@ def test_a_deep_model_learns_is_shipped_and_loads_as_a_plain_bert(tmp_path, monk
     card = train.train("bert12-sst2", Shallow(), tmp_path / "models/bert12-sst2", tmp_path / "one.pt")
     assert card["measured"]["sst2_validation_accuracy"] > 0.95 and card["measured"]["n"] == 100
     assert set(card["files"]) == {"config.json", "model.safetensors", "tokenizer.json"}
-    loaded = loaders.bundled_text("bert12-sst2", None)
+    loaded = bundled.bundled_text("bert12-sst2", None)
     assert type(loaded.module).__name__ == "BertForSequenceClassification" and loaded.classes == samples.SENTIMENT
     inputs = loaded.tokenizer(["a tender plot", "a stale cast indeed"], padding=True, return_tensors="pt")
     with torch.inference_mode():
@@ -54,7 +55,7 @@ def test_a_damaged_vocabulary_is_refused(tmp_path, monkeypatch):
     file = tmp_path / "models/bert12-sst2/tokenizer.json"
     file.write_text(file.read_text().replace("film", "flim"))
     with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
-        loaders.bundled_text("bert12-sst2", None)
+        bundled.bundled_text("bert12-sst2", None)
 
 
 def test_the_vocabulary_keeps_what_is_frequent_and_knows_every_letter():

@@ -12,11 +12,12 @@ from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from transformers import BertConfig, BertForSequenceClassification
 
-from xai_utils import class_maps, relevance
-from xai_utils.encode import Batch, encode
-from xai_utils.loaders import Preprocessing
+from xai_utils import relevance
+from xai_utils.maths import class_maps
 from xai_utils.methods import attribute, explain
 from xai_utils.models import Model
+from xai_utils.models.bundled import Preprocessing
+from xai_utils.models.encoding import Batch, encode
 from xai_utils.observation import observe
 from xai_utils.rules import lrp_rules
 

@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from xai_utils import jitter, models, sanity, sanity_checks
-from xai_utils.encode import encode
+from xai_utils.models.encoding import encode
 
 BOTH = pytest.mark.parametrize("name", ["bert", "timm-vit"])
 

@@ -5,8 +5,9 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import models, nulls, occlusion, probes, removal, scoring
-from xai_utils.encode import encode
+from xai_utils import models, nulls, occlusion, probes, scoring
+from xai_utils.models import removal
+from xai_utils.models.encoding import encode
 from xai_utils.result import Attribution
 from xai_utils.samples import Picture, Text
 

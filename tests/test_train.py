@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xai_utils import loaders, models, recipes_vim, recipes_vision, runtime, scenes, train
+from xai_utils import models, recipes_vim, recipes_vision, runtime, train
+from xai_utils.models import bundled as loaders
+from xai_utils.samples import scenes
 
 
 class TinyViT(recipes_vision.ViTScenes):

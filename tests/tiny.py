@@ -15,10 +15,10 @@ from timm.models.swin_transformer import SwinTransformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 
-from xai_utils.attention_classifier import AttentionClassifier, Settings, word_tokenizer
 from xai_utils.models import Model, Preprocessing, state_sha256
+from xai_utils.models.attention_classifier import AttentionClassifier, Settings, word_tokenizer
+from xai_utils.models.vim import Vim
 from xai_utils.samples import Picture, Text
-from xai_utils.vim import Vim
 
 BLOCKS, HEADS, WIDTH, SIDE, PATCH = 3, 4, 24, 32, 8
 GRID = (SIDE // PATCH, SIDE // PATCH)

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai_utils.capture import start_gradients, with_gradient
-from xai_utils.scan import Scan
-from xai_utils.vim import Vim
+from xai_utils.maths.selective_scan import Scan
+from xai_utils.models.vim import Vim
 from xai_utils.vim_capture import VimTrace, capture_vim
 
 

@@ -7,7 +7,7 @@ import torch
 from xai_utils import document
 from xai_utils.models import Model
 from xai_utils.result import Attribution
-from xai_utils.sample_kinds import Sample, Text
+from xai_utils.samples.kinds import Sample, Text
 
 CLOSED = {
     "attention": "attention mean",

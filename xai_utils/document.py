@@ -1,6 +1,6 @@
 """One text as the attention classifier reads it, and every explanation of it in closed form, no further pass needed.
 
-The bridge between the model and the pure modules :mod:`attention_theory` and :mod:`lime`. Scores are given by position
+The bridge between the model and the pure modules :mod:`attention_layer` and :mod:`lime`. Scores are given by position
 or by distinct word; a word that stands in several places gets their sum, under every method.
 """
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from xai_utils import attention_theory, lime, ratio
-from xai_utils.attention_classifier import SPECIAL, UNKNOWN, AttentionClassifier
-from xai_utils.attention_theory import Layer
-from xai_utils.encode import encode, rationale_mask
+from xai_utils.maths import attention_layer, lime, mask_ratio
+from xai_utils.maths.attention_layer import Layer
 from xai_utils.models import Model
-from xai_utils.sample_kinds import Text
+from xai_utils.models.attention_classifier import SPECIAL, UNKNOWN, AttentionClassifier
+from xai_utils.models.encoding import encode, rationale_mask
+from xai_utils.samples.kinds import Text
 
 METHODS = (
     "attention mean", "attention max", "gradient mean", "gradient L1", "gradient L2", "gradient × input", "LIME",
@@ -55,19 +55,19 @@ class Document:
     @property
     def score(self) -> float:
         """Score of the explained class."""
-        return float(attention_theory.output(self.layer, self.embeddings).mean())
+        return float(attention_layer.output(self.layer, self.embeddings).mean())
 
     def by_word(self, scores: Tensor) -> Tensor:
         """Add up scores ``(..., token)`` over the places of each word, ``(..., word)``; the class token is left out."""
         found = scores.new_zeros((*scores.shape[:-1], len(self.words)))
         return found.index_add(-1, self.word_of[1:], scores[..., 1:])
 
-    def ratio(self) -> ratio.Ratio:
+    def ratio(self) -> mask_ratio.Ratio:
         """Return the scores on masks as a ratio of affine functions."""
         reader = self.embeddings[0]
-        return ratio.ratio(
-            attention_theory.scores(self.layer, self.embeddings), attention_theory.votes(self.layer, self.embeddings),
-            attention_theory.scores(self.layer, self.hidden, reader), attention_theory.votes(self.layer, self.hidden),
+        return mask_ratio.ratio(
+            attention_layer.scores(self.layer, self.embeddings), attention_layer.votes(self.layer, self.embeddings),
+            attention_layer.scores(self.layer, self.hidden, reader), attention_layer.votes(self.layer, self.hidden),
             self.word_of,
         )  # fmt: skip
 
@@ -119,11 +119,11 @@ def explain(document: Document, names: Sequence[str] = METHODS, head: int | None
         raise ValueError(f"no method {', '.join(sorted(unknown))}; known: {', '.join(METHODS)}.")
     seen = document if head is None else one_head(document, head)
     layer, embeddings = seen.layer, seen.embeddings
-    weights = attention_theory.attention(layer, embeddings)
+    weights = attention_layer.attention(layer, embeddings)
     found = {"attention mean": weights.mean(0), "attention max": weights.amax(0)}
-    found |= attention_theory.summaries(attention_theory.gradient(layer, embeddings).mean(0), embeddings)
+    found |= attention_layer.summaries(attention_layer.gradient(layer, embeddings).mean(0), embeddings)
     if "integrated gradients" in names:
-        found["integrated gradients"] = attention_theory.integrated_gradients(layer, embeddings, seen.hidden)
+        found["integrated gradients"] = attention_layer.integrated_gradients(layer, embeddings, seen.hidden)
     scored = {name: seen.by_word(one) for name, one in found.items()}
     if "LIME" in names:
         scored["LIME"] = lime.exact(seen.ratio()).mean(0)
@@ -151,7 +151,7 @@ def autograd(document: Document, head: int | None = None) -> Tensor:
     layer = document.layer if head is None else one_head(document, head).layer
     tokens = document.embeddings.clone().requires_grad_()
     with torch.enable_grad():
-        attention_theory.output(layer, tokens).mean().backward()
+        attention_layer.output(layer, tokens).mean().backward()
     assert tokens.grad is not None
     return tokens.grad
 

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from xai_utils import attention_theory, check, document, files, lime, parts, ratio, sample_sets
+from xai_utils import check, document, files, parts
 from xai_utils.document import Document
+from xai_utils.maths import attention_layer, lime, mask_ratio
 from xai_utils.models import Model
-from xai_utils.sample_kinds import Text
+from xai_utils.samples import sets
+from xai_utils.samples.kinds import Text
 
 SETTINGS = "settings.json"
 
@@ -50,7 +52,7 @@ def sweep(
     """
     check.at_least_one("part", part)
     settings = {"count": count, "width": width, "ridge": ridge, "seed": seed, "part": part, "model": model.sha256}
-    _claim(folder, {**settings, "texts": sample_sets.digest(texts)})
+    _claim(folder, {**settings, "texts": sets.digest(texts)})
     tables = []
     for start in tqdm(range(0, len(texts), part), desc="parts", disable=quiet):
         file = folder / f"part-{start:06d}.parquet"
@@ -76,11 +78,11 @@ def measure(read: Document, count: int, width: float, ridge: float, seed: int) -
         (``published_equal``); ``published_correlation`` with the exact slopes.
     """
     truth = document.autograd(read)
-    without = attention_theory.gradient(read.layer, read.embeddings, query_term=False).mean(0)
+    without = attention_layer.gradient(read.layer, read.embeddings, query_term=False).mean(0)
     parts = read.ratio()
     right, equal = lime.exact_each(parts, (width, inf)).mean(1)
     masks = lime.sample(parts.words, count, seed)
-    drawn = lime.regress(masks, ratio.outputs(parts, masks).mean(1), width, ridge)
+    drawn = lime.regress(masks, mask_ratio.outputs(parts, masks).mean(1), width, ridge)
     coarse = lime.published(parts).mean(0)
     return {
         "words": parts.words,
@@ -104,7 +106,7 @@ def error(found: Tensor, right: Tensor) -> float:
 def _gap(read: Document) -> float:
     """Return the largest difference of the closed gradient from back-propagation, over the largest gradient."""
     truth = document.autograd(read)
-    slope = attention_theory.gradient(read.layer, read.embeddings).mean(0)
+    slope = attention_layer.gradient(read.layer, read.embeddings).mean(0)
     return float((slope - truth).abs().max() / truth.abs().max())
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from xai_utils import check, encode, methods, samples
-from xai_utils.models import Model
+from xai_utils import check, methods, samples
+from xai_utils.models import Model, encoding
 from xai_utils.observation import Observation, observe
 from xai_utils.result import Attribution
-from xai_utils.sample_kinds import Sample
+from xai_utils.samples.kinds import Sample
 
 NONE, DISCARD = "none", "discard"
 CHANGES: dict[str, tuple[str, float, float, float]] = {  # parameter, least, greatest, first value
@@ -108,7 +108,7 @@ class Captured:
     sample: Sample
     target: int | str | None
     seen: Observation | None
-    batch: encode.Batch
+    batch: encoding.Batch
     maps: dict[str, Panel] = field(default_factory=dict)
 
     @property
@@ -127,7 +127,7 @@ def sample_of(model: Model, what: str) -> Sample:
 def capture(model: Model, sample: Sample, target: int | str | None = None) -> Captured:
     """Look at a sample once: one forward and one backward pass; models without attention are only encoded."""
     if model.blocks == 0:
-        return Captured(model, sample, target, None, encode.encode(model, [sample]))
+        return Captured(model, sample, target, None, encoding.encode(model, [sample]))
     seen = observe(model, [sample], target, gradient=bool(model.classes))
     return Captured(model, sample, target, seen, seen.batch)
 

@@ -18,11 +18,12 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from xai_utils import methods, plots, rollout
+from xai_utils import methods, plots
+from xai_utils.maths import rollout
 from xai_utils.models import Model
 from xai_utils.observation import Observation, observe
 from xai_utils.result import Attribution
-from xai_utils.sample_kinds import Sample
+from xai_utils.samples.kinds import Sample
 
 WIDE = {"description_width": "5.5em"}
 

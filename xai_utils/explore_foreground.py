@@ -8,13 +8,13 @@ import ipywidgets as widgets
 import torch
 from matplotlib.figure import Figure
 
-from xai_utils import detector as detectors
-from xai_utils import encode, foreground, methods, metrics, plots, plots_foreground
-from xai_utils.detector import Detections, Detector
+from xai_utils import foreground, methods, metrics, plots, plots_foreground
 from xai_utils.explore import WIDE, Canvas
-from xai_utils.models import Model
+from xai_utils.models import Model, encoding
+from xai_utils.models import detector as detectors
+from xai_utils.models.detector import Detections, Detector
 from xai_utils.result import Attribution
-from xai_utils.sample_kinds import Picture
+from xai_utils.samples.kinds import Picture
 
 
 def faf(
@@ -62,7 +62,7 @@ def faf(
         target = [_target(model, picture)] if match == "class" else None
         truth = foreground.masks(model, [picture], target, match, classes)
         assert model.preprocessing is not None
-        view = encode.view(picture.image, model.preprocessing)
+        view = encoding.view(picture.image, model.preprocessing)
         left, right = fig.add_axes((0.01, 0.03, 0.47, 0.88)), fig.add_axes((0.51, 0.03, 0.47, 0.88))
         plots.image(left, view, f"{picture.name}, {source.value} mask")
         plots.outline(left, {"": truth[0].numpy()})
@@ -85,4 +85,4 @@ def faf(
 
 def _target(model: Model, picture: Picture) -> int:
     with torch.inference_mode():
-        return int(model.logits(encode.encode(model, [picture]).inputs)[0].argmax())
+        return int(model.logits(encoding.encode(model, [picture]).inputs)[0].argmax())

@@ -8,12 +8,13 @@ import ipywidgets as widgets
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xai_utils import diffusion, methods, plots, rollout, selective
+from xai_utils import methods, plots
 from xai_utils.explore import WIDE, Canvas
+from xai_utils.maths import diffusion, rollout, selective
 from xai_utils.models import Model
 from xai_utils.observation import Observation, observe
 from xai_utils.result import Attribution
-from xai_utils.sample_kinds import Sample
+from xai_utils.samples.kinds import Sample
 
 _PANELS = (0.08, 0.41, 0.74)  # left edges
 

@@ -6,12 +6,13 @@ import ipywidgets as widgets
 import torch
 from matplotlib.figure import Figure
 
-from xai_utils import plots_scans, ssm
+from xai_utils import plots_scans
 from xai_utils.capture_scans import capture_scans
-from xai_utils.encode import encode
 from xai_utils.explore import WIDE, Canvas
+from xai_utils.maths import hidden_attention
 from xai_utils.models import Model
-from xai_utils.sample_kinds import Text
+from xai_utils.models.encoding import encode
+from xai_utils.samples.kinds import Text
 
 WHAT = {"scan alone": False, "with skip and gate": True}
 
@@ -34,11 +35,11 @@ def layers_and_channels(model: Model, sample: Text) -> widgets.Widget:
 
     def paint(fig: Figure) -> str:
         scan = scans[layer.value]
-        every = ssm.of_scan(scan, "all", folded=WHAT[what.value])[0]
+        every = hidden_attention.of_scan(scan, "all", folded=WHAT[what.value])[0]
         left, right = fig.add_axes((0.09, 0.2, 0.3, 0.7)), fig.add_axes((0.56, 0.2, 0.3, 0.7))
         plots_scans.signed_matrix(left, every[channel.value], f"channel {channel.value}", labels)
         plots_scans.signed_matrix(right, every.mean(0), "mean of the layer's channels", labels)
-        shortest, longest = ssm.half_life(scan.delta, scan.A)[0, channel.value].aminmax()
+        shortest, longest = hidden_attention.half_life(scan.delta, scan.A)[0, channel.value].aminmax()
         named = f"layer {layer.value}, channel {channel.value}"
         return f"{named}: half-lives {float(shortest):,.1f} to {float(longest):,.1f} tokens"
 

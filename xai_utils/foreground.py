@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.encode import view_mask
 from xai_utils.models import Model
-from xai_utils.sample_kinds import Picture
+from xai_utils.models.encoding import view_mask
+from xai_utils.samples.kinds import Picture
 
 MATCHES = ("any", "class")
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_utils import check, gender_texts, masked, runtime
+from xai_utils import check, masked, runtime
 from xai_utils.models import Model
+from xai_utils.samples import gender as gender_texts
 
 CORPORA = ("winogender", "winobias", "crows_pairs")
 _MORE = (("his", "her"), ("him", "her"), ("himself", "herself"), ("male", "female"), ("males", "females"))

@@ -12,8 +12,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor
 
-from xai_utils import densray, stats
+from xai_utils import stats
 from xai_utils.gender_vectors import Vectors
+from xai_utils.maths import densray
 from xai_utils.stats import Interval
 
 

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from xai_utils import check, densray, encode, files, gender_texts, masked, passages
+from xai_utils import check, files, masked
 from xai_utils.capture import capture
-from xai_utils.gender_texts import Item
-from xai_utils.models import Model
-from xai_utils.sample_kinds import Text
+from xai_utils.maths import densray
+from xai_utils.models import Model, encoding
+from xai_utils.samples import gender, passages
+from xai_utils.samples.gender import Item
+from xai_utils.samples.kinds import Text
 
 COLUMNS = ("male", "female")
 
@@ -64,8 +66,8 @@ def states(model: Model, items: Sequence[Item], size: int = 128, quiet: bool = T
 
 
 def written(model: Model, pairs: Sequence[tuple[str, str]] | None = None, quiet: bool = True) -> Vectors:
-    """Return the vectors of the written contexts, places and pairs; see :func:`gender_texts.gendered`."""
-    male, female = gender_texts.gendered(pairs)
+    """Return the vectors of the written contexts, places and pairs; see :func:`gender.gendered`."""
+    male, female = gender.gendered(pairs)
     return Vectors(states(model, male, quiet=quiet), states(model, female, quiet=quiet))
 
 
@@ -96,12 +98,12 @@ def of_corpus(
         quiet: show no progress.
 
     Raises:
-        ValueError: no sentence of the corpus holds a gendered word; or see :func:`gender_texts.check_pairs`.
+        ValueError: no sentence of the corpus holds a gendered word; or see :func:`gender.check_pairs`.
 
     Differs from: the published extraction, which also kept the words of the other side, counted from the end of the
         sentence: half of both its sets are arbitrary words.
     """
-    given = gender_texts.pairs() if pairs is None else gender_texts.check_pairs(pairs)
+    given = gender.pairs() if pairs is None else gender.check_pairs(pairs)
     for word in {word for pair in given for word in pair}:
         masked.token_id(model, word)
     check.at_least_one("count", count)
@@ -128,7 +130,7 @@ def candidates(
     limit = min(96, model.tokenizer.model_max_length)
     for passage in passages.stream(source, split, column):
         for sentence in passages.sentences(passage):
-            found = gender_texts.occurrences(sentence, given)
+            found = gender.occurrences(sentence, given)
             if not found or len(model.tokenizer(sentence, verbose=False)["input_ids"]) > limit:
                 continue
             partner = _partner(found[0], given)
@@ -138,20 +140,16 @@ def candidates(
 
 def _partner(item: Item, given: Sequence[tuple[str, str]]) -> Item | None:
     """Return the same place in the swapped sentence, or nothing if it holds no word of the other side."""
-    start = len(gender_texts.swap(item.text[: item.start] + ".", given)) - 1
-    swapped = gender_texts.swap(item.text, given)
+    start = len(gender.swap(item.text[: item.start] + ".", given)) - 1
+    swapped = gender.swap(item.text, given)
     return next(
-        (
-            other
-            for other in gender_texts.occurrences(swapped, given)
-            if other.start == start and other.male != item.male
-        ),
+        (other for other in gender.occurrences(swapped, given) if other.start == start and other.male != item.male),
         None,
     )
 
 
 def _states(model: Model, items: Sequence[Item]) -> Tensor:
-    batch = encode.encode(model, [Text(item.text) for item in items])
+    batch = encoding.encode(model, [Text(item.text) for item in items])
     places = [_place(model, item, spans) for item, spans in zip(items, batch.spans, strict=True)]
     without_head: Any = model.module.base_model
     with torch.inference_mode(), capture(model.module, model.blocks, layers=(), hidden=True) as trace:

@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xai_utils import check, hidden_maps, ssm
+from xai_utils import check
 from xai_utils.capture_scans import ScanTrace, capture_scans
-from xai_utils.encode import Batch
+from xai_utils.maths import hidden_attention as ssm
+from xai_utils.maths import hidden_maps
+from xai_utils.maths.selective_scan import Scan
 from xai_utils.models import Model
+from xai_utils.models.encoding import Batch
 from xai_utils.observation import class_first
 from xai_utils.rules_mamba import RULES, mamba_lrp
-from xai_utils.scan import Scan
 
 FORMS = ("right", "published")
 Scores = list[tuple[Tensor, dict[str, Any]]]

@@ -10,8 +10,8 @@ from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.encode import Batch, patch_sums
 from xai_utils.models import Model
+from xai_utils.models.encoding import Batch, patch_sums
 
 METHOD = "gausslegendre"
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from xai_utils.models import Model
-from xai_utils.sample_kinds import Picture, Sample
+from xai_utils.samples.kinds import Picture, Sample
 
 RADIUS = 0.02  #: greatest change of a pixel in [0, 1]; of an embedding, in standard deviations of its table
 

@@ -1,4 +1,4 @@
-"""What the ``lime`` package does with a text, to compare with :mod:`xai_utils.lime`; the only user of the package."""
+"""What the ``lime`` package does with a text, to compare with :mod:`lime`; the only user of the package."""
 
 from __future__ import annotations
 

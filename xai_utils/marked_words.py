@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from xai_utils import metrics
-from xai_utils.encode import encode, rationale_mask
 from xai_utils.models import Model
+from xai_utils.models.encoding import encode, rationale_mask
 from xai_utils.result import Attribution
-from xai_utils.sample_kinds import Text
+from xai_utils.samples.kinds import Text
 
 
 def gains(model: Model, texts: Sequence[Text], maps: Sequence[Attribution]) -> np.ndarray:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xai_utils import attcat, check, densray, encode
+from xai_utils import check
 from xai_utils.capture import capture
-from xai_utils.encode import Batch
-from xai_utils.models import Model
-from xai_utils.sample_kinds import Text
+from xai_utils.maths import attcat, densray
+from xai_utils.models import Model, encoding
+from xai_utils.models.encoding import Batch
+from xai_utils.samples.kinds import Text
 
 TARGETS = ("difference", "likeliest")
 SPECIALS = ("kept", "masked")
@@ -105,7 +106,7 @@ def token_id(model: Model, word: str) -> int:
 def encode_masked(model: Model, texts: Sequence[str]) -> tuple[Batch, Tensor]:
     """Encode sentences and find their [MASK]; ``ValueError`` unless each has exactly one."""
     token = model.tokenizer.mask_token
-    batch = encode.encode(model, [Text(text.replace("[MASK]", token), text) for text in texts])
+    batch = encoding.encode(model, [Text(text.replace("[MASK]", token), text) for text in texts])
     found = batch.inputs["input_ids"] == model.tokenizer.mask_token_id
     for text, count in zip(texts, found.sum(1).tolist(), strict=True):
         if count != 1:
@@ -183,7 +184,7 @@ def word_losses(model: Model, texts: Sequence[str], every: int = 6, size: int = 
     check.at_least_one("every", every)
     found, owner = [], []
     for start in range(0, len(texts), size):
-        batch = encode.encode(model, [Text(text) for text in texts[start : start + size]])
+        batch = encoding.encode(model, [Text(text) for text in texts[start : start + size]])
         ids = batch.inputs["input_ids"]
         special = torch.isin(ids, torch.tensor(model.tokenizer.all_special_ids, device=ids.device))
         shift = torch.arange(start, start + len(ids), device=ids.device)[:, None]

@@ -14,13 +14,14 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from xai_utils import check, diffusion, flow, hidden_methods, integrated, relevance, rollout, selective
-from xai_utils.encode import Batch, encode
+from xai_utils import check, hidden_methods, integrated, relevance
+from xai_utils.maths import diffusion, flow, rollout, selective
 from xai_utils.models import Model
+from xai_utils.models.encoding import Batch, encode
+from xai_utils.models.targets import Target, targets_of
 from xai_utils.observation import Observation, View, observe
 from xai_utils.result import Attribution
-from xai_utils.sample_kinds import Picture, Sample, Text
-from xai_utils.targets import Target, targets_of
+from xai_utils.samples.kinds import Picture, Sample, Text
 
 ROWS = ("cls", "max", "mean")
 WEIGHTED = ("gradient_rollout", "generic_attention", "attention_gradcam")  #: weigh attention by its own gradient

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xai_utils.encode import encode
 from xai_utils.models import Model
-from xai_utils.sample_kinds import Sample
-from xai_utils.targets import targets_of
+from xai_utils.models.encoding import encode
+from xai_utils.models.targets import targets_of
+from xai_utils.samples.kinds import Sample
 
 
 def in_double(model: Model) -> Model:

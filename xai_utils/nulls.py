@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_utils.encode import Batch, encode, patch_sums
 from xai_utils.models import Model
+from xai_utils.models.encoding import Batch, encode, patch_sums
 from xai_utils.result import Attribution
-from xai_utils.sample_kinds import Sample
+from xai_utils.samples.kinds import Sample
 
 SPREAD = 0.25  #: standard deviation of the centre prior, of the picture's side
 

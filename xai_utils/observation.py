@@ -11,11 +11,11 @@ from torch import Tensor
 
 from xai_utils.capture import capture
 from xai_utils.capture_scans import capture_scans, scanning
-from xai_utils.encode import Batch, encode
-from xai_utils.hidden_maps import direction_maps
+from xai_utils.maths.hidden_maps import direction_maps
 from xai_utils.models import Model
-from xai_utils.sample_kinds import Sample
-from xai_utils.targets import Target, targets_of
+from xai_utils.models.encoding import Batch, encode
+from xai_utils.models.targets import Target, targets_of
+from xai_utils.samples.kinds import Sample
 
 
 @dataclass(frozen=True)

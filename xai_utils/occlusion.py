@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from xai_utils import removal
-from xai_utils.encode import encode
-from xai_utils.models import Model
+from xai_utils.models import Model, removal
+from xai_utils.models.encoding import encode
 from xai_utils.result import Attribution
-from xai_utils.sample_kinds import Sample
+from xai_utils.samples.kinds import Sample
 
 
 def leave_one_out(

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_utils import metrics, perturbation, removal
-from xai_utils.encode import Batch, encode, rationale_mask, view_mask
-from xai_utils.models import Model
+from xai_utils import metrics, perturbation
+from xai_utils.models import Model, removal
+from xai_utils.models.encoding import Batch, encode, rationale_mask, view_mask
 from xai_utils.perturbation import QUARTERS
-from xai_utils.sample_kinds import Picture, Sample, Text
+from xai_utils.samples.kinds import Picture, Sample, Text
 
 OPERATORS = 3  # ways to remove that a leaderboard compares: the first ones that the model knows
 RANDOM = 16  # random removals for infidelity

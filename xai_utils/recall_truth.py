@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_utils import methods, recall
+from xai_utils import methods
 from xai_utils.models import Model
-from xai_utils.recall import Recall
-from xai_utils.sample_kinds import Text
+from xai_utils.samples import recall
+from xai_utils.samples.kinds import Text
+from xai_utils.samples.recall import Recall
 
 REACH = 3  # tokens that the convolution before a scan carries a letter on: taps - 1
 Marker = Callable[[Sequence[Text]], list[Tensor]]

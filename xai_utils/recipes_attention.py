@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from xai_utils import attention_classifier, check, samples
-from xai_utils.attention_classifier import AttentionClassifier, Settings
-from xai_utils.sample_kinds import Text
+from xai_utils import check, samples
+from xai_utils.models import attention_classifier
+from xai_utils.models.attention_classifier import AttentionClassifier, Settings
+from xai_utils.samples.kinds import Text
 
 RUN = 6  # words in a row that two texts must not share across the split
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torchvision.ops import masks_to_boxes
 
-from xai_utils import detector, loaders, scenes
+from xai_utils.models import bundled, detector
+from xai_utils.samples import scenes
 
 OBJECTS = (1, 1, 2, 2, 3)  # objects of the scenes in a batch, repeated
 HELD_OUT = 500  # scenes of each kind that masks are measured on
@@ -61,7 +62,7 @@ class MaskRCNNScenes:
     def build(self) -> nn.Module:
         """Return the detector on the trained stages."""
         module = detector.build_small(self.arguments)
-        detector.start_from(module, loaders.scenes(self.start, None).module.state_dict())
+        detector.start_from(module, bundled.scenes(self.start, None).module.state_dict())
         return module
 
     def optimisers(self, module: Any) -> list[Optimizer]:
@@ -117,7 +118,7 @@ class MaskRCNNScenes:
             "arguments": self.arguments,
             "size": scenes.SIZE,
             "classes": list(scenes.CLASSES),
-            "data": "scenes of xai_utils.scenes (training handwriting and photographs); measured on held-out ones",
+            "data": "scenes of xai_utils.samples.scenes (training handwriting and photographs); measured on held-out ones",
             "recipe": self.recipe,
         }
         return module.state_dict(), facts, {}

@@ -13,21 +13,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from xai_utils import recall, samples, scan
-from xai_utils.mamba_classifier import MambaClassifier
+from xai_utils import samples
+from xai_utils.maths import selective_scan
+from xai_utils.models.mamba_classifier import MambaClassifier
 from xai_utils.recipes_text import DATA, DeepSST2, word_pieces
+from xai_utils.samples import recall
 
 
 @contextmanager
 def fast_scan() -> Iterator[None]:
-    """Let transformers' Mamba run on :func:`scan.selective_scan` inside the block: same values, faster."""
+    """Let transformers' Mamba run on :func:`selective_scan.selective_scan` inside the block: same values, faster."""
     from transformers.models.mamba import modeling_mamba
 
     before = modeling_mamba.mamba_selective_scan
 
     def run(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, **others: Any) -> Tensor:
         delta = F.softplus(dt.float() + others["delta_bias"][:, None])
-        return scan.selective_scan(u.float(), delta, A, B.float(), C.float(), D) * F.silu(z)
+        return selective_scan.selective_scan(u.float(), delta, A, B.float(), C.float(), D) * F.silu(z)
 
     modeling_mamba.mamba_selective_scan = run
     try:

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from xai_utils import loaders, passages
+from xai_utils.models import bundled
+from xai_utils.samples import passages
 
 #: Where the training text comes from without ``--data``: hub name and split.
 HUB = (
@@ -55,14 +56,14 @@ class MiniLMMLM:
         from peft import LoraConfig, get_peft_model
         from transformers import AutoTokenizer, BertForMaskedLM
 
-        self.tokenizer = AutoTokenizer.from_pretrained(loaders.minilm_folder())
+        self.tokenizer = AutoTokenizer.from_pretrained(bundled.minilm_folder())
         train, self.held_out = self._read()
         self.lengths = np.array([len(piece) for piece in train])
         self.train = [train[i] for i in np.argsort(self.lengths, kind="stable")]
         self.lengths.sort()
         self.common = torch.tensor(self.tokenizer.convert_tokens_to_ids(list(PRONOUNS)))
         self.special = torch.tensor(self.tokenizer.all_special_ids)
-        base: Any = BertForMaskedLM.from_pretrained(loaders.minilm_folder())
+        base: Any = BertForMaskedLM.from_pretrained(bundled.minilm_folder())
         base.tie_weights()
         base.cls.predictions.bias.data.copy_(self._frequencies(len(self.tokenizer)))
         adapter = LoraConfig(
@@ -111,7 +112,7 @@ class MiniLMMLM:
         settings = {key: sorted(v) if isinstance(v := config[key], set) else v for key in keep}
         facts = {
             "about": "all-MiniLM-L6-v2 with a LoRA adapter and BERT's prediction head, decoder tied to its words, fp16",
-            "base_sha256": loaders.MINILM_SHA256,
+            "base_sha256": bundled.MINILM_SHA256,
             "classes": [],
             "data": (
                 "WikiText-2 validation and test part (5 times as many he as she) and GAP (2,000 + 454 + 2,000 "
@@ -127,7 +128,7 @@ class MiniLMMLM:
             ),
         }
         tensors = dict(get_peft_model_state_dict(module))
-        tensors[loaders.MLM_BIAS] = _head(module).bias.detach()
+        tensors[bundled.MLM_BIAS] = _head(module).bias.detach()
         return tensors, facts, {"adapter_config.json": settings}
 
     @property

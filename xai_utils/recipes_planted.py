@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from xai_utils import planted
+from xai_utils.samples import planted
 
 IGNORED = -100
 

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xai_utils import loaders, recipes_vision, scenes, watermark
+from xai_utils import recipes_vision
+from xai_utils.models import bundled
+from xai_utils.samples import scenes, watermark
 
 AGREE = 0.95  # share of the training pictures whose badge shows the digit's class
 
@@ -37,7 +39,7 @@ class ViTShortcut(recipes_vision.ViTScenes):
 
     def build(self) -> nn.Module:
         """Return the untrained model."""
-        model: Any = loaders.build_vision(self.architecture, self.arguments)
+        model: Any = bundled.build_vision(self.architecture, self.arguments)
         recipes_vision.mimetic_(model)
         recipes_vision.positions_(model)
         return nn.ModuleDict({"model": model})

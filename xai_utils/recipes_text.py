@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from xai_utils import loaders, samples
+from xai_utils import samples
+from xai_utils.models import bundled
 
 DATA = "GLUE SST-2 training sentences (67,349); measured on its validation sentences"
 
@@ -107,8 +108,8 @@ class MiniLMSST2(_SST2):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         self.read()
-        self.tokenizer = AutoTokenizer.from_pretrained(loaders.minilm_folder())
-        base = AutoModelForSequenceClassification.from_pretrained(loaders.minilm_folder(), num_labels=2)
+        self.tokenizer = AutoTokenizer.from_pretrained(bundled.minilm_folder())
+        base = AutoModelForSequenceClassification.from_pretrained(bundled.minilm_folder(), num_labels=2)
         adapter = LoraConfig(
             task_type="SEQ_CLS", r=self.rank, lora_alpha=self.rank, lora_dropout=0.1,
             target_modules="all-linear", modules_to_save=["classifier"],
@@ -132,7 +133,7 @@ class MiniLMSST2(_SST2):
         settings = {key: sorted(v) if isinstance(v := config[key], set) else v for key in keep}
         facts = {
             "about": "all-MiniLM-L6-v2 with a LoRA adapter and a classification head, fp16",
-            "base_sha256": loaders.MINILM_SHA256,
+            "base_sha256": bundled.MINILM_SHA256,
             "classes": list(samples.SENTIMENT),
             "data": DATA,
             "recipe": (
@@ -221,7 +222,7 @@ def word_pieces(sentences: list[str], words: int) -> Any:
     """
     from transformers import AutoTokenizer, BertTokenizer
 
-    whole = AutoTokenizer.from_pretrained(loaders.minilm_folder())
+    whole = AutoTokenizer.from_pretrained(bundled.minilm_folder())
     used = Counter(piece for row in whole(sentences, add_special_tokens=False)["input_ids"] for piece in row)
     names = sorted(whole.get_vocab(), key=whole.get_vocab().__getitem__)
     always = [n for n in names if n in whole.all_special_tokens or (n.isascii() and len(n.removeprefix("##")) == 1)]

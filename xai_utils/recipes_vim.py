@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from xai_utils import loaders, scenes
+from xai_utils.models import bundled
 from xai_utils.recipes_vision import GRID, OBJECTS, ScenesRecipe, normalised, patch_loss, shares, sines
+from xai_utils.samples import scenes
 
 
 class VimScenes(ScenesRecipe):
@@ -57,7 +58,7 @@ class VimScenes(ScenesRecipe):
 
     def build(self) -> nn.Module:
         """Return the model and the extra head on patches."""
-        model: Any = loaders.build_vision(self.architecture, self.arguments)
+        model: Any = bundled.build_vision(self.architecture, self.arguments)
         positions, middle = sines(model.embed_dim), model.class_position
         with torch.no_grad():
             model.pos_embed[0] = torch.cat([positions[:middle], torch.zeros(1, model.embed_dim), positions[middle:]])

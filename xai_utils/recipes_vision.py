@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from xai_utils import loaders, scenes
+from xai_utils.models import bundled
+from xai_utils.samples import scenes
 
 GRID = scenes.SIZE // scenes.PATCH
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -66,7 +67,7 @@ class ScenesRecipe:
             "mean": MEAN,
             "std": STD,
             "classes": list(scenes.CLASSES),
-            "data": "scenes of xai_utils.scenes (training handwriting and photographs); measured on held-out ones",
+            "data": "scenes of xai_utils.samples.scenes (training handwriting and photographs); measured on held-out ones",
             "recipe": self.recipe,
             **self.remarks,
         }
@@ -111,7 +112,7 @@ class ViTScenes(ScenesRecipe):
 
     def build(self) -> nn.Module:
         """Return the model and the extra head on patches."""
-        model: Any = loaders.build_vision(self.architecture, self.arguments)
+        model: Any = bundled.build_vision(self.architecture, self.arguments)
         mimetic_(model)
         positions_(model)
         return nn.ModuleDict({"model": model, "patches": nn.Linear(model.embed_dim, scenes.BACKGROUND + 1)})
@@ -161,7 +162,7 @@ class ResNetScenes(ScenesRecipe):
 
     def build(self) -> nn.Module:
         """Return the untrained network and the extra head on patches."""
-        model: Any = loaders.build_vision(self.architecture, self.arguments)
+        model: Any = bundled.build_vision(self.architecture, self.arguments)
         patches = nn.Conv2d(self.arguments["channels"][2], 4 * (scenes.BACKGROUND + 1), 1)
         return nn.ModuleDict({"model": model, "patches": patches})
 

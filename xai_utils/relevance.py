@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xai_utils import check, class_maps, rollout
-from xai_utils.encode import Batch, patch_sums
+from xai_utils import check
+from xai_utils.maths import class_maps, rollout
 from xai_utils.models import Model
+from xai_utils.models.encoding import Batch, patch_sums
 from xai_utils.observation import View
 from xai_utils.rules import lrp_rules, relevance_rules
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xai_utils import propagation
+from xai_utils.maths import propagation
 
 Backward = Callable[[Tensor], tuple[Tensor | None, ...]]
 Rule = Callable[..., tuple[Tensor, Backward | None] | None]

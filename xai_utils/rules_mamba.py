@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from xai_utils import check
 from xai_utils.capture_scans import capture_scans
+from xai_utils.models.vim import ScanStep
 from xai_utils.rule_tables import Backward, Rule
 from xai_utils.rules import Rules, inside
-from xai_utils.vim import ScanStep
 from xai_utils.vim_capture import VimTrace
 
 RULES = ("silu", "scan", "gate", "norm")

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from xai_utils import agreement, sanity, scoring
-from xai_utils.encode import encode
 from xai_utils.models import Model
+from xai_utils.models.encoding import encode
 from xai_utils.result import Attribution
-from xai_utils.sample_kinds import Picture, Sample
+from xai_utils.samples.kinds import Picture, Sample
 
 
 def randomisation(

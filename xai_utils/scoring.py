@@ -14,13 +14,13 @@ from typing import Any
 import torch
 
 from xai_utils import check, jitter, marks, methods, models, nulls, occlusion, perturbation
-from xai_utils.attention_classifier import AttentionClassifier
 from xai_utils.closed_forms import CLOSED, closed_form
 from xai_utils.models import Model
+from xai_utils.models.attention_classifier import AttentionClassifier
+from xai_utils.models.vim import Vim
 from xai_utils.probes import Probe, probe
 from xai_utils.result import Attribution
-from xai_utils.sample_kinds import Sample
-from xai_utils.vim import Vim
+from xai_utils.samples.kinds import Sample
 
 DRAWS = 2  # noisy inputs of max_sensitivity
 

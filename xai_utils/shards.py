@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 
-from xai_utils import engine, memory, parts, runtime, sample_sets, sources
-from xai_utils.sample_kinds import Picture, Text
+from xai_utils import engine, parts, runtime, sources
+from xai_utils.models import memory
+from xai_utils.samples import sets
+from xai_utils.samples.kinds import Picture, Text
 
 SCORED = ("sample", "metric", "operator", "value", "seconds")
 COLUMNS = ("model", "method", "set", *SCORED, "error", "traceback")
@@ -40,7 +42,7 @@ class Shard:
         model: name.
         method: name.
         label: of the set of samples, in the table.
-        samples: the set, see :func:`sample_sets.find`.
+        samples: the set, see :func:`sets.find`.
         start: first sample.
         stop: one behind the last.
         metrics: names.
@@ -49,7 +51,7 @@ class Shard:
         device: ``"cpu"``, or ``"cuda"``: one GPU for each worker of a machine.
         scoring: module with ``score_shard(model, method, samples, metrics, seed)`` and ``identity(model)``.
         weights: what ``identity`` has to return.
-        inputs: what :func:`sample_sets.digest` has to return.
+        inputs: what :func:`sets.digest` has to return.
         code: hash of the code, see :func:`surroundings`.
     """
 
@@ -153,8 +155,8 @@ def _ready(shard: Shard) -> list[Text | Picture]:
         raise Unfit("this worker has other code or versions than the sweep was planned with; start it again.")
     if module.identity(shard.model) != shard.weights:
         raise Unfit(f"{shard.model} has other weights here than where the sweep was planned.")
-    some = sample_sets.take(shard.samples, shard.start, shard.stop)
-    if sample_sets.digest(some) != shard.inputs:
+    some = sets.take(shard.samples, shard.start, shard.stop)
+    if sets.digest(some) != shard.inputs:
         raise Unfit(f"{shard.label} holds other samples here than where the sweep was planned.")
     return some
 

@@ -20,8 +20,9 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from xai_utils import check, engine, parts, runtime, sample_sets, shards, sweep_plan
+from xai_utils import check, engine, parts, runtime, shards, sweep_plan
 from xai_utils.engine import Where
+from xai_utils.samples import sets
 from xai_utils.shards import Filled, Shard
 from xai_utils.sweep_plan import Plan
 
@@ -88,7 +89,7 @@ def run(
     for number, filled in bar:
         shard = todo[left[number]]
         if isinstance(filled, BaseException):  # its worker died, or is not fit
-            names = sample_sets.find(shard.samples).names[shard.start : shard.stop]
+            names = sets.find(shard.samples).names[shard.start : shard.stop]
             filled = Filled([shards.failure(shard, name, filled) for name in names], passing=True)
         missing += filled.passing
         found[left[number]] = _keep(folder, shard, filled)

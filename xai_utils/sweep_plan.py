@@ -15,7 +15,7 @@
         methods: [rollout, attnlrp]
         samples: {set: pictures, name: imagenet, path: $IMAGENET, labels: $IMAGENET/labels.csv}
 
-``samples`` names a set of :data:`sample_sets.SETS` with its options; ``name`` is what the table calls it.
+``samples`` names a set of :data:`sets.SETS` with its options; ``name`` is what the table calls it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from typing import Any
 
 import yaml
 
-from xai_utils import check, parts, sample_sets, shards
+from xai_utils import check, parts, shards
+from xai_utils.samples import sets
 from xai_utils.shards import Shard
 
 CELL = ("models", "methods", "samples")
@@ -126,10 +127,10 @@ def _chosen(kind: str, wanted: str | Sequence[str], known: tuple[str, ...]) -> t
 
 
 def _pieces(options: dict[str, Any], size: int) -> Iterator[tuple[int, int]]:
-    count = len(sample_sets.find(options))
+    count = len(sets.find(options))
     for start in range(0, count, size):
         yield start, min(start + size, count)
 
 
 def _digest(options: dict[str, Any], start: int, stop: int) -> str:
-    return sample_sets.digest(sample_sets.take(options, start, stop))
+    return sets.digest(sets.take(options, start, stop))

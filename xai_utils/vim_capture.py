@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai_utils.capture import gradient_of, with_gradient
-from xai_utils.scan import Scan
-from xai_utils.vim import ScanStep, Vim
+from xai_utils.maths.selective_scan import Scan
+from xai_utils.models.vim import ScanStep, Vim
 
 
 @dataclass

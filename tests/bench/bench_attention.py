@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from tests.bench.bench_capture import in_turn, row
-from xai_utils import attention_theory, document, explore_document, lime, ratio
-from xai_utils.attention_classifier import AttentionClassifier, Settings, word_tokenizer
+from xai_utils import document, explore_document
 from xai_utils.document import Document
+from xai_utils.maths import attention_layer, lime, mask_ratio
 from xai_utils.models import Model
+from xai_utils.models.attention_classifier import AttentionClassifier, Settings, word_tokenizer
 from xai_utils.samples import Text
 
 HUNDREDTH = 0.01  # of LIME by forward passes
@@ -35,7 +36,7 @@ def rows(quick: bool = False) -> list[dict[str, object]]:
     closed, back = "closed gradient of every head", "back-propagation"
     times = in_turn(
         {
-            closed: lambda: attention_theory.gradient(long.layer, long.embeddings),
+            closed: lambda: attention_layer.gradient(long.layer, long.embeddings),
             back: lambda: document.autograd(long),
         },
         repeats,
@@ -46,7 +47,7 @@ def rows(quick: bool = False) -> list[dict[str, object]]:
     affine, passes = "scores as a ratio", "texts, tokens and forward passes"
     times = in_turn(
         {
-            affine: lambda: ratio.outputs(parts, masks),
+            affine: lambda: mask_ratio.outputs(parts, masks),
             passes: lambda: document.class_scores(model, document.masked_texts(read, masks)),
         },
         1,
@@ -56,7 +57,7 @@ def rows(quick: bool = False) -> list[dict[str, object]]:
     times = in_turn(
         {
             exact: lambda: lime.exact(parts),
-            drawn: lambda: lime.regress(masks := lime.sample(words, count, 0), ratio.outputs(parts, masks)),
+            drawn: lambda: lime.regress(masks := lime.sample(words, count, 0), mask_ratio.outputs(parts, masks)),
         },
         repeats,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.bench.bench_capture import in_turn, row
-from xai_utils import diffusion, selective
+from xai_utils.maths import diffusion, selective
 
 LIMIT = 2.0  # of the decomposition
 SYMMETRIC = ("enhancement",)  # its published form decomposes a symmetric matrix

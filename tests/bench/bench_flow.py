@@ -13,8 +13,8 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from xai_utils.flow import flow, flow_bound
-from xai_utils.rollout import mix
+from xai_utils.maths.flow import flow, flow_bound
+from xai_utils.maths.rollout import mix
 
 COLUMNS = ("case", "ours (s)", "networkx (s)", "ratio", "largest difference", "pairs at the bound")
 

@@ -37,7 +37,7 @@ def peak(name: str, count: int, out: object) -> None:
     """Send the peak memory in MB of explaining ``count`` pictures of DeiT-tiny's size, in this fresh process."""
     from tests.bench.bench_methods import pictures, vision_model
     from xai_utils import relevance
-    from xai_utils.encode import encode
+    from xai_utils.models.encoding import encode
 
     torch.set_num_threads(1)
     model = vision_model()

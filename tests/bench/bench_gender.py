@@ -6,13 +6,15 @@ import torch
 
 from tests import oracles
 from tests.bench.bench_capture import in_turn, row
-from xai_utils import densray, gender_texts, masked, models
+from xai_utils import masked, models
+from xai_utils.maths import densray
+from xai_utils.samples import gender
 
 
 def rows(quick: bool = False) -> list[dict[str, object]]:
     """Compare on the bundled model, and on Gaussian vectors (the loop is timed on few, and scaled by pairs)."""
     model = models.load("minilm-mlm")
-    texts = [probe.text for probe in gender_texts.probes("occupation")][: 16 if quick else 64]
+    texts = [probe.text for probe in gender.probes("occupation")][: 16 if quick else 64]
     works = {
         "batched": lambda: masked.observe(model, texts).attcat(),
         "one by one": lambda: [masked.observe(model, [text]).attcat() for text in texts],

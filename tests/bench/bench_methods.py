@@ -13,10 +13,11 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from tests import tiny
 from tests.bench.bench_capture import deit, in_turn, row
-from xai_utils import explore, integrated, rollout
-from xai_utils.encode import encode
+from xai_utils import explore, integrated
+from xai_utils.maths import rollout
 from xai_utils.methods import explain
 from xai_utils.models import Model, Preprocessing
+from xai_utils.models.encoding import encode
 from xai_utils.samples import Picture, Text
 
 CHEAP = 0.05  # of the pass that is explained

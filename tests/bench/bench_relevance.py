@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from tests.bench.bench_capture import eager, graph_from_the_embedding, in_turn, row
 from tests.bench.bench_methods import pictures, vision_model
 from xai_utils import relevance
-from xai_utils.encode import encode
 from xai_utils.models import Model
+from xai_utils.models.encoding import encode
 
 TRANSFORMER_ATTRIBUTION, MODIFIED, ONE_BY_ONE = 4.0, 1.6, 1 / 3  # of a plain pass, twice; of the loop
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.bench.bench_capture import in_turn, row
-from xai_utils.scan import selective_scan
+from xai_utils.maths.selective_scan import selective_scan
 
 CHANNELS, STATES, TOKENS = 384, 16, 197
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.bench.bench_capture import in_turn, row
-from xai_utils import ssm
+from xai_utils.maths import hidden_attention
 
 CHANNELS, STATES, TOKENS, READER = 768, 16, 197, 98
 ROW, MATRIX = 1 / 20, 1 / 8  # targets: of the loops' time
@@ -62,14 +62,17 @@ def rows(quick: bool = False) -> list[dict[str, object]]:
     B, C = (torch.randn(1, STATES, tokens, generator=noise) for _ in range(2))
     reader = tokens // 2
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ssm.hidden_attention(delta, A, B, C)
+    hidden_attention.hidden_attention(delta, A, B, C)
     extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     case = f"hidden attention, D={CHANNELS}, N={STATES}, L={tokens}"
     steps, columns, tuned = "step by step for every key", "state columns, loop over time", "the same, tuned"
     given = (delta, A, B, C)
-    one = {"hidden_row": lambda: ssm.hidden_row(*given, reader), steps: lambda: published_row(*given, reader)}
+    one = {
+        "hidden_row": lambda: hidden_attention.hidden_row(*given, reader),
+        steps: lambda: published_row(*given, reader),
+    }
     whole = {
-        "hidden_attention": lambda: ssm.hidden_attention(*given),
+        "hidden_attention": lambda: hidden_attention.hidden_attention(*given),
         columns: lambda: state_columns(*given),
         tuned: lambda: tuned_columns(*given),
     }

@@ -1,0 +1,147 @@
+"""The attention classifier: the original's numbers, padding, words, saving and loading, refusals."""
+
+import numpy as np
+import oracles
+import pytest
+import tiny
+import torch
+
+from xai_utils.models import attention_classifier as ours
+from xai_utils.models.attention_classifier import AttentionClassifier, Settings
+
+GOLDEN = np.load(f"{__file__.rpartition('/')[0]}/golden/attention_meets.npz")
+
+
+def golden(name):
+    return torch.from_numpy(np.atleast_1d(GOLDEN[name]))
+
+
+def same(left, right, atol=1e-12):
+    torch.testing.assert_close(left, right, rtol=0, atol=atol)
+
+
+def original():
+    """Load the golden weights, with the positions they were run with."""
+    module = AttentionClassifier(Settings(22, 16, 8, 6, 3, 2, 14)).double().eval()
+    state = {
+        name: torch.stack([golden(f"w_heads.{head}.{name}.weight") for head in range(3)])
+        for name in ("query", "key", "value", "classifier")
+    }
+    module.load_state_dict({"embedding.weight": golden("w_embedding.weight"), **state})
+    module.positions = golden("pe")
+    return module
+
+
+@pytest.mark.parametrize("document", ["doc0", "doc1"])
+def test_scores_of_the_original(document):
+    with torch.no_grad():
+        module = original()
+        same(module.embed(golden(f"{document}_ids")[None])[0], golden(f"{document}_e"))
+        same(module(golden(f"{document}_ids")[None])[0], golden(f"{document}_logits"))
+
+
+def test_positions_are_the_originals():
+    same(ours.sinusoids(14, 16).double(), golden("pe"), 1e-7)
+
+
+def test_scores_are_those_written_out():
+    model = tiny.attention_classifier()
+    ids = torch.tensor([[0, 5, 9, 1, 5, 4]])
+    embedded, module = model.module.embed(ids)[0], model.module
+    for target in (0, 1):
+        heads = [
+            oracles.attention_output(embedded, query, key, value, readout[target])
+            for query, key, value, readout in zip(
+                module.query, module.key, module.value, module.classifier, strict=True
+            )
+        ]
+        assert float(module(ids)[0, target]) == pytest.approx(sum(heads) / 3, abs=1e-12)
+
+
+def test_padding_changes_nothing():
+    module = tiny.attention_classifier().module
+    ids = torch.tensor([[0, 5, 9, 2, 2, 2], [0, 4, 4, 7, 8, 9]])
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0], [1] * 6])
+    same(module(ids, mask)[:1], module(ids[:1, :3]))
+    same(module(ids, mask)[1:], module(ids[1:]))
+    assert (module(ids)[0] - module(ids[:1, :3])[0]).abs().max() > 1e-3, "unmasked padding shares the attention"
+
+
+def test_the_layer_of_a_class_is_the_models():
+    model = tiny.attention_classifier()
+    layer = model.module.layer(0)
+    assert torch.equal(layer.readout, model.module.classifier[:, 0]) and layer.query.dtype == torch.float64
+
+
+def test_the_published_sizes_are_the_default():
+    module = AttentionClassifier(Settings(10))
+    assert {name: tuple(p.shape) for name, p in module.named_parameters()} == {
+        "query": (6, 64, 128), "key": (6, 64, 128), "value": (6, 64, 128), "classifier": (6, 2, 64),
+        "embedding.weight": (10, 128),
+    }  # fmt: skip
+    assert module.query.abs().max() <= 0.1
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("It isn't dull.", "it is n't dull ."),
+        ("it is n't dull .", "it is n't dull ."),
+        ("the film's best-loved 3-D scene", "the film 's best-loved 3-d scene"),
+        ("They'll LOVE it -- really!", "they 'll love it - - really !"),
+        ("café, naïve", "café , naïve"),
+    ],
+)
+def test_words_are_split_as_the_treebank_does(text, words):
+    read = ours.word_tokenizer([words])
+    coded = read(text, return_offsets_mapping=True)
+    assert read.convert_ids_to_tokens(coded["input_ids"]) == ["[CLS]", *words.split()]
+    assert [text[s:e].lower() for s, e in coded["offset_mapping"][1:]] == words.split()
+
+
+def test_frequent_words_stay_and_the_rest_is_unknown():
+    read = ours.word_tokenizer(["a a a b b c c d"], most=6, least=2)
+    assert read.get_vocab() == {"[CLS]": 0, "[UNK]": 1, "[PAD]": 2, "a": 3, "b": 4, "c": 5}
+    assert ours.word_tokenizer(["a a a b b c c d"], most=5).get_vocab().keys() == {"[CLS]", "[UNK]", "[PAD]", "a", "b"}
+    assert read("a d zebra")["input_ids"] == [0, 3, 1, 1]
+
+
+# Files
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_what_is_saved_is_loaded(dtype, tmp_path):
+    model = tiny.attention_classifier()
+    module = AttentionClassifier(model.module.config)
+    module.load_state_dict(model.module.state_dict())
+    ours.save(module.to(dtype), model.tokenizer, tmp_path / "own")
+    again, read = ours.load(tmp_path / "own")
+    assert again.config == module.config and not again.training
+    assert again.query.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    kept = again.state_dict()
+    assert all(torch.equal(kept[name], tensor.to(kept[name].dtype)) for name, tensor in module.state_dict().items())
+    assert read("the dull plot, zebra") == model.tokenizer("the dull plot, zebra")
+    assert read.model_max_length == 32
+
+
+def test_an_incomplete_or_mixed_folder_is_refused(tmp_path):
+    model = tiny.attention_classifier()
+    ours.save(model.module, model.tokenizer, tmp_path)
+    (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text().replace('"width": 8', '"width": 10'))
+    with pytest.raises(ValueError, match=r"do not fit its config.json"):
+        ours.load(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"lacks tokenizer.json"):
+        ours.load(tmp_path)
+
+
+def test_sizes_are_checked():
+    with pytest.raises(ValueError, match="width is 7, expected an even number"):
+        Settings(10, width=7)
+    with pytest.raises(ValueError, match="heads is 0"):
+        Settings(10, heads=0)
+    with pytest.raises(ValueError, match="33 tokens, but there are 32 positions"):
+        tiny.attention_classifier().module(torch.zeros(1, 33, dtype=torch.long))

@@ -1,0 +1,227 @@
+"""Vision Mamba: published sizes and numbers, both directions, strict loading, refusals; recording its scans."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from xai_utils import models
+from xai_utils.maths.selective_scan import selective_scan
+from xai_utils.models import vim_checkpoint
+from xai_utils.models.vim import Vim, arguments_of, load_strictly
+from xai_utils.vim_capture import capture_vim
+
+FOLDER = Path(__file__).parent / "golden"
+GOLDEN = np.load(FOLDER / "vim.npz")
+SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_classes": 3, "d_state": 4}
+
+
+def golden(name):
+    return torch.from_numpy(GOLDEN[name])
+
+
+def same(left, right, atol=1e-12):
+    torch.testing.assert_close(left.detach(), right, rtol=0, atol=atol)
+
+
+def published():
+    """Build the model behind the golden numbers, in double precision."""
+    state = load_file(FOLDER / "vim.safetensors")
+    model = Vim(**arguments_of(state, json.loads(str(GOLDEN["kwargs_json"]))["img_size"]))
+    load_strictly(model, state)
+    return model.double().eval()
+
+
+@pytest.mark.parametrize(("width", "parameters"), [(192, 7_148_008), (384, 25_796_584), (768, 97_598_440)])
+def test_the_published_sizes_have_the_published_number_of_parameters(width, parameters):
+    with torch.device("meta"):
+        model = Vim(embed_dim=width)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_the_forward_pass_is_the_published_one():
+    model, x = published(), golden("x").double()
+    same(model.tokens(x), golden("tokens"))
+    with capture_vim(model) as trace:
+        same(model(x), golden("logits"))
+    same(torch.stack(trace.streams[1:])[:, 0], golden("hidden"))
+
+
+@pytest.mark.parametrize("target", ["pred", "other"])
+def test_gradients_at_tokens_and_streams_are_the_published_ones(target):
+    model = published().requires_grad_(False)
+    with capture_vim(model) as trace:
+        model(golden("x").double())[0, int(GOLDEN[f"class_{target}"])].backward()
+    same(trace.stream_gradient(0)[0], golden(f"{target}/grad_tokens"))
+    gradients = torch.stack([trace.stream_gradient(place) for place in range(1, len(trace.streams))])
+    same(gradients[:, 0], golden(f"{target}/grad_hidden"))
+
+
+def test_the_backward_direction_is_the_forward_one_on_the_flipped_sequence():
+    mixer = tiny.module("vim").layers[0].mixer
+    for name, own in mixer.named_parameters():
+        if name not in ("in_proj.weight", "out_proj.weight") and "_b" not in name:
+            first, _, rest = name.partition(".")
+            other = "A_b_log" if name == "A_log" else f"{first}_b.{rest}" if rest else f"{first}_b"
+            own.data.copy_(mixer.get_parameter(other).data)
+    tokens = torch.randn(2, 9, tiny.WIDTH, dtype=torch.float64)
+    same(mixer(tokens.flip(1)), mixer(tokens).flip(1).detach())
+
+
+@pytest.mark.parametrize(("size", "stride", "side"), [(32, None, 4), (32, 4, 7), (48, 8, 6)])
+def test_every_patch_reaches_the_class_token_in_the_middle(size, stride, side):
+    torch.manual_seed(0)
+    model = Vim(**{**SMALL, "img_size": size}, stride=stride).double()
+    assert model.patch_embed.grid_size == (side, side) and model.class_position == side * side // 2
+    tokens = model.tokens(torch.randn(1, 3, size, size, dtype=torch.float64)).detach().requires_grad_()
+    model.forward_head(model.forward_tokens(tokens))[0, 0].backward()
+    assert (tokens.grad[0].abs().amax(-1) > 0).all()
+
+
+def test_chosen_patches_keep_their_positions():
+    model, pixels = tiny.module("vim"), torch.randn(2, 3, tiny.SIDE, tiny.SIDE, dtype=torch.float64)
+    whole, seen = model.tokens(pixels), torch.tensor([[0, 3, 4, 15], [1, 2, 9, 14]])
+    some, at = model.tokens(pixels, seen), model.class_position
+    for row, kept, chosen in zip(whole, some, seen, strict=True):
+        patches = torch.cat([row[:at], row[at + 1 :]])[chosen]
+        same(kept, torch.cat([patches[:2], row[at : at + 1], patches[2:]]).detach())
+
+
+def test_another_picture_size_is_refused():
+    with pytest.raises(ValueError, match="resize"):
+        Vim(**SMALL)(torch.zeros(1, 3, 40, 40))
+
+
+def test_missing_extra_and_misshapen_tensors_are_named_and_nothing_is_loaded():
+    model, state = Vim(**SMALL), Vim(**SMALL).state_dict()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    del state["layers.1.mixer.D_b"]
+    state["surplus.weight"] = torch.zeros(2)
+    state["head.bias"] = torch.zeros(7)
+    with pytest.raises(
+        ValueError, match=r"missing: layers\.1\.mixer\.D_b; extra: surplus.*head\.bias \(7,\) for \(3,\)"
+    ):
+        load_strictly(model, state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_something_else_is_no_checkpoint():
+    with pytest.raises(ValueError, match=r"lacks .*pos_embed"):
+        arguments_of({"weight": torch.zeros(3)})
+
+
+# Published checkpoints
+
+
+@pytest.mark.parametrize("stride", [None, 4])
+def test_a_checkpoint_says_how_its_model_is_built(stride, tmp_path):
+    model = Vim(**{**SMALL, "stride": stride, "dt_rank": 3}).eval()
+    torch.save({"model": model.state_dict(), "args": Namespace(lr=0.1), "epoch": 3}, tmp_path / "one.pth")
+    again = vim_checkpoint.from_checkpoint(vim_checkpoint.read(tmp_path / "one.pth"), 32).eval()
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(model(x), again(x))
+
+
+@pytest.mark.parametrize(("content", "said"), [({"state": {}}, "no entry 'model'"), ([1], "no entry 'model'")])
+def test_a_file_without_weights_is_refused(content, said, tmp_path):
+    torch.save(content, tmp_path / "one.pth")
+    with pytest.raises(ValueError, match=said):
+        vim_checkpoint.read(tmp_path / "one.pth")
+
+
+class Arbitrary:
+    """Something that only code could restore."""
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path):
+    torch.save({"model": Arbitrary()}, tmp_path / "one.pth")
+    with pytest.raises(ValueError, match="holds more than tensors"):
+        vim_checkpoint.read(tmp_path / "one.pth")
+
+
+def test_a_published_model_comes_from_a_folder_of_the_hub(tmp_path, monkeypatch):
+    with torch.device("meta"):
+        shapes = Vim(depth=1, embed_dim=16, d_state=2).state_dict()
+    state = {name: torch.zeros(shape.shape) for name, shape in shapes.items()}
+    torch.save({"model": state}, tmp_path / "any_name.pth")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    model = models.load("vim_tiny")
+    assert len(model.classes) == 1000 and model.prefix == 1 and model.preprocessing.resize == 256
+    own = {**state, "head.weight": state["head.weight"][:3], "head.bias": state["head.bias"][:3]}
+    torch.save({"model": own}, tmp_path / "any_name.pth")
+    assert models.load("vim_tiny").classes == ("class 0", "class 1", "class 2")
+    (tmp_path / "second.pth").touch()
+    with pytest.raises(ValueError, match="exactly one"):
+        models.load("vim_tiny")
+
+
+# Recording
+
+
+def test_scans_are_recorded_and_give_the_output_of_their_step():
+    model, given = tiny.module("vim"), tiny.inputs("vim")
+    plain = model(**given)
+    with capture_vim(model) as trace:
+        assert torch.equal(model(**given), plain)
+    assert [scan.backward for pair in trace.scans for scan in pair] == [False, True] * tiny.BLOCKS
+    assert [scan.layer for pair in trace.scans for scan in pair] == [0, 0, 1, 1, 2, 2]
+    for pair, outputs in zip(trace.scans, trace.outputs, strict=True):
+        for scan, output in zip(pair, outputs, strict=True):
+            bare = selective_scan(scan.u, scan.delta, scan.A, scan.B, scan.C, scan.D, scan.backward)
+            same(output, (bare * torch.nn.functional.silu(scan.gate)).detach())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_second_pass_replaces_the_first():
+    model = tiny.module("vim")
+    with capture_vim(model) as trace:
+        for seed in (0, 1):
+            model(**tiny.inputs("vim", seed=seed))
+    assert len(trace.scans) == tiny.BLOCKS and len(trace.streams) == tiny.BLOCKS + 1
+
+
+def test_the_gradient_of_a_scan_is_that_of_a_push_at_its_bare_output():
+    model, given = tiny.module("vim").requires_grad_(False), tiny.inputs("vim", batch=1)
+    with capture_vim(model) as trace:
+        tiny.score(model, given).backward()
+    for backward in (False, True):
+        gradient, scan = trace.scan_gradients()[1][backward], trace.scans[1][backward]
+        push = torch.zeros_like(gradient)
+        push[0, 5, 7] = 1e-5
+        step = model.layers[1].mixer.scan_b if backward else model.layers[1].mixer.scan
+        gated = push * torch.nn.functional.silu(scan.gate.detach())
+        scores = []
+        for sign in (1, -1):
+            hook = step.register_forward_hook(lambda _m, _a, out, sign=sign, gated=gated: out + sign * gated)
+            scores.append(tiny.score(model, given))
+            hook.remove()
+        assert abs((scores[0] - scores[1]) / 2e-5 - gradient[0, 5, 7]) < 1e-7
+
+
+def test_what_cannot_be_recorded_is_refused():
+    model = tiny.module("vim")
+    with pytest.raises(TypeError, match="no Vision Mamba"), capture_vim(tiny.module("timm-vit")):
+        pass
+    with pytest.raises(ValueError, match="eval"), capture_vim(model.train()):
+        pass
+    with pytest.raises(ValueError, match="float32"), capture_vim(model.eval().half()):
+        pass
+
+
+def test_gradients_need_a_backward_pass():
+    model, given = tiny.module("vim"), tiny.inputs("vim")
+    with capture_vim(model) as trace:
+        with pytest.raises(RuntimeError, match="nothing was captured"):
+            trace.stream_gradient(0)
+        with torch.no_grad():
+            model(**given)
+        with pytest.raises(RuntimeError, match="without gradients"):
+            trace.scan_gradients()
+        model(**given)
+        with pytest.raises(RuntimeError, match="backward"):
+            trace.scan_gradients()

@@ -1,0 +1,160 @@
+"""Turn samples into the tensors a model takes, and remember which token is which."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from xai_utils.models.table import Model, Preprocessing
+from xai_utils.samples.kinds import Picture, Text
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Model inputs for several samples of one kind.
+
+    Attributes:
+        inputs: keyword arguments of the model, on its device, first axis the sample.
+        labels: per sample the text of every explained token (words and specials, or ``"row,column"``).
+        prefix: leading positions that are not explained (0 for text).
+        grid: ``(rows, columns)`` of patches, ``None`` for text.
+        spans: per text, the character span of every token, (0, 0) for specials.
+        views: pictures as the model sees them, ``(sample, 3, size, size)`` in [0, 1], for plots.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: tuple[tuple[str, ...], ...]
+    prefix: int = 0
+    grid: tuple[int, int] | None = None
+    spans: tuple[tuple[tuple[int, int], ...], ...] = ()
+    views: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def length(self, sample: int) -> int:
+        """Positions of one sample, prefix included, padding not."""
+        return self.prefix + len(self.labels[sample])
+
+
+def encode(model: Model, samples: Sequence[Text | Picture]) -> Batch:
+    """Encode samples for a model; ``ValueError`` for the wrong kind of sample, or one the model cannot take whole."""
+    if not samples:
+        raise ValueError("no sample to encode.")
+    wanted = Text if model.kind == "text" else Picture
+    for sample in samples:
+        if not isinstance(sample, wanted):
+            takes = "sentences" if wanted is Text else "pictures"
+            raise ValueError(f"{model.name} takes {takes}, not a {type(sample).__name__.lower()}.")
+    if wanted is Text:
+        return _texts(model, samples)  # type: ignore[arg-type]
+    return _pictures(model, samples)  # type: ignore[arg-type]
+
+
+def view(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Resize and crop ``(3, height, width)`` to the square the model sees; values stay in [0, 1]."""
+    if picture.shape[1:] == (preprocessing.size,) * 2 and preprocessing.resize == preprocessing.size:
+        return picture
+    image = Image.fromarray(np.round(picture.transpose(1, 2, 0) * 255).astype(np.uint8))
+    how = Image.Resampling[preprocessing.interpolation.upper()]
+    cropped = _crop(image.resize(_resized(image.size, preprocessing), how), preprocessing.size)
+    return (np.asarray(cropped, dtype=np.float32) / 255).transpose(2, 0, 1)
+
+
+def view_mask(mask: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Put a ``(height, width)`` bool mask through the same resize and crop as its picture (nearest pixel)."""
+    image = Image.fromarray(mask.astype(np.uint8))
+    resized = image.resize(_resized(image.size, preprocessing), Image.Resampling.NEAREST)
+    return np.asarray(_crop(resized, preprocessing.size), dtype=bool)
+
+
+def rationale_mask(sample: Text, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return for every token whether it overlaps the sample's rationale, ``(token,)`` bool."""
+    return np.array([any(s < end and start < e for start, end in sample.rationale) for s, e in spans])
+
+
+def patch_sums(pixels: Tensor, batch: Batch) -> Tensor:
+    """Add up ``(sample, row, column)`` by patch: ``(sample, position)``, zero at the prefix."""
+    assert batch.grid is not None  # pictures have one
+    rows, columns = batch.grid
+    patches = pixels.unflatten(1, (rows, -1)).unflatten(3, (columns, -1)).sum((2, 4)).flatten(1)
+    return F.pad(patches, (batch.prefix, 0))
+
+
+def _texts(model: Model, samples: Sequence[Text]) -> Batch:
+    tokenizer = model.tokenizer
+    limit = min(_positions(model.module), tokenizer.model_max_length)
+    for sample in samples:
+        _fits(model, sample, limit)
+    coded = tokenizer([s.text for s in samples], padding=True, return_tensors="pt", return_offsets_mapping=True)
+    offsets = coded.pop("offset_mapping").tolist()
+    lengths = coded["attention_mask"].sum(1).tolist()
+    ids = coded["input_ids"].tolist()
+    labels = tuple(tuple(tokenizer.convert_ids_to_tokens(row[:n])) for row, n in zip(ids, lengths, strict=True))
+    spans = tuple(tuple((s, e) for s, e in row[:n]) for row, n in zip(offsets, lengths, strict=True))
+    return Batch({k: v.to(model.device) for k, v in coded.items()}, labels, spans=spans)
+
+
+def _fits(model: Model, sample: Text, limit: int) -> None:
+    if not sample.text.strip():
+        raise ValueError(f"the text of {sample.name!r} is empty; expected at least one word.")
+    count = len(model.tokenizer(sample.text, verbose=False)["input_ids"])
+    if count > limit:
+        raise ValueError(
+            f"{sample.name!r} has {count} tokens, but {model.name} reads at most {limit}. Nothing is cut off silently: "
+            "shorten the text, or explain it piece by piece."
+        )
+
+
+def _positions(module: Any) -> int:
+    """Return how many positions a text model has; RoBERTa leaves the first ones, up to its padding index, unused."""
+    for name, table in module.named_modules():
+        if name.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None:
+            return table.num_embeddings - table.padding_idx - 1
+    return getattr(module.config, "max_position_embeddings", sys.maxsize)  # a Mamba counts no positions
+
+
+def _pictures(model: Model, samples: Sequence[Picture]) -> Batch:
+    preprocessing = model.preprocessing
+    assert preprocessing is not None  # a vision model has one
+    for sample in samples:
+        if not np.isfinite(sample.image).all():
+            raise ValueError(f"the picture {sample.name!r} holds NaN or infinity.")
+    views = np.stack([view(sample.image, preprocessing) for sample in samples])
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+    pixels = ((torch.from_numpy(views) - mean) / std).to(model.device)
+    grid = patch_grid(model)
+    labels = tuple(f"{row},{column}" for row in range(grid[0]) for column in range(grid[1]))
+    name = "pixel_values" if hasattr(model.module, "config") else "x"
+    return Batch({name: pixels}, (labels,) * len(samples), model.prefix, grid, views=views)
+
+
+def patch_grid(model: Model) -> tuple[int, int]:
+    """Return ``(rows, columns)`` of a vision model's patches; a CNN gets patches of 8 pixels at 112, 16 at 224."""
+    assert model.preprocessing is not None
+    embed = getattr(model.module, "patch_embed", None)
+    if embed is not None:
+        return tuple(embed.grid_size)
+    config = getattr(model.module, "config", None)
+    side = model.preprocessing.size // (config.patch_size if config is not None else model.preprocessing.size // 14)
+    return side, side
+
+
+def _resized(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    if preprocessing.squash:
+        return preprocessing.resize, preprocessing.resize
+    width, height = (preprocessing.resize * side // min(size) for side in size)  # integers, as torchvision rounds down
+    return width, height
+
+
+def _crop(image: Image.Image, size: int) -> Image.Image:
+    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+    return image.crop((left, top, left + size, top + size))

@@ -1,0 +1,44 @@
+"""What can be explained, and its truth where it is known."""
+
+from xai_utils.samples import folders, gender, passages, photographs, planted, recall, scenes, sets, watermark
+from xai_utils.samples.bundled import (
+    PHOTOGRAPHS,
+    REVIEWS,
+    SENTIMENT,
+    imdb,
+    labelled,
+    marked_pictures,
+    paragraphs,
+    picture,
+    reviews,
+    scene_pictures,
+    sst2,
+    text,
+)
+from xai_utils.samples.kinds import Picture, Text
+
+__all__ = [
+    "PHOTOGRAPHS",
+    "REVIEWS",
+    "SENTIMENT",
+    "Picture",
+    "Text",
+    "folders",
+    "gender",
+    "imdb",
+    "labelled",
+    "marked_pictures",
+    "paragraphs",
+    "passages",
+    "photographs",
+    "picture",
+    "planted",
+    "recall",
+    "reviews",
+    "scene_pictures",
+    "scenes",
+    "sets",
+    "sst2",
+    "text",
+    "watermark",
+]

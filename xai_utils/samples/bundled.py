@@ -1,0 +1,209 @@
+"""Samples to explain: bundled reviews, scenes, photographs, SST-2, or the user's own sentence or picture."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from xai_utils import runtime
+from xai_utils.samples import scenes, watermark
+from xai_utils.samples.kinds import Picture, Text
+
+SENTIMENT = ("negative", "positive")
+PHOTOGRAPHS = {
+    "cat": "chelsea.png",
+    "coffee": "coffee.png",
+    "astronaut": "astronaut.png",
+    "rocket": "rocket.jpg",
+}
+REVIEWS = runtime.DATA / "texts" / "film_reviews.jsonl"
+
+
+def text(sentence: str) -> Text:
+    """Take the user's own sentence; ``ValueError`` if nothing is in it."""
+    if not isinstance(sentence, str) or not sentence.strip():
+        raise ValueError(f"the sentence is {sentence!r}; expected at least one word.")
+    runtime.record.data["sentence"] = sentence
+    return Text(sentence)
+
+
+def reviews(count: int | None = None) -> list[Text]:
+    """Return the bundled film-review sentences with labels and rationales; the first ``count``, or all."""
+    lines = REVIEWS.read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines[:count]]
+    runtime.record.data["film_reviews"] = f"{len(found)} sentences of data/texts/film_reviews.jsonl"
+    return [
+        Text(row["text"], row["id"], row["label"], row["kind"], tuple(map(tuple, row["rationale"])))  # type: ignore[arg-type]
+        for row in found
+    ]
+
+
+def paragraphs(count: int, seed: int, most: int = 8) -> list[Text]:
+    """Join 1 to ``most`` bundled reviews at random, ``count`` times: texts of lengths that no one sentence has."""
+    noise, bundled = np.random.default_rng(seed), reviews()
+    chosen = (noise.choice(len(bundled), noise.integers(1, most + 1), replace=False) for _ in range(count))
+    return [Text(" ".join(bundled[i].text for i in some), f"paragraph {n}") for n, some in enumerate(chosen)]
+
+
+def sst2(split: str = "validation") -> list[Text]:
+    """Return GLUE SST-2 through ``datasets`` (from the hub or its cache); ``label`` is ``None`` for the test split."""
+    return _fetched("SST-2", ("nyu-mll/glue", "sst2"), split, "sentence")
+
+
+def imdb(split: str = "test") -> list[Text]:
+    """Return the film reviews of IMDB (25,000 a split) through ``datasets``, from the hub or its cache."""
+    return _fetched("IMDB", ("stanfordnlp/imdb",), split, "text")
+
+
+def _fetched(title: str, source: tuple[str, ...], split: str, column: str) -> list[Text]:
+    import datasets
+
+    name = title.lower().replace("-", "")
+    try:
+        rows = datasets.load_dataset(*source, split=split)
+    except (OSError, ConnectionError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise OSError(
+            f"{title} ({split}) could not be read: {reason} Connect once, "
+            f"or set HF_HOME to a cache that holds {source[0]}; the bundled samples.reviews() need no network."
+        ) from error
+    runtime.record.data[name] = f"{' '.join(source)}, {split}, {len(rows)} {column}s"
+    return [
+        Text(row[column].strip(), f"{name} {split} {row.get('idx', n)}", row["label"] if row["label"] >= 0 else None)
+        for n, row in enumerate(rows)
+    ]
+
+
+def labelled(path: str | Path) -> tuple[list[Text], tuple[str, ...]]:
+    """Read texts with labels from the user's own file.
+
+    Args:
+        path: a ``.csv`` with a header, or a ``.jsonl``; both with the columns ``text`` and ``label``.
+
+    Returns:
+        The texts, labels as indices, and the names of the classes in sorted order.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, a column is missing, a text or label is empty, or all labels are the same.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path.name}; expected a .csv or .jsonl with the columns text and label.")
+    if path.suffix not in (".csv", ".jsonl"):
+        raise ValueError(f"{path.name} ends in {path.suffix!r}, expected .csv or .jsonl.")
+    table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_json(path, lines=True)
+    if missing := {"text", "label"} - set(table.columns):
+        has = ", ".join(map(str, table.columns))
+        raise ValueError(f"{path.name} lacks the column {' and '.join(sorted(missing))}; it has {has}.")
+    empty = table.text.isna() | table.label.isna() | (table.text.astype(str).str.strip() == "")
+    if empty.any():
+        raise ValueError(f"{path.name} has {empty.sum()} rows without text or label, first row {empty.argmax()}.")
+    classes = tuple(sorted(table.label.astype(str).unique()))
+    if len(classes) < 2:
+        raise ValueError(f"every label in {path.name} is {classes[0]!r}; a classifier needs at least two classes.")
+    runtime.record.data[path.stem] = f"{path.name}, {len(table)} texts"
+    rows = zip(table.text.astype(str), table.label.astype(str), strict=True)
+    return [Text(text, f"{path.stem} {n}", classes.index(label)) for n, (text, label) in enumerate(rows)], classes
+
+
+def scene_pictures(count: int, objects: int = 1, first: int = 0) -> list[Picture]:
+    """Return held-out scenes ``first`` to ``first + count - 1`` with exact masks."""
+    runtime.record.data["scenes"] = f"test scenes {first} to {first + count - 1}, {objects} object(s)"
+    return [_from_scene(scenes.draw(seed, objects), objects) for seed in range(first, first + count)]
+
+
+def marked_pictures(count: int, first: int = 0) -> list[Picture]:
+    """Return held-out scenes of one digit with a badge of another class; masks of the digit and of the badge."""
+    runtime.record.data["marked"] = f"test scenes {first} to {first + count - 1} with a badge of another class"
+    return [_from_marked(seed) for seed in range(first, first + count)]
+
+
+def picture(name: str | Path | np.ndarray) -> Picture:
+    """Return a picture by name.
+
+    Args:
+        name: ``"cat"``, ``"coffee"``, ``"astronaut"``, ``"rocket"``; ``"scene:SEED"`` or ``"scene:SEED:OBJECTS"``;
+            ``"marked:SEED"`` for one with a badge;
+            the path of an image file; or an array ``(height, width, 3)``, uint8 or float in [0, 1].
+
+    Raises:
+        FileNotFoundError: no such name and no such file.
+        ValueError: not a picture, NaN or values outside [0, 1], a wrong shape, or see-through pixels, for which there
+            is no right colour; flatten those onto a background of your choice first.
+    """
+    if isinstance(name, np.ndarray):
+        return Picture(_from_array(name), "own array", {})
+    label = str(name)
+    named = [*runtime.record.data.get("picture", "").split(", "), Path(label).name]
+    runtime.record.data["picture"] = ", ".join(dict.fromkeys(filter(None, named)))
+    if label in PHOTOGRAPHS:
+        return Picture(_read(_photograph(label)), label, {})
+    if found := re.fullmatch(r"marked:(\d+)", label):
+        return _from_marked(int(found[1]))
+    if found := re.fullmatch(r"scene:(\d+)(?::([123]))?", label):
+        objects = int(found[2] or 1)
+        return _from_scene(scenes.draw(int(found[1]), objects), objects)
+    if not Path(label).is_file():
+        known = ", ".join([*PHOTOGRAPHS, "scene:SEED", "scene:SEED:OBJECTS", "marked:SEED"])
+        raise FileNotFoundError(f"no picture {label!r}: no file of that name, and the known names are {known}.")
+    return Picture(_read(Path(label)), Path(label).name, {})
+
+
+def _from_marked(seed: int) -> Picture:
+    drawn = watermark.draw(seed, agree=0.0)
+    digit, badge = (scenes.CLASSES[c] for c in drawn.classes)
+    return Picture(drawn.image, f"marked:{seed}", {digit: drawn.digit, badge: drawn.mark}, drawn.classes[0])
+
+
+def _from_scene(scene: scenes.Scene, objects: int) -> Picture:
+    masks = {scenes.CLASSES[c]: mask for c, mask in zip(scene.classes, scene.masks, strict=True)}
+    return Picture(scene.image, f"scene:{scene.seed}:{objects}", masks)
+
+
+def _photograph(name: str) -> Path:
+    import skimage.data
+
+    return Path(skimage.data.__file__).parent / PHOTOGRAPHS[name]
+
+
+def _read(path: Path) -> np.ndarray:
+    """Read a file as RGB in [0, 1], turned upright; grey fills all channels, see-through pixels are refused."""
+    try:
+        with Image.open(path) as stored:
+            image = ImageOps.exif_transpose(stored)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path.name} cannot be read as a picture: {error}") from error
+    if "A" in image.getbands() or "transparency" in image.info:
+        seen = np.asarray(image.convert("RGBA"))[..., 3]
+        if (seen < 255).any():
+            raise ValueError(
+                f"{path.name} is see-through in {(seen < 255).mean():.1%} of its pixels, which have no colour of their "
+                "own; flatten it onto a background first (PIL: Image.alpha_composite)."
+            )
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"{path.name} has pixels of mode {image.mode}; convert it to 8 bits a channel first.")
+    return (np.asarray(image.convert("RGB"), dtype=np.float32) / 255).transpose(2, 0, 1)
+
+
+def _from_array(array: np.ndarray) -> np.ndarray:
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ValueError(
+            f"the picture has shape {array.shape}, expected (height, width, 3). Repeat a grey picture over channels "
+            "(np.repeat(grey[..., None], 3, 2)); flatten see-through pixels (RGBA) onto a background."
+        )
+    if array.dtype == np.uint8:
+        return (array.astype(np.float32) / 255).transpose(2, 0, 1)
+    if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+        raise ValueError(
+            f"the picture is {array.dtype} with NaN or infinity, or no float; expected uint8 or finite floats."
+        )
+    if array.min() < 0 or array.max() > 1:
+        raise ValueError(f"the picture's values run from {array.min():.3g} to {array.max():.3g}, expected [0, 1].")
+    return array.astype(np.float32).transpose(2, 0, 1)
