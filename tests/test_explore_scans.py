@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xai_utils import explore_scans, models
-from xai_utils.capture_scans import capture_scans
+from xai_utils.capture.scans import capture_scans
 from xai_utils.maths import hidden_attention
 from xai_utils.models.encoding import encode
 from xai_utils.samples import recall

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from xai_utils import plots_scans
-from xai_utils.capture_scans import capture_scans
+from xai_utils.capture.scans import capture_scans
 from xai_utils.explore import WIDE, Canvas
 from xai_utils.maths import hidden_attention
 from xai_utils.models import Model

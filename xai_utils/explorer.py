@@ -19,11 +19,11 @@ import torch
 from traitlets import TraitError
 
 from xai_utils import exploration, explorer_files, models
+from xai_utils.capture.stopping import stoppable
 from xai_utils.exploration import Captured, Request
 from xai_utils.explorer_controls import Controls
 from xai_utils.linked import Linked
 from xai_utils.models import Model
-from xai_utils.stopping import stoppable
 
 FOLDER = "exported_views"
 INPUTS = {"text": "the effects dazzle , but the story is lifeless and the jokes fall flat", "vision": "scene:3:2"}

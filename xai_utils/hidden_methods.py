@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.capture_scans import ScanTrace, capture_scans
+from xai_utils.capture.lrp_mamba import RULES, mamba_lrp
+from xai_utils.capture.scans import ScanTrace, capture_scans
 from xai_utils.maths import hidden_attention as ssm
 from xai_utils.maths import hidden_maps
 from xai_utils.maths.selective_scan import Scan
 from xai_utils.models import Model
 from xai_utils.models.encoding import Batch
 from xai_utils.observation import class_first
-from xai_utils.rules_mamba import RULES, mamba_lrp
 
 FORMS = ("right", "published")
 Scores = list[tuple[Tensor, dict[str, Any]]]
@@ -69,7 +69,7 @@ def looks(model: Model, batch: Batch, targets: tuple[int, ...] | None = None, lr
         model: a Mamba or Mamba-2 of transformers, or Vision Mamba.
         batch: its encoded samples.
         targets: class of each sample, for gradients.
-        lrp: rules of :func:`rules_mamba.mamba_lrp` to go back by, in place of plain gradients.
+        lrp: rules of :func:`lrp_mamba.mamba_lrp` to go back by, in place of plain gradients.
 
     Raises:
         TypeError: a model without scans.
@@ -182,7 +182,7 @@ def mamba_attribution(
 
 
 def relevance(model: Model, batch: Batch, targets: Targets, rules: Collection[str] = RULES) -> Scores:
-    """MambaLRP: gradient times token entering the first block, backwards by rules (see :func:`rules_mamba.mamba_lrp`).
+    """MambaLRP: gradient times token entering the first block, backwards by rules (see :func:`lrp_mamba.mamba_lrp`).
 
     Options:
         rules: some of ``"silu"``, ``"scan"``, ``"gate"``, ``"norm"``.

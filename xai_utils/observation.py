@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xai_utils.capture import capture
-from xai_utils.capture_scans import capture_scans, scanning
+from xai_utils.capture.scans import capture_scans, scanning
 from xai_utils.maths.hidden_maps import direction_maps
 from xai_utils.models import Model
 from xai_utils.models.encoding import Batch, encode

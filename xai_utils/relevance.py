@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai_utils import check
+from xai_utils.capture.lrp import lrp_rules, relevance_rules
 from xai_utils.maths import class_maps, rollout
 from xai_utils.models import Model
 from xai_utils.models.encoding import Batch, patch_sums
 from xai_utils.observation import View
-from xai_utils.rules import lrp_rules, relevance_rules
 
 AGGREGATES = ("attribution", "rollout", "last_layer", "second_layer")
 LEVELS = ("tokens", "pixels")
@@ -56,7 +56,7 @@ def propagate(
         model: a transformer with a classifier.
         batch: its encoded samples.
         targets: class index of each sample.
-        preset: see :func:`rules.relevance_rules`.
+        preset: see :func:`lrp.relevance_rules`.
         pixels: go down to the pixels of pictures.
     """
     inputs = dict(batch.inputs)
@@ -126,7 +126,7 @@ def full_lrp(model: Model, batch: Batch, targets: Sequence[int], preset: str = "
 def modified_gradient(
     preset: str, model: Model, batch: Batch, targets: Sequence[int], level: str = "tokens", **options: Any
 ) -> Found:
-    """Explain by activation times modified gradient: CP-LRP or AttnLRP (see :func:`rules.lrp_rules`).
+    """Explain by activation times modified gradient: CP-LRP or AttnLRP (see :func:`lrp.lrp_rules`).
 
     Args:
         preset: ``"cp"`` or ``"attnlrp"``.

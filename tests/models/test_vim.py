@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from xai_utils import models
+from xai_utils.capture.vim_scans import capture_vim
 from xai_utils.maths.selective_scan import selective_scan
 from xai_utils.models import vim_checkpoint
 from xai_utils.models.vim import Vim, arguments_of, load_strictly
-from xai_utils.vim_capture import capture_vim
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDEN = np.load(FOLDER / "vim.npz")

@@ -109,7 +109,7 @@ def of_scan(
     """Return the hidden attention of a captured scan; one from the last token to the first reads later tokens.
 
     Args:
-        scan: from :mod:`capture_scans` or :mod:`vim`.
+        scan: from :mod:`scans` or :mod:`vim`.
         channels: see :func:`hidden_attention`.
         folded: whether skip and gate are folded in.
         kernel: convolution to fold in, see :class:`Around`.

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from xai_utils import check, rule_tables
-from xai_utils.capture import Trace, capture
-from xai_utils.rule_tables import Backward, Rule
+from xai_utils import check
+from xai_utils.capture import lrp_tables
+from xai_utils.capture.attention import Trace, capture
+from xai_utils.capture.lrp_tables import Backward, Rule
 
 # What hands values on without mixing them (or mixes them by constants), so that its own gradient is the rule.
 STRUCTURE = frozenset(
@@ -127,7 +128,7 @@ def lrp_rules(
         if not value >= 0:
             raise ValueError(f"{name} is {value}, expected 0 or more.")
     spared = {id(weight) for name, weight in model.named_parameters() if set(name.split(".")) & set(spare)}
-    table = rule_tables.modified(preset, epsilon, gamma, gamma_patches, spared)
+    table = lrp_tables.modified(preset, epsilon, gamma, gamma_patches, spared)
     with capture(model, blocks, hidden=True) as trace, inside(model, Rules(table)):
         yield trace
 
@@ -153,7 +154,7 @@ def relevance_rules(
     Source: Chefer et al. (2021a), arXiv:2012.09838.
     """
     check.one_of("preset", preset, RELEVANCE)
-    rules = Rules(rule_tables.relevance(preset == "orig", pixel_range), keep_plain=True)
+    rules = Rules(lrp_tables.relevance(preset == "orig", pixel_range), keep_plain=True)
     with capture(model, blocks, hidden=True) as trace, inside(model, rules):
         yield trace, rules
 

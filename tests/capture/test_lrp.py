@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from transformers import BertForSequenceClassification
 
+from xai_utils.capture.lrp import MODIFIED, RELEVANCE, lrp_rules, relevance_rules
 from xai_utils.models import state_sha256
-from xai_utils.rules import MODIFIED, RELEVANCE, lrp_rules, relevance_rules
 
 COVERED = tuple(name for name in tiny.ALL if name != "gpt2")
 EACH = pytest.mark.parametrize("name", COVERED)

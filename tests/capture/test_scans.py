@@ -11,10 +11,10 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 from xai_utils import methods, models, samples
-from xai_utils.capture_scans import capture_scans
+from xai_utils.capture.lrp_mamba import mamba_lrp
+from xai_utils.capture.scans import capture_scans
 from xai_utils.maths import hidden_attention
 from xai_utils.models.vim import Vim
-from xai_utils.rules_mamba import mamba_lrp
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "mamba.npz")
 SMALL = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "use_cache": False}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from xai_utils import methods
-from xai_utils.stopping import Stopped, stoppable
+from xai_utils.capture.stopping import Stopped, stoppable
 
 
 def test_set_before_the_next_layer_the_work_raises():

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xai_utils.capture import gradient_of, with_gradient
+from xai_utils.capture.attention import gradient_of, with_gradient
 from xai_utils.maths.selective_scan import Scan
 from xai_utils.models.vim import ScanStep, Vim
 

@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai_utils import check
-from xai_utils.capture_scans import capture_scans
+from xai_utils.capture.lrp import Rules, inside
+from xai_utils.capture.lrp_tables import Backward, Rule
+from xai_utils.capture.scans import capture_scans
+from xai_utils.capture.vim_scans import VimTrace
 from xai_utils.models.vim import ScanStep
-from xai_utils.rule_tables import Backward, Rule
-from xai_utils.rules import Rules, inside
-from xai_utils.vim_capture import VimTrace
 
 RULES = ("silu", "scan", "gate", "norm")
 
@@ -40,7 +40,7 @@ def mamba_lrp(model: nn.Module, rules: Collection[str] = RULES) -> Iterator[VimT
             RMSNorm is a constant). Without any, gradients are the plain ones.
 
     Yields:
-        What :func:`capture_scans.capture_scans` yields; its ``streams`` are the activations.
+        What :func:`scans.capture_scans` yields; its ``streams`` are the activations.
 
     Raises:
         ValueError: an unknown rule, training mode.

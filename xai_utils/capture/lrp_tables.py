@@ -1,4 +1,4 @@
-"""Which torch function goes backwards by which rule of :mod:`propagation`: the two tables behind :mod:`rules`.
+"""Which torch function goes backwards by which rule of :mod:`propagation`: the two tables behind :mod:`lrp`.
 
 A rule gets the arguments of the function and returns its value and what goes back: one tensor for each of the first
 arguments. It returns ``None`` for what goes back where the output is a constant, and ``None`` alone where the plain

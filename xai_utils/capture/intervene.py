@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from xai_utils.capture import blocks_of
+from xai_utils.capture.attention import blocks_of
 from xai_utils.maths import densray
 from xai_utils.models import Model
 

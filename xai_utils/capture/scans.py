@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xai_utils.capture import start_gradients, with_gradient
+from xai_utils.capture.attention import start_gradients, with_gradient
+from xai_utils.capture.vim_scans import VimTrace, capture_vim
 from xai_utils.maths.selective_scan import Scan
 from xai_utils.models.vim import Vim
-from xai_utils.vim_capture import VimTrace, capture_vim
 
 
 @dataclass
@@ -39,7 +39,7 @@ class ScanTrace(VimTrace):
     gated: bool = True
 
     def scan_gradients(self) -> list[tuple[Tensor, ...]]:
-        """Return the gradient at the bare output of every scan; see :class:`vim_capture.VimTrace`."""
+        """Return the gradient at the bare output of every scan; see :class:`vim_scans.VimTrace`."""
         if self.gated:
             return super().scan_gradients()
         bare = replace(self, scans=[tuple(replace(scan, gate=None) for scan in scans) for scans in self.scans])
@@ -66,7 +66,7 @@ def capture_scans(model: nn.Module) -> Iterator[VimTrace]:
         model: a Mamba or Mamba-2 of transformers, or a :class:`vim.Vim`, in evaluation mode, frozen or not.
 
     Yields:
-        A :class:`ScanTrace`, or of Vision Mamba a :class:`vim_capture.VimTrace`.
+        A :class:`ScanTrace`, or of Vision Mamba a :class:`vim_scans.VimTrace`.
 
     Raises:
         ValueError: training mode, half precision, or a pass that goes on from a cache, whose earlier tokens the map
@@ -96,7 +96,7 @@ def capture_scans(model: nn.Module) -> Iterator[VimTrace]:
 
 
 def scanning(model: nn.Module) -> bool:
-    """Tell whether a model has selective scans that :func:`capture_scans` can see."""
+    """Tell whether a model has selective scans that :func:`scans` can see."""
     return isinstance(model, Vim) or any(type(module).__name__ in _KINDS for module in model.modules())
 
 

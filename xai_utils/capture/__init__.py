@@ -1,0 +1,6 @@
+"""Look inside a model while it runs, and leave no trace."""
+
+from xai_utils.capture import intervene, lrp_mamba, scans
+from xai_utils.capture.attention import capture
+
+__all__ = ["capture", "intervene", "lrp_mamba", "scans"]
