@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xai_utils import agreement, parts, ranks, runtime, stats
+from xai_utils import parts, ranks, runtime, stats
+from xai_utils.metrics import agreement
 from xai_utils.ranks import Ranking
 from xai_utils.scoring import METRICS
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from xai_utils import metrics, perturbation, plausibility, segmentation
+from xai_utils import metrics
+from xai_utils.metrics import removal_curves, segmentation, words
 from xai_utils.probes import Probe
 
 RATIONALE_SHARE = 0.22  #: of a text's words that its hard rationale takes; the mean of the bundled reviews (216, 0.217)
@@ -20,15 +21,15 @@ def marks(asked: Probe, sample: int, scores: Tensor, kind: str, seed: int) -> di
         kind: ``"text"`` or ``"vision"``.
         seed: of ties.
     """
-    found = {"sparseness": perturbation.sparseness(scores)} if scores.any() else {}
+    found = {"sparseness": removal_curves.sparseness(scores)} if scores.any() else {}
     if asked.drops[sample].any():
-        found["infidelity"] = perturbation.infidelity(scores, asked.gone[sample], asked.drops[sample])
+        found["infidelity"] = removal_curves.infidelity(scores, asked.gone[sample], asked.drops[sample])
     truth = asked.truth[sample]
     if truth is None:
         return found
-    order = perturbation.ranking(scores, seed)
+    order = removal_curves.ranking(scores, seed)
     found["average_precision"] = metrics.average_precision(scores, truth)
-    found["auprc"] = plausibility.auprc(scores, truth > 0.5)
+    found["auprc"] = words.auprc(scores, truth > 0.5)
     found["hit"] = float(truth[order[0]] > 0)
     if (scores > 0).any():
         found["mass"], found["lift"] = metrics.mass_inside(scores, truth), metrics.lift(scores, truth)
@@ -36,9 +37,9 @@ def marks(asked: Probe, sample: int, scores: Tensor, kind: str, seed: int) -> di
 
 
 def _text(scores: Tensor, truth: Tensor, seed: int) -> dict[str, float]:
-    marked, inside = plausibility.top_share(scores, RATIONALE_SHARE, seed), truth.numpy() > 0.5
-    overlap = plausibility.iou_prf(plausibility.spans(marked), plausibility.spans(inside))
-    return {"token_f1": plausibility.token_prf(marked, inside)[2], "iou_f1": overlap[2]}
+    marked, inside = words.top_share(scores, RATIONALE_SHARE, seed), truth.numpy() > 0.5
+    overlap = words.iou_prf(words.spans(marked), words.spans(inside))
+    return {"token_f1": words.token_prf(marked, inside)[2], "iou_f1": overlap[2]}
 
 
 def _vision(scores: Tensor, truth: Tensor, seed: int) -> dict[str, float]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from xai_utils import check
 from xai_utils.gender_held_out import Separation
+from xai_utils.metrics.similarity import Agreement
 from xai_utils.plots import SIGNED
-from xai_utils.similarity import Agreement
 
 COLOURS = ("#2a4b8d", "#c75d00", "#3b8d6f", "#8d3b7a")
 

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_utils import metrics, perturbation
+from xai_utils import metrics
+from xai_utils.metrics import removal_curves
+from xai_utils.metrics.removal_curves import QUARTERS
 from xai_utils.models import Model, removal
 from xai_utils.models.encoding import Batch, encode, rationale_mask, view_mask
-from xai_utils.perturbation import QUARTERS
 from xai_utils.samples.kinds import Picture, Sample, Text
 
 OPERATORS = 3  # ways to remove that a leaderboard compares: the first ones that the model knows
@@ -60,7 +61,7 @@ class Probe:
         for i in there:
             one = scores[i]
             assert one is not None
-            keep = perturbation.keep_both(one, self.places[i], self._tokens(i), QUARTERS, seed)
+            keep = removal_curves.keep_both(one, self.places[i], self._tokens(i), QUARTERS, seed)
             keeps[i] = keep[:, _INNER].flatten(0, 1)
         answers = removal.ask(
             model, [self.batches[i] for i in there], [dict.fromkeys(self.operators, keeps[i]) for i in there]
@@ -81,13 +82,13 @@ class Probe:
 def _curve_metrics(morf: Tensor, lerf: Tensor) -> dict[str, float]:
     full = morf[0]
     found = {
-        "deletion": perturbation.deletion(morf),
-        "insertion": perturbation.insertion(lerf),
-        "delta_af": perturbation.delta_af(morf, lerf),
-        "comprehensiveness": perturbation.comprehensiveness(full, morf[1]),
-        "sufficiency": perturbation.sufficiency(full, lerf[-2]),
-        "aopc": perturbation.aopc(full, morf[_INNER]),
-        "log_odds": perturbation.log_odds(full, morf[_INNER]),
+        "deletion": removal_curves.deletion(morf),
+        "insertion": removal_curves.insertion(lerf),
+        "delta_af": removal_curves.delta_af(morf, lerf),
+        "comprehensiveness": removal_curves.comprehensiveness(full, morf[1]),
+        "sufficiency": removal_curves.sufficiency(full, lerf[-2]),
+        "aopc": removal_curves.aopc(full, morf[_INNER]),
+        "log_odds": removal_curves.log_odds(full, morf[_INNER]),
     }
     return {name: float(value) for name, value in found.items()}
 
@@ -118,7 +119,7 @@ def _probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
     for batch, place, one in zip(batches, places, samples, strict=True):
         tokens = len(batch.labels[0])
         nothing = torch.ones(1, tokens, dtype=torch.bool).index_fill(1, place, False)
-        masks = perturbation.random_removals(place, tokens, RANDOM, seed + zlib.crc32(one.name.encode()))
+        masks = removal_curves.random_removals(place, tokens, RANDOM, seed + zlib.crc32(one.name.encode()))
         keeps.append(
             {op: nothing for op in operators[1:]}
             | {operators[0]: torch.cat([torch.ones_like(nothing), nothing, masks])}

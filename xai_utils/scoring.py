@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from xai_utils import check, jitter, marks, methods, models, nulls, occlusion, perturbation
+from xai_utils import check, jitter, marks, methods, models, nulls, occlusion
 from xai_utils.closed_forms import CLOSED, closed_form
+from xai_utils.metrics import removal_curves
 from xai_utils.models import Model
 from xai_utils.models.attention_classifier import AttentionClassifier
 from xai_utils.models.vim import Vim
@@ -215,4 +216,4 @@ def _add_sensitivity(
         others = [draw[i] for draw in again]
         if one is not None and all(other is not None for other in others):
             perturbed = torch.stack([other.scores for other in others if other is not None])
-            measured[i]["max_sensitivity", ""] = perturbation.max_sensitivity(one.scores, perturbed)
+            measured[i]["max_sensitivity", ""] = removal_curves.max_sensitivity(one.scores, perturbed)

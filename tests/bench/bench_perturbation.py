@@ -7,9 +7,9 @@ import time
 import torch
 
 from xai_utils import models, samples
+from xai_utils.metrics.removal_curves import QUARTERS, keep_both
 from xai_utils.models import removal
 from xai_utils.models.encoding import encode
-from xai_utils.perturbation import QUARTERS, keep_both
 
 TARGET = 1 / 0.85  # at least 85 % of the model's own throughput
 BATCH = 64

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import bootstrap, permutation_test
 
-from xai_utils.agreement import spearman
+from xai_utils.metrics.agreement import spearman
 from xai_utils.stats import Interval, mean_interval
 
 #: Distances of AttCAT and DensRay as published, with the tokens of a sentence: cosine, Euclidean / √n, Manhattan / n.

@@ -7,8 +7,9 @@ import pytest
 import torch
 from strategies import normal
 
-from xai_utils import metrics, perturbation
-from xai_utils.perturbation import QUARTERS
+from xai_utils import metrics
+from xai_utils.metrics import removal_curves
+from xai_utils.metrics.removal_curves import QUARTERS
 
 GOLDEN = {
     name: torch.from_numpy(np.asarray(values))
@@ -33,8 +34,8 @@ def of_prediction(name):
 def test_comprehensiveness_and_sufficiency_are_erasers():
     full = of_prediction("er_prob_full")
     for name, short, of in (
-        ("comprehensiveness", "comp", perturbation.comprehensiveness),
-        ("sufficiency", "suff", perturbation.sufficiency),
+        ("comprehensiveness", "comp", removal_curves.comprehensiveness),
+        ("sufficiency", "suff", removal_curves.sufficiency),
     ):
         same(of(full, of_prediction(f"er_prob_{short}_hard")).mean(), GOLDEN[f"er_{name}"])
         bins = of_prediction(f"er_prob_{short}")
@@ -44,10 +45,10 @@ def test_comprehensiveness_and_sufficiency_are_erasers():
 
 def test_aopc_is_the_signed_one_and_log_odds_the_ratio_of_probabilities():
     full, steps = GOLDEN["ac_p0"], GOLDEN["ac_pk"]
-    same(perturbation.aopc(full, steps).mean(), GOLDEN["ac_aopc_signed"])
+    same(removal_curves.aopc(full, steps).mean(), GOLDEN["ac_aopc_signed"])
     same((full[:, None] - steps).abs().mean(), GOLDEN["ac_aopc_original_abs"])  # the defect: another number
     assert abs(GOLDEN["ac_aopc_signed"] - GOLDEN["ac_aopc_original_abs"]) > 0.04
-    same(perturbation.log_odds(full, steps).mean(), GOLDEN["ac_lodds"])
+    same(removal_curves.log_odds(full, steps).mean(), GOLDEN["ac_lodds"])
 
 
 def asked(keep):
@@ -57,26 +58,26 @@ def asked(keep):
 
 def test_curves_and_their_areas_are_those_of_the_table():
     order, sixths = GOLDEN["tb_order"], tuple(GOLDEN["tb_x"].tolist())
-    same(perturbation.ranking(GOLDEN["tb_scores"], 0), order)
+    same(removal_curves.ranking(GOLDEN["tb_scores"], 0), order)
     both = torch.stack([order, order.flip(0)])
     morf, lerf = metrics.removal_curve(asked, both, 6, sixths)
     same(morf, GOLDEN["tb_deletion_curve"])
     same(lerf, GOLDEN["tb_deletion_curve_lerf"])
     same(lerf.flip(0), GOLDEN["tb_insertion_curve"])
-    same(perturbation.deletion(morf, sixths), GOLDEN["tb_deletion_auc"])
-    same(perturbation.insertion(lerf, sixths), GOLDEN["tb_insertion_auc"])
-    same(perturbation.delta_af(morf, lerf, sixths), GOLDEN["tb_lerf_minus_morf_auc"])
+    same(removal_curves.deletion(morf, sixths), GOLDEN["tb_deletion_auc"])
+    same(removal_curves.insertion(lerf, sixths), GOLDEN["tb_insertion_auc"])
+    same(removal_curves.delta_af(morf, lerf, sixths), GOLDEN["tb_lerf_minus_morf_auc"])
     full = morf[0]
-    same(perturbation.comprehensiveness(full, morf[1:]), GOLDEN["tb_comprehensiveness_mean"])
+    same(removal_curves.comprehensiveness(full, morf[1:]), GOLDEN["tb_comprehensiveness_mean"])
     same(full - morf, GOLDEN["tb_comprehensiveness_k"])
     same(full - lerf.flip(0), GOLDEN["tb_sufficiency_k"])
-    same(perturbation.sufficiency(full, lerf[:-1]), GOLDEN["tb_sufficiency_mean"])
+    same(removal_curves.sufficiency(full, lerf[:-1]), GOLDEN["tb_sufficiency_mean"])
 
 
 @pytest.mark.parametrize("kind", ["eq", "uneq"])
 def test_areas_are_trapezoids_over_the_fractions(kind):
     x, y = GOLDEN[f"cv_{kind}_x"], GOLDEN[f"cv_{kind}_y"]
-    same(perturbation.deletion(y, tuple(x.tolist())), GOLDEN[f"cv_{kind}_auc"])
+    same(removal_curves.deletion(y, tuple(x.tolist())), GOLDEN[f"cv_{kind}_auc"])
     assert abs(GOLDEN[f"cv_{kind}_auc_dx1"] - GOLDEN[f"cv_{kind}_auc"]) > 1  # Quantus: steps of length one
 
 
@@ -87,10 +88,10 @@ def test_areas_are_trapezoids_over_the_fractions(kind):
 def test_insertion_is_the_curve_of_removal_read_backwards(seed):
     weights, scores = normal(8, seed=seed), normal(8, seed=seed + 50)
     ask = lambda keep: torch.sigmoid(keep.double() @ weights)  # noqa: E731
-    order = perturbation.ranking(scores, 0)
+    order = removal_curves.ranking(scores, 0)
     inserted = metrics.removal_curve(ask, order, 8, QUARTERS, insert=True)
     lerf = metrics.removal_curve(ask, order.flip(0), 8, QUARTERS)
-    same(metrics.area(inserted, QUARTERS), perturbation.insertion(lerf))
+    same(metrics.area(inserted, QUARTERS), removal_curves.insertion(lerf))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -99,13 +100,13 @@ def test_the_right_map_of_an_additive_model_is_best_by_every_metric(seed):
     ask = lambda keep: torch.sigmoid(keep.double() @ weights)  # noqa: E731
 
     def marks(scores):
-        keep = perturbation.keep_both(scores, torch.arange(8), 8, QUARTERS, 0)
+        keep = removal_curves.keep_both(scores, torch.arange(8), 8, QUARTERS, 0)
         morf, lerf = (ask(one) for one in keep)
-        drops = perturbation.random_removals(torch.arange(8), 8, 40, seed)
-        gone = perturbation.infidelity(scores, ~drops, weights.sum() - drops.double() @ weights)
+        drops = removal_curves.random_removals(torch.arange(8), 8, 40, seed)
+        gone = removal_curves.infidelity(scores, ~drops, weights.sum() - drops.double() @ weights)
         return (
-            float(perturbation.delta_af(morf, lerf)), float(perturbation.aopc(morf[0], morf[1:])),
-            -float(perturbation.deletion(morf)), -float(perturbation.log_odds(morf[0], morf[1:])), -gone,
+            float(removal_curves.delta_af(morf, lerf)), float(removal_curves.aopc(morf[0], morf[1:])),
+            -float(removal_curves.deletion(morf)), -float(removal_curves.log_odds(morf[0], morf[1:])), -gone,
         )  # fmt: skip
 
     right = marks(weights)
@@ -117,31 +118,31 @@ def test_the_right_map_of_an_additive_model_is_best_by_every_metric(seed):
 
 def test_equal_scores_come_in_random_order_that_the_seed_fixes():
     flat = torch.ones(50)
-    orders = [perturbation.ranking(flat, seed).tolist() for seed in (0, 0, 1)]
+    orders = [removal_curves.ranking(flat, seed).tolist() for seed in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == list(range(50))
     assert orders[0] != list(range(50))
-    first = perturbation.ranking(torch.tensor([0.0, 3.0, 0.0, 1.0]), 5).tolist()
+    first = removal_curves.ranking(torch.tensor([0.0, 3.0, 0.0, 1.0]), 5).tolist()
     assert first[:2] == [1, 3]
 
 
 def test_sparseness_of_known_maps():
-    same(perturbation.sparseness(torch.ones(7)), 0.0)
+    same(removal_curves.sparseness(torch.ones(7)), 0.0)
     one = torch.zeros(10)
     one[3] = -2
-    same(perturbation.sparseness(one), 0.9)
+    same(removal_curves.sparseness(one), 0.9)
     values = normal(9, seed=1)
     pairwise = (values.abs()[:, None] - values.abs()).abs().sum() / (2 * 9 * values.abs().sum())
-    same(perturbation.sparseness(values), pairwise)  # half the mean difference of two tokens, over the mean
+    same(removal_curves.sparseness(values), pairwise)  # half the mean difference of two tokens, over the mean
 
 
 def test_max_sensitivity_is_the_largest_relative_change():
     scores = torch.tensor([3.0, 4.0])
-    same(perturbation.max_sensitivity(scores, torch.tensor([[3.0, 4.0], [3.0, 5.0], [0.0, 4.0]])), 0.6)
+    same(removal_curves.max_sensitivity(scores, torch.tensor([[3.0, 4.0], [3.0, 5.0], [0.0, 4.0]])), 0.6)
 
 
 def test_random_removals_leave_other_tokens_alone():
     places = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8])
-    keep = perturbation.random_removals(places, 10, 60, 3)
+    keep = removal_curves.random_removals(places, 10, 60, 3)
     assert keep[:, [0, 9]].all()
     gone = (~keep).sum(1)
     assert gone.min() >= 1 and gone.max() <= 4 and len(set(gone.tolist())) > 2
@@ -153,14 +154,17 @@ def test_random_removals_leave_other_tokens_alone():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: perturbation.ranking(torch.tensor([1.0, NAN]), 0), "NaN"),
-        (lambda: perturbation.ranking(torch.ones(0), 0), "at least one"),
-        (lambda: perturbation.log_odds(torch.ones(2), torch.zeros(2, 3)), "above 0"),
-        (lambda: perturbation.aopc(torch.ones(2), torch.ones(3, 4)), "expected the same"),
-        (lambda: perturbation.aopc(torch.ones(2), torch.full((2, 3), NAN)), "NaN"),
-        (lambda: perturbation.infidelity(torch.ones(3), torch.ones(4, 3).bool(), torch.zeros(4)), "nothing to explain"),
-        (lambda: perturbation.max_sensitivity(torch.zeros(3), torch.ones(2, 3)), "zero"),
-        (lambda: perturbation.sparseness(torch.zeros(3)), "zero"),
+        (lambda: removal_curves.ranking(torch.tensor([1.0, NAN]), 0), "NaN"),
+        (lambda: removal_curves.ranking(torch.ones(0), 0), "at least one"),
+        (lambda: removal_curves.log_odds(torch.ones(2), torch.zeros(2, 3)), "above 0"),
+        (lambda: removal_curves.aopc(torch.ones(2), torch.ones(3, 4)), "expected the same"),
+        (lambda: removal_curves.aopc(torch.ones(2), torch.full((2, 3), NAN)), "NaN"),
+        (
+            lambda: removal_curves.infidelity(torch.ones(3), torch.ones(4, 3).bool(), torch.zeros(4)),
+            "nothing to explain",
+        ),
+        (lambda: removal_curves.max_sensitivity(torch.zeros(3), torch.ones(2, 3)), "zero"),
+        (lambda: removal_curves.sparseness(torch.zeros(3)), "zero"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -5,21 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xai_utils import plausibility
+from xai_utils.metrics import words
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
 TEXTS = range(3)
 
 
 def test_token_scores_are_erasers():
-    each = [plausibility.token_prf(GOLDEN[f"rat{i}_pred"], GOLDEN[f"rat{i}_truth"]) for i in TEXTS]
+    each = [words.token_prf(GOLDEN[f"rat{i}_pred"], GOLDEN[f"rat{i}_truth"]) for i in TEXTS]
     for i, found in zip(TEXTS, each, strict=True):
         np.testing.assert_allclose(found, GOLDEN[f"rat{i}_token_prf"], atol=1e-12)
     np.testing.assert_allclose(np.mean(each, 0), GOLDEN["rat_token_macro"], atol=1e-12)
 
 
 def test_auprc_is_erasers_trapezoid():
-    each = [plausibility.auprc(GOLDEN[f"rat{i}_scores"], GOLDEN[f"rat{i}_truth"]) for i in TEXTS]
+    each = [words.auprc(GOLDEN[f"rat{i}_scores"], GOLDEN[f"rat{i}_truth"]) for i in TEXTS]
     for i, found in zip(TEXTS, each, strict=True):
         assert found == pytest.approx(GOLDEN[f"rat{i}_auprc_ap_roc"][0], abs=1e-12)
     assert np.mean(each) == pytest.approx(float(GOLDEN["rat_auprc"]), abs=1e-12)
@@ -28,9 +28,7 @@ def test_auprc_is_erasers_trapezoid():
 def test_overlap_of_spans_is_erasers():
     for row, threshold in enumerate(GOLDEN["rat_iou_thresholds"]):
         each = [
-            plausibility.iou_prf(
-                plausibility.spans(GOLDEN[f"rat{i}_pred"]), plausibility.spans(GOLDEN[f"rat{i}_truth"]), threshold
-            )
+            words.iou_prf(words.spans(GOLDEN[f"rat{i}_pred"]), words.spans(GOLDEN[f"rat{i}_truth"]), threshold)
             for i in TEXTS
         ]
         precision, recall = (float(np.mean([one[k] for one in each])) for k in (0, 1))
@@ -41,34 +39,34 @@ def test_overlap_of_spans_is_erasers():
 
 def test_spans_are_the_runs():
     for i in TEXTS:
-        assert np.array_equal(plausibility.spans(GOLDEN[f"rat{i}_truth"]), GOLDEN[f"rat{i}_truth_spans"])
-    assert plausibility.spans([True, True, False, True]) == ((0, 2), (3, 4)) and plausibility.spans([False]) == ()
+        assert np.array_equal(words.spans(GOLDEN[f"rat{i}_truth"]), GOLDEN[f"rat{i}_truth_spans"])
+    assert words.spans([True, True, False, True]) == ((0, 2), (3, 4)) and words.spans([False]) == ()
 
 
 def test_a_map_that_is_the_truth_gets_one_and_its_opposite_nothing():
     truth = np.array([False, True, True, False, False])
-    assert plausibility.auprc(truth.astype(float), truth) == 1
-    marked = plausibility.top_share(truth.astype(float), 0.4, 0)
-    assert plausibility.token_prf(marked, truth) == (1, 1, 1)
-    assert plausibility.iou_prf(plausibility.spans(marked), plausibility.spans(truth)) == (1, 1, 1)
-    assert plausibility.token_prf(~truth, truth)[2] == 0 and plausibility.iou_prf((), ((1, 3),)) == (0, 0, 0)
+    assert words.auprc(truth.astype(float), truth) == 1
+    marked = words.top_share(truth.astype(float), 0.4, 0)
+    assert words.token_prf(marked, truth) == (1, 1, 1)
+    assert words.iou_prf(words.spans(marked), words.spans(truth)) == (1, 1, 1)
+    assert words.token_prf(~truth, truth)[2] == 0 and words.iou_prf((), ((1, 3),)) == (0, 0, 0)
 
 
 def test_ties_are_broken_by_the_seed_and_one_token_is_always_marked():
     flat = np.zeros(40)
-    marks = [plausibility.top_share(flat, 0.25, seed) for seed in (0, 0, 1)]
+    marks = [words.top_share(flat, 0.25, seed) for seed in (0, 0, 1)]
     assert (marks[0] == marks[1]).all() and (marks[0] != marks[2]).any()
-    assert {int(one.sum()) for one in marks} == {10} and plausibility.top_share(flat, 0.001, 0).sum() == 1
+    assert {int(one.sum()) for one in marks} == {10} and words.top_share(flat, 0.001, 0).sum() == 1
 
 
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: plausibility.auprc([1.0, np.nan], [True, False]), "finite"),
-        (lambda: plausibility.auprc([1.0, 2.0], [True, True]), "some true and some false"),
-        (lambda: plausibility.top_share([1.0], 0.0, 0), "share"),
-        (lambda: plausibility.iou_prf((), (), 0.0), "threshold"),
-        (lambda: plausibility.token_prf([True], [True, False]), "shapes"),
+        (lambda: words.auprc([1.0, np.nan], [True, False]), "finite"),
+        (lambda: words.auprc([1.0, 2.0], [True, True]), "some true and some false"),
+        (lambda: words.top_share([1.0], 0.0, 0), "share"),
+        (lambda: words.iou_prf((), (), 0.0), "threshold"),
+        (lambda: words.token_prf([True], [True, False]), "shapes"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_utils import check, metrics
+from xai_utils import check
+from xai_utils.metrics import pictures
 
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -47,7 +48,7 @@ def keep_both(scores: Tensor, places: Tensor, tokens: int, fractions: Sequence[f
         seed: of ties, see :func:`ranking`.
     """
     order = places[ranking(scores, seed)]
-    return metrics.keep_masks(torch.stack([order, order.flip(0)]), tokens, fractions)
+    return pictures.keep_masks(torch.stack([order, order.flip(0)]), tokens, fractions)
 
 
 def deletion(morf: Tensor, fractions: Sequence[float] = QUARTERS) -> Tensor:
@@ -60,7 +61,7 @@ def deletion(morf: Tensor, fractions: Sequence[float] = QUARTERS) -> Tensor:
     Source: Petsiuk et al. (2018), arXiv:1806.07421, section 4.1. Differs from: Quantus 0.6, which sums with steps of
         length 1 whatever the fractions are.
     """
-    return metrics.area(morf, fractions)
+    return pictures.area(morf, fractions)
 
 
 def insertion(lerf: Tensor, fractions: Sequence[float] = QUARTERS) -> Tensor:
@@ -70,7 +71,7 @@ def insertion(lerf: Tensor, fractions: Sequence[float] = QUARTERS) -> Tensor:
         lerf: probabilities ``(..., step)`` as the least relevant are removed first.
         fractions: of the removal; with ``f`` removed the most relevant ``1 - f`` are there.
     """
-    return metrics.area(lerf, fractions)
+    return pictures.area(lerf, fractions)
 
 
 def delta_af(morf: Tensor, lerf: Tensor, fractions: Sequence[float] = QUARTERS) -> Tensor:

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from scipy.stats import bootstrap
 from torch import Tensor
 
-from xai_utils import check, metrics
+from xai_utils import check
+from xai_utils.metrics import pictures
 from xai_utils.stats import Interval
 
 CHUNK = 64  # maps whose pixels are sorted at once
@@ -117,7 +118,7 @@ def pointing(maps: Tensor, masks: Tensor, least: float = 0.0) -> Tensor:
     Of tokens with equal scores the first counts, so a constant map points at the upper left corner.
     """
     check.finite("maps", maps)
-    inside = metrics.covers(masks, (maps.shape[1], maps.shape[2])).flatten(1)
+    inside = pictures.covers(masks, (maps.shape[1], maps.shape[2])).flatten(1)
     return inside.gather(1, maps.flatten(1).argmax(1, keepdim=True))[:, 0] > least
 
 

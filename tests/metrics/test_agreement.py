@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from strategies import steady
 
-from xai_utils.agreement import dense_spearman, kendall, spearman, top_overlap
+from xai_utils.metrics.agreement import dense_spearman, kendall, spearman, top_overlap
 
 GOLDEN = np.load(Path(__file__).parent / "golden/selective.npz")
 CASES = ("ties5", "ties3", "mild", "cont", "binary_vs_cont")

@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, jaccard_score
 
-from xai_utils import localisation, metrics, stats
+from xai_utils import metrics, stats
+from xai_utils.metrics import localisation
 
 NOISE = torch.Generator().manual_seed(5)
 MASKS = torch.rand(6, 28, 28, generator=NOISE) > 0.7

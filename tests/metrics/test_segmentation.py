@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from xai_utils import segmentation
+from xai_utils.metrics import segmentation
 
 MASK = torch.tensor([1.0, 1.0, 0.5, 0.0])
 
