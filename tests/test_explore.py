@@ -13,8 +13,8 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from xai_utils import explore, methods
+from xai_utils.methods.observation import observe
 from xai_utils.models import Model
-from xai_utils.observation import observe
 from xai_utils.samples import Text
 
 BOTH = pytest.mark.parametrize("name", ["bert", "timm-distilled"])

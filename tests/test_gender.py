@@ -8,7 +8,8 @@ import tiny
 import torch
 import transformers as hf
 
-from xai_utils import gender_corpora, gender_held_out, gender_truth, gender_vectors, masked, models
+from xai_utils import gender_corpora, gender_held_out, gender_truth, gender_vectors, models
+from xai_utils.methods import masked
 from xai_utils.metrics import similarity
 from xai_utils.models import Model, state_sha256
 from xai_utils.recipes_planted import TinyPlanted

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from xai_utils import masked, models, recipes_mlm, recipes_planted, runtime, train
+from xai_utils import models, recipes_mlm, recipes_planted, runtime, train
+from xai_utils.methods import masked
 from xai_utils.models import masked as loaders_masked
 from xai_utils.samples import planted
 

@@ -5,7 +5,8 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import models, nulls, occlusion, probes, scoring
+from xai_utils import models, probes, scoring
+from xai_utils.methods import nulls, occlusion
 from xai_utils.models import removal
 from xai_utils.models.encoding import encode
 from xai_utils.result import Attribution

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from xai_utils import check, methods, samples
+from xai_utils.methods.observation import Observation, observe
 from xai_utils.models import Model, encoding
-from xai_utils.observation import Observation, observe
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Sample
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from xai_utils import methods, plots
 from xai_utils.maths import rollout
+from xai_utils.methods.observation import Observation, observe
 from xai_utils.models import Model
-from xai_utils.observation import Observation, observe
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Sample
 

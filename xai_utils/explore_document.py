@@ -7,8 +7,9 @@ from typing import Any
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from xai_utils import document, plots, samples
+from xai_utils import plots, samples
 from xai_utils.explore import Canvas
+from xai_utils.methods import document
 from xai_utils.models import Model
 
 SHOWN = ("attention mean", "gradient L2", "gradient × input", "LIME", "integrated gradients")

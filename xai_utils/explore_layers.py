@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from xai_utils import methods, plots
 from xai_utils.explore import WIDE, Canvas
 from xai_utils.maths import diffusion, rollout, selective
+from xai_utils.methods.observation import Observation, observe
 from xai_utils.models import Model
-from xai_utils.observation import Observation, observe
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Sample
 

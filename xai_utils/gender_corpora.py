@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_utils import check, masked, runtime
+from xai_utils import check, runtime
+from xai_utils.methods import masked
 from xai_utils.models import Model
 from xai_utils.samples import gender as gender_texts
 

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_utils import gender_vectors, masked
+from xai_utils import gender_vectors
 from xai_utils.gender_vectors import Vectors
-from xai_utils.masked import Masked
 from xai_utils.maths import attcat, densray
+from xai_utils.methods import masked
+from xai_utils.methods.masked import Masked
 from xai_utils.models import Model
 from xai_utils.samples import planted
 from xai_utils.samples.gender import Item

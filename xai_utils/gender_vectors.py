@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from xai_utils import check, files, masked
+from xai_utils import check, files
 from xai_utils.capture import capture
 from xai_utils.maths import densray
+from xai_utils.methods import masked
 from xai_utils.models import Model, encoding
 from xai_utils.samples import gender, passages
 from xai_utils.samples.gender import Item

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from xai_utils import metrics, stats
 from xai_utils.methods import METHODS, attribute, explain
+from xai_utils.methods.observation import observe
 from xai_utils.models import Model
 from xai_utils.models.encoding import patch_grid, view_mask
-from xai_utils.observation import observe
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from xai_utils import check, jitter, marks, methods, models, nulls, occlusion
-from xai_utils.closed_forms import CLOSED, closed_form
+from xai_utils import check, jitter, marks, methods, models
+from xai_utils.methods import nulls, occlusion
+from xai_utils.methods.closed_forms import CLOSED, closed_form
 from xai_utils.metrics import removal_curves
 from xai_utils.models import Model
 from xai_utils.models.attention_classifier import AttentionClassifier

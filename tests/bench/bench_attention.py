@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from tests.bench.bench_capture import in_turn, row
-from xai_utils import document, explore_document
-from xai_utils.document import Document
+from xai_utils import explore_document
 from xai_utils.maths import attention_layer, lime, mask_ratio
+from xai_utils.methods import document
+from xai_utils.methods.document import Document
 from xai_utils.models import Model
 from xai_utils.models.attention_classifier import AttentionClassifier, Settings, word_tokenizer
 from xai_utils.samples import Text

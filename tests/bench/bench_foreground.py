@@ -36,7 +36,7 @@ def seconds(work: object) -> float:
 def peak(name: str, count: int, out: object) -> None:
     """Send the peak memory in MB of explaining ``count`` pictures of DeiT-tiny's size, in this fresh process."""
     from tests.bench.bench_methods import pictures, vision_model
-    from xai_utils import relevance
+    from xai_utils.methods import relevance
     from xai_utils.models.encoding import encode
 
     torch.set_num_threads(1)

@@ -6,8 +6,9 @@ import torch
 
 from tests import oracles
 from tests.bench.bench_capture import in_turn, row
-from xai_utils import masked, models
+from xai_utils import models
 from xai_utils.maths import densray
+from xai_utils.methods import masked
 from xai_utils.samples import gender
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.bench.bench_capture import eager, graph_from_the_embedding, in_turn, row
 from tests.bench.bench_methods import pictures, vision_model
-from xai_utils import relevance
+from xai_utils.methods import relevance
 from xai_utils.models import Model
 from xai_utils.models.encoding import encode
 

@@ -11,8 +11,8 @@ from xai_utils.capture.scans import capture_scans
 from xai_utils.capture.vim_scans import capture_vim
 from xai_utils.maths import hidden_attention, hidden_maps, rollout
 from xai_utils.methods import METHODS, explain
+from xai_utils.methods.observation import class_first, observe
 from xai_utils.models.encoding import encode
-from xai_utils.observation import class_first, observe
 
 STARTS = pytest.mark.parametrize("start", [0, 1])
 METHOD = ("hidden_attention", "hidden_rollout", "hidden_rollout_published", "mamba_attribution")

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 
-from xai_utils import masked
 from xai_utils.capture import capture, intervene
 from xai_utils.maths import attcat, densray
+from xai_utils.methods import masked
 from xai_utils.models import Model, state_sha256
 
 FOLDER = Path(__file__).parent / "golden"

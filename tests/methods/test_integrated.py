@@ -8,8 +8,7 @@ import tiny
 import torch
 from test_methods import ROWS, golden_model
 
-from xai_utils import integrated
-from xai_utils.methods import explain
+from xai_utils.methods import explain, integrated
 from xai_utils.models.encoding import encode
 from xai_utils.samples import Text
 

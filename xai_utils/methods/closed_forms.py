@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from xai_utils import document
+from xai_utils.methods import document
 from xai_utils.models import Model
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Sample, Text

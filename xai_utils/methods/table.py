@@ -14,12 +14,13 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from xai_utils import check, hidden_methods, integrated, relevance
+from xai_utils import check
 from xai_utils.maths import diffusion, flow, rollout, selective
+from xai_utils.methods import hidden, integrated, relevance
+from xai_utils.methods.observation import Observation, View, observe
 from xai_utils.models import Model
 from xai_utils.models.encoding import Batch, encode
 from xai_utils.models.targets import Target, targets_of
-from xai_utils.observation import Observation, View, observe
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture, Sample, Text
 
@@ -296,15 +297,13 @@ METHODS: dict[str, Method] = {
     "full_lrp": Method(None, True, True, "share of relevance", relevance.full_lrp),
     "cp_lrp": Method(None, True, True, "logit", partial(relevance.modified_gradient, "cp")),
     "attnlrp": Method(None, True, True, "logit", partial(relevance.modified_gradient, "attnlrp")),
-    "hidden_attention": Method(None, False, False, "hidden attention", hidden_methods.hidden_attention),
-    "hidden_rollout": Method(None, False, False, "share of the input", hidden_methods.hidden_rollout),
-    "unified_attention": Method(None, False, False, "hidden attention", hidden_methods.unified_attention),
+    "hidden_attention": Method(None, False, False, "hidden attention", hidden.hidden_attention),
+    "hidden_rollout": Method(None, False, False, "share of the input", hidden.hidden_rollout),
+    "unified_attention": Method(None, False, False, "hidden attention", hidden.unified_attention),
     "hidden_rollout_published": Method(
-        None, False, False, "discounted hidden attention", hidden_methods.hidden_rollout_published
+        None, False, False, "discounted hidden attention", hidden.hidden_rollout_published
     ),
-    "mamba_attribution": Method(
-        None, True, False, "gradient-weighted hidden attention", hidden_methods.mamba_attribution
-    ),
-    "mamba_lrp": Method(None, True, True, "logit", hidden_methods.relevance),
+    "mamba_attribution": Method(None, True, False, "gradient-weighted hidden attention", hidden.mamba_attribution),
+    "mamba_lrp": Method(None, True, True, "logit", hidden.relevance),
     "gradcam": Method(None, True, False, "gradient-weighted activation", relevance.gradcam),
 }

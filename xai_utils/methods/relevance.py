@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from xai_utils import check
 from xai_utils.capture.lrp import lrp_rules, relevance_rules
 from xai_utils.maths import class_maps, rollout
+from xai_utils.methods.observation import View
 from xai_utils.models import Model
 from xai_utils.models.encoding import Batch, patch_sums
-from xai_utils.observation import View
 
 AGGREGATES = ("attribution", "rollout", "last_layer", "second_layer")
 LEVELS = ("tokens", "pixels")

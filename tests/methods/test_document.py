@@ -5,9 +5,10 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import document, document_sweep, lime_library
-from xai_utils.document import Document
+from xai_utils import document_sweep
 from xai_utils.maths import attention_layer, lime, mask_ratio
+from xai_utils.methods import document, lime_library
+from xai_utils.methods.document import Document
 from xai_utils.samples import Text
 
 TEXT = Text("the plot is slow and the film is very , very dull", rationale=((45, 49),))

@@ -12,8 +12,8 @@ import transformers as hf
 from safetensors.torch import load_file
 
 from xai_utils.methods import explain
-from xai_utils.nullity import in_double, relative_sum, word_gradients
-from xai_utils.observation import observe
+from xai_utils.methods.input_gradient import in_double, relative_sum, word_gradients
+from xai_utils.methods.observation import observe
 
 GOLDEN = Path(__file__).parent / "golden"
 NORMED = ("bert", "roberta", "distilbert")  # embeddings of the model's width that enter a LayerNorm

@@ -13,9 +13,9 @@ from transformers import BertConfig, BertForSequenceClassification
 from xai_utils.capture import capture
 from xai_utils.maths import diffusion, flow, rollout
 from xai_utils.methods import METHODS, attribute, explain
+from xai_utils.methods.observation import observe
 from xai_utils.models import Model, state_sha256
 from xai_utils.models.encoding import encode
-from xai_utils.observation import observe
 from xai_utils.result import Attribution
 from xai_utils.samples import Text
 

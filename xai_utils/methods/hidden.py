@@ -20,9 +20,9 @@ from xai_utils.capture.scans import ScanTrace, capture_scans
 from xai_utils.maths import hidden_attention as ssm
 from xai_utils.maths import hidden_maps
 from xai_utils.maths.selective_scan import Scan
+from xai_utils.methods.observation import class_first
 from xai_utils.models import Model
 from xai_utils.models.encoding import Batch
-from xai_utils.observation import class_first
 
 FORMS = ("right", "published")
 Scores = list[tuple[Tensor, dict[str, Any]]]

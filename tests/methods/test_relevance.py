@@ -12,14 +12,13 @@ from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from transformers import BertConfig, BertForSequenceClassification
 
-from xai_utils import relevance
 from xai_utils.capture.lrp import lrp_rules
 from xai_utils.maths import class_maps
-from xai_utils.methods import attribute, explain
+from xai_utils.methods import attribute, explain, relevance
+from xai_utils.methods.observation import observe
 from xai_utils.models import Model
 from xai_utils.models.bundled import Preprocessing
 from xai_utils.models.encoding import Batch, encode
-from xai_utils.observation import observe
 
 GOLDEN = Path(__file__).parent / "golden"
 WHO = pytest.mark.parametrize("who", ["pred", "other"])

@@ -1,0 +1,31 @@
+"""Explain: a model and a sample become an attribution. One table of methods."""
+
+from xai_utils.methods import (
+    document,
+    input_gradient,
+    integrated,
+    lime_library,
+    masked,
+    nulls,
+    observation,
+    occlusion,
+    relevance,
+)
+from xai_utils.methods.table import METHODS, WEIGHTED, attribute, explain, read_row
+
+__all__ = [
+    "METHODS",
+    "WEIGHTED",
+    "attribute",
+    "document",
+    "explain",
+    "input_gradient",
+    "integrated",
+    "lime_library",
+    "masked",
+    "nulls",
+    "observation",
+    "occlusion",
+    "read_row",
+    "relevance",
+]
