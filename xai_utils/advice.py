@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from xai_utils import leaderboard, stats
+from xai_utils.evaluation.scoring import METRICS
 from xai_utils.leaderboard import NULLS, TRUTH
-from xai_utils.scoring import METRICS
 
 RESAMPLES = 1000
 LEVEL = 0.05

@@ -8,7 +8,8 @@ import ipywidgets as widgets
 import torch
 from matplotlib.figure import Figure
 
-from xai_utils import foreground, methods, metrics, plots, plots_foreground
+from xai_utils import methods, metrics, plots, plots_foreground
+from xai_utils.evaluation import foreground
 from xai_utils.explore import WIDE, Canvas
 from xai_utils.models import Model, encoding
 from xai_utils.models import detector as detectors

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from xai_utils import parts, ranks, runtime, stats
+from xai_utils.evaluation.scoring import METRICS
 from xai_utils.metrics import agreement
 from xai_utils.ranks import Ranking
-from xai_utils.scoring import METRICS
 
 FILE = runtime.DATA / "sweeps" / "leaderboard.parquet"
 KEY = ["model", "method", "sample", "metric", "operator"]

@@ -47,7 +47,7 @@ class Plan:
     device: str = "cpu"
     metrics: str | list[str] = "all"
     about: str = ""
-    scoring: str = field(default="xai_utils.scoring")
+    scoring: str = field(default="xai_utils.evaluation.scoring")
 
     def __post_init__(self) -> None:
         check.at_least_one("shard", self.shard)

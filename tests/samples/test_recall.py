@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import steady
 
-from xai_utils import methods, models, probes, recall_truth, recipes_mamba, stats
+from xai_utils import methods, models, recipes_mamba, stats
+from xai_utils.evaluation import on_recall, probe
 from xai_utils.models.encoding import encode
 from xai_utils.models.mamba_classifier import last
 from xai_utils.samples import Text, recall, sets
@@ -65,12 +66,12 @@ def test_pointing_by_hand():
     on, behind = torch.zeros(9), torch.zeros(9)
     on[one.place], behind[two.place - 1] = 1, 1
     on[-1] = behind[-1] = 9  # the reader does not count
-    found = recall_truth.pointing([on, behind], [one, two])
+    found = on_recall.pointing([on, behind], [one, two])
     assert found.exact.tolist() == [True, False] and found.near.tolist() == [True, False]
     assert found.marked.tolist() == [False, True] and found.null == pytest.approx(1 / 8)
     assert found.near_null == pytest.approx((4 / 8 + 1 / 8) / 2)
     with pytest.raises(ValueError, match="8 scores for 9 tokens"):
-        recall_truth.pointing([on[:8]], [one])
+        on_recall.pointing([on[:8]], [one])
 
 
 def test_the_rationale_of_the_text_is_the_answer():
@@ -87,13 +88,13 @@ def test_the_tokenizer_adds_the_mark_that_asks_as_a_special(model):
     assert batch.inputs["input_ids"].tolist() == expected
     for spans, one in zip(batch.spans, sequences, strict=True):
         assert spans[-1] == (0, 0) and all(start < end for start, end in spans[:-1]), "the first mark is no special"
-        assert probes._places(encode(model, [recall.text_of(one)])).tolist() == list(range(11))
+        assert probe._places(encode(model, [recall.text_of(one)])).tolist() == list(range(11))
 
 
 def test_the_bundled_model_recalls_and_goes_by_the_answer_alone(model):
     sequences = recall.grid([1, 9, 30], 6, 40, 0)
-    assert recall_truth.accuracy(model, sequences).all()
-    at_answer, elsewhere = recall_truth.swaps(model, sequences, 0)
+    assert on_recall.accuracy(model, sequences).all()
+    at_answer, elsewhere = on_recall.swaps(model, sequences, 0)
     assert at_answer.all() and not elsewhere.any()
 
 
@@ -110,7 +111,7 @@ def test_a_batch_gives_what_a_loop_gives(model, name):
 
 def test_relevance_finds_the_answer(model):
     sequences = recall.grid([2, 20], 8, 30, 3)
-    found = recall_truth.pointing(recall_truth.scores_of("mamba_lrp", model, sequences), sequences)
+    found = on_recall.pointing(on_recall.scores_of("mamba_lrp", model, sequences), sequences)
     assert found.exact.mean() > 0.8
 
 

@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 
-from xai_utils import check, jitter, marks, methods, models
+from xai_utils import check, methods, models
+from xai_utils.evaluation import jitter, marks
+from xai_utils.evaluation.probe import Probe, probe
 from xai_utils.methods import nulls, occlusion
 from xai_utils.methods.closed_forms import CLOSED, closed_form
 from xai_utils.metrics import removal_curves
 from xai_utils.models import Model
 from xai_utils.models.attention_classifier import AttentionClassifier
 from xai_utils.models.vim import Vim
-from xai_utils.probes import Probe, probe
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Sample
 

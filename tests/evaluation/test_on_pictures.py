@@ -5,8 +5,8 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import object_marks
-from xai_utils.object_marks import intervals, marks, paired
+from xai_utils.evaluation import on_pictures
+from xai_utils.evaluation.on_pictures import intervals, marks, paired
 from xai_utils.result import Attribution
 from xai_utils.samples import Picture
 
@@ -31,17 +31,17 @@ def perfect(monkeypatch):
     def explain(_name, model, some, classes, **_):
         names = [list(one.masks) if classes is None else [classes[i]] for i, one in enumerate(some)]
         labels = tuple(map(str, range(16)))
-        covers = [sum(object_marks.metrics.cover(one.masks[n], tiny.GRID) for n in own) for one, own in
+        covers = [sum(on_pictures.metrics.cover(one.masks[n], tiny.GRID) for n in own) for one, own in
                   zip(some, names, strict=True)]  # fmt: skip
         return [Attribution(cover, labels, "mask", model.name, grid=tiny.GRID) for cover in covers]
 
-    monkeypatch.setattr(object_marks, "explain", explain)
+    monkeypatch.setattr(on_pictures, "explain", explain)
 
 
 @pytest.mark.parametrize(("target", "lift"), [(None, 8.0), (lambda _: "moon", 16.0)])
 def test_a_perfect_map_has_every_mark_and_that_of_another_scene_none(perfect, target, lift):
     table = marks(tiny.model("vim"), pictures(), {"mask": ("mask", {})}, target)
-    means = table.groupby("method")[list(object_marks.MEASURES)].mean()
+    means = table.groupby("method")[list(on_pictures.MEASURES)].mean()
     assert means.loc["mask"].tolist() == [1.0, lift, 1.0]
     assert means.loc["mask, other scene"].tolist() == [0.0, 0.0, 0.0]
     assert means.loc["uniform", "lift"] == 1 and means.loc["uniform", "share"] == pytest.approx(1 / lift)
@@ -77,18 +77,18 @@ def test_methods_that_share_an_observation_are_marked_as_if_alone(target, monkey
     model, some = tiny.model("vim"), pictures()
     some = some if target is None else [Picture(one.image, one.name, dict.fromkeys(tiny.SHAPES, one.masks["star"]))
                                         for one in some]  # fmt: skip
-    monkeypatch.setattr(object_marks, "BATCH", 3)
+    monkeypatch.setattr(on_pictures, "BATCH", 3)
     together = marks(model, some, asked, target)
     assert list(together["method"][:: len(some)])[:2] == ["rollout", "rollout, other scene"]
     for label, one in asked.items():
-        alone = [object_marks.explain(one[0], model, p, None if target is None else target(p), **one[1]) for p in some]
-        insides = [object_marks._inside(model, p, target) for p in some]
-        wanted = [object_marks.metrics.mass_inside(a.scores, inside) for a, inside in zip(alone, insides, strict=True)]
+        alone = [on_pictures.explain(one[0], model, p, None if target is None else target(p), **one[1]) for p in some]
+        insides = [on_pictures._inside(model, p, target) for p in some]
+        wanted = [on_pictures.metrics.mass_inside(a.scores, inside) for a, inside in zip(alone, insides, strict=True)]
         assert together[together["method"] == label]["share"].tolist() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_a_bump_is_highest_in_the_middle():
-    uniform, bump = object_marks._blind((5, 7))
+    uniform, bump = on_pictures._blind((5, 7))
     assert torch.equal(uniform, torch.ones(35, dtype=torch.float64)) and bump.argmax() == 17
 
 

@@ -7,7 +7,8 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import jitter, models, sanity, sanity_checks
+from xai_utils import models
+from xai_utils.evaluation import jitter, sanity, sanity_checks
 from xai_utils.models.encoding import encode
 
 BOTH = pytest.mark.parametrize("name", ["bert", "timm-vit"])

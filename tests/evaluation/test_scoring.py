@@ -5,7 +5,8 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import models, probes, scoring
+from xai_utils import models
+from xai_utils.evaluation import probe, scoring
 from xai_utils.methods import nulls, occlusion
 from xai_utils.models import removal
 from xai_utils.models.encoding import encode
@@ -22,7 +23,7 @@ def known(monkeypatch):
     made = {name: tiny.model(name) for name in ("bert", "timm-vit", "resnet")}
     made["attention"] = tiny.attention_classifier()
     monkeypatch.setattr(models, "shared", lambda name, device="cpu": made[name])
-    probes._memory.clear()
+    probe._memory.clear()
     return made
 
 

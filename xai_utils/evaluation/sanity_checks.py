@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from xai_utils import sanity, scoring
+from xai_utils.evaluation import sanity, scoring
 from xai_utils.metrics import agreement
 from xai_utils.models import Model
 from xai_utils.models.encoding import encode

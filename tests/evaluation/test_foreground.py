@@ -7,7 +7,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from xai_utils import foreground
+from xai_utils.evaluation import foreground
 from xai_utils.models.encoding import view_mask
 from xai_utils.samples import Picture, photographs
 

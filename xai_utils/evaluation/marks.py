@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from xai_utils import metrics
+from xai_utils.evaluation.probe import Probe
 from xai_utils.metrics import removal_curves, segmentation, words
-from xai_utils.probes import Probe
 
 RATIONALE_SHARE = 0.22  #: of a text's words that its hard rationale takes; the mean of the bundled reviews (216, 0.217)
 

@@ -1,0 +1,25 @@
+"""Judge many maps of a model, where the truth is known and where it is not."""
+
+from xai_utils.evaluation import (
+    foreground,
+    jitter,
+    on_pictures,
+    on_recall,
+    on_words,
+    probe,
+    sanity,
+    sanity_checks,
+    scoring,
+)
+
+__all__ = [
+    "foreground",
+    "jitter",
+    "on_pictures",
+    "on_recall",
+    "on_words",
+    "probe",
+    "sanity",
+    "sanity_checks",
+    "scoring",
+]
