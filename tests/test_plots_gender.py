@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 from xai_utils import plots_gender
-from xai_utils.gender_held_out import Separation
+from xai_utils.gender.held_out import Separation
 from xai_utils.metrics.similarity import Agreement
 from xai_utils.stats import Interval
 

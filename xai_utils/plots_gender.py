@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.gender_held_out import Separation
+from xai_utils.gender.held_out import Separation
 from xai_utils.metrics.similarity import Agreement
 from xai_utils.plots import SIGNED
 

@@ -8,7 +8,10 @@ import tiny
 import torch
 import transformers as hf
 
-from xai_utils import gender_corpora, gender_held_out, gender_truth, gender_vectors, models
+from xai_utils import models
+from xai_utils.gender import corpora, planted_truth
+from xai_utils.gender import held_out as gender_held_out
+from xai_utils.gender import vectors as gender_vectors
 from xai_utils.methods import masked
 from xai_utils.metrics import similarity
 from xai_utils.models import Model, state_sha256
@@ -184,11 +187,11 @@ def test_passages_are_cleaned_and_read_from_every_kind_of_file(tmp_path):
 
 
 def test_only_a_single_gendered_word_makes_a_contrast(model):
-    found = gender_corpora.contrast(model, "The nurse said she left.", "The nurse said he left.")
+    found = corpora.contrast(model, "The nurse said she left.", "The nurse said he left.")
     assert found.pair == ("he", "she") and found.text == "the nurse said [MASK] left."
-    assert gender_corpora.contrast(model, "The nurse said she left.", "The nurse left.") is None
-    assert gender_corpora.contrast(model, "The blacks left.", "The whites left.") is None
-    assert gender_corpora.contrast(model, "She saw her son.", "He saw his son.") is None
+    assert corpora.contrast(model, "The nurse said she left.", "The nurse left.") is None
+    assert corpora.contrast(model, "The blacks left.", "The whites left.") is None
+    assert corpora.contrast(model, "She saw her son.", "He saw his son.") is None
 
 
 def test_corpora_are_read_and_missing_ones_named(model, tmp_path):
@@ -204,25 +207,25 @@ def test_corpora_are_read_and_missing_ones_named(model, tmp_path):
     (home / "occupations-stats.tsv").write_text(
         "occupation\tbergsma_pct_female\tbls_pct_female\tbls_year\nnurse\t80\t90\t2015\n"
     )
-    (one,) = gender_corpora.read(model, "winogender", tmp_path)
+    (one,) = corpora.read(model, "winogender", tmp_path)
     assert one.name == "nurse" and one.women == 90
-    leaning = gender_corpora.leanings(model, [one])
-    shares, means = gender_corpora.by_occupation([one], leaning.tolist())
+    leaning = corpora.leanings(model, [one])
+    shares, means = corpora.by_occupation([one], leaning.tolist())
     assert shares.tolist() == [90] and means.tolist() == leaning.tolist()
     rays = torch.nn.functional.normalize(torch.ones(tiny.BLOCKS + 1, tiny.WIDTH), dim=-1)
-    kept, scores = gender_corpora.named_scores(model, [one, one], rays)
+    kept, scores = corpora.named_scores(model, [one, one], rays)
     assert kept == [one, one] and scores["log odds"] == pytest.approx([leaning[0]] * 2, abs=1e-4)
     seen = masked.observe(model, [one.text], one.pair)
     place = seen.batch.labels[0].index("nurse")
     assert scores["AttDR"][1] == pytest.approx(float(seen.attdr(rays)[:, 0, place].sum()), abs=1e-5)
     assert scores["AttCAT"][0] == pytest.approx(float(seen.attcat()[:, 0, place].sum()), abs=1e-5)
     with pytest.raises(ValueError, match="holds its own name"):
-        gender_corpora.named_scores(model, [gender_corpora.Contrast(one.text, one.pair, "type1 1")], rays)
+        corpora.named_scores(model, [corpora.Contrast(one.text, one.pair, "type1 1")], rays)
     with pytest.raises(ValueError, match="no folder winobias"):
-        gender_corpora.read(model, "winobias", tmp_path)
+        corpora.read(model, "winobias", tmp_path)
     (tmp_path / "crows_pairs").mkdir()
     with pytest.raises(ValueError, match="is missing"):
-        gender_corpora.read(model, "crows_pairs", tmp_path)
+        corpora.read(model, "crows_pairs", tmp_path)
 
 
 # The planted language
@@ -250,21 +253,21 @@ def test_scores_come_in_the_order_of_the_table():
     torch.manual_seed(0)
     module = recipe.build().eval().requires_grad_(False)
     model = Model("planted", module, (), 4, 0, recipe.tokenizer, None, state_sha256(module))
-    asked = gender_truth.questions("occupation", 1, 0)
+    asked = planted_truth.questions("occupation", 1, 0)
     assert {q.job for q in asked} == set(planted.table()) and all(q.text.count("[MASK]") == 1 for q in asked)
-    vectors = gender_truth.directions(model, 1, 0)
+    vectors = planted_truth.directions(model, 1, 0)
     rays = torch.stack([vectors.direction(layer).vector for layer in range(5)]).float()
-    sums, by_layer = gender_truth.occupation_scores(model, asked, rays)
-    assert tuple(sums) == gender_truth.SCORES and all(values.shape == (40,) for values in sums.values())
+    sums, by_layer = planted_truth.occupation_scores(model, asked, rays)
+    assert tuple(sums) == planted_truth.SCORES and all(values.shape == (40,) for values in sums.values())
     job = list(planted.table())[7]
-    own, _ = gender_truth.occupation_scores(model, [q for q in asked if q.job == job] + asked, rays)
+    own, _ = planted_truth.occupation_scores(model, [q for q in asked if q.job == job] + asked, rays)
     np.testing.assert_allclose(own["AttCAT"][7], sums["AttCAT"][7], atol=1e-6)
     assert by_layer["AttDR"].shape == (4, 40)
-    both = gender_truth.two_jobs(model, gender_truth.questions("two", 2, 0), rays)
-    assert tuple(both) == gender_truth.OF_TOKENS and all(values.shape == (3, 40) for values in both.values())
+    both = planted_truth.two_jobs(model, planted_truth.questions("two", 2, 0), rays)
+    assert tuple(both) == planted_truth.OF_TOKENS and all(values.shape == (3, 40) for values in both.values())
     assert all(((values[2] >= 0) & (values[2] <= 1)).all() for values in both.values())
     with pytest.raises(ValueError, match="in no question"):
-        gender_truth.two_jobs(model, gender_truth.questions("two", 2, 0)[:3], rays)
+        planted_truth.two_jobs(model, planted_truth.questions("two", 2, 0)[:3], rays)
 
 
 # Words held out

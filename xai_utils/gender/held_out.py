@@ -13,7 +13,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from xai_utils import stats
-from xai_utils.gender_vectors import Vectors
+from xai_utils.gender.vectors import Vectors
 from xai_utils.maths import densray
 from xai_utils.stats import Interval
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_utils import gender_vectors
-from xai_utils.gender_vectors import Vectors
+from xai_utils.gender import vectors as gender_vectors
+from xai_utils.gender.vectors import Vectors
 from xai_utils.maths import attcat, densray
 from xai_utils.methods import masked
 from xai_utils.methods.masked import Masked
