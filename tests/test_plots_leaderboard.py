@@ -5,7 +5,8 @@ import pytest
 from matplotlib import pyplot as plt
 from test_leaderboard import made_up
 
-from xai_utils import leaderboard, plots_leaderboard
+from xai_utils import plots_leaderboard
+from xai_utils.sweep import leaderboard
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import time
 
 import psutil
 
-from xai_utils import engine, shards, sweep_plan
-from xai_utils.engine import Where
+from xai_utils.sweep import cluster, plan, work
+from xai_utils.sweep.cluster import Where
 
 TARGET = 1.6  # times as fast
 WARM = 4  # results in which models are loaded
@@ -21,9 +21,9 @@ METHODS = ("rollout", "gradient_rollout", "gradient_x_input", "attnlrp")
 def measure(workers: int, samples: int, method: tuple[str, ...] = METHODS) -> dict[str, float]:
     """Return ``steady`` (shards a second behind the first :data:`WARM`) and ``whole`` (seconds, start included)."""
     cell = {"models": ["minilm-sst2"], "methods": list(method), "samples": {"set": "reviews", "count": samples}}
-    todo = sweep_plan.expand(sweep_plan.Plan("bench", [cell], shard=8))
+    todo = plan.expand(plan.Plan("bench", [cell], shard=8))
     start, times = time.perf_counter(), []
-    for _, filled in engine.each(shards.fill, todo, Where(workers=workers)):
+    for _, filled in cluster.each(work.fill, todo, Where(workers=workers)):
         if isinstance(filled, BaseException):
             raise filled
         times.append(time.perf_counter())

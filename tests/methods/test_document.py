@@ -5,11 +5,11 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import document_sweep
 from xai_utils.maths import attention_layer, lime, mask_ratio
 from xai_utils.methods import document, lime_library
 from xai_utils.methods.document import Document
 from xai_utils.samples import Text
+from xai_utils.sweep import closed_forms
 
 TEXT = Text("the plot is slow and the film is very , very dull", rationale=((45, 49),))
 
@@ -143,9 +143,9 @@ def test_the_package_in_place_on_words_that_occur_once_is_ours(model):
     read = document.read(model, Text("the plot is slow and very dull"))
     slopes = lime_library.run(read.labels[1:], asks(model, []), 1, 4000, bow=False, mask="[UNK]").slopes
     exact = lime.exact(read.ratio()).mean(0)
-    assert document_sweep.error(slopes, exact) < 0.1
+    assert closed_forms.error(slopes, exact) < 0.1
     deleted = lime_library.run(read.labels[1:], asks(model, []), 1, 4000).slopes
-    assert document_sweep.error(deleted, exact) > 0.3
+    assert closed_forms.error(deleted, exact) > 0.3
     again = lime_library.run(read.labels[1:], asks(model, []), 1, 4000).slopes
     np.testing.assert_array_equal(deleted.numpy(), again.numpy())
 
@@ -158,36 +158,36 @@ TEXTS = [TEXT, Text("a warm funny film of friends"), Text("not a dull plot , but
 
 def test_a_sweep_goes_on_where_it_stopped(model, tmp_path, monkeypatch):
     options = {"count": 200, "part": 2, "quiet": True}
-    whole = document_sweep.sweep(model, TEXTS, tmp_path / "whole", **options)
+    whole = closed_forms.sweep(model, TEXTS, tmp_path / "whole", **options)
     assert len(whole) == 4 and whole.notna().all().all()
-    measured = document_sweep.measure
+    measured = closed_forms.measure
 
     def second_fails(read, *rest):
         if read.text is TEXTS[2]:
             raise KeyboardInterrupt
         return measured(read, *rest)
 
-    monkeypatch.setattr(document_sweep, "measure", second_fails)
+    monkeypatch.setattr(closed_forms, "measure", second_fails)
     with pytest.raises(KeyboardInterrupt):
-        document_sweep.sweep(model, TEXTS, tmp_path / "parts", **options)
+        closed_forms.sweep(model, TEXTS, tmp_path / "parts", **options)
     assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["part-000000.parquet", "settings.json"]
     seen = []
-    monkeypatch.setattr(document_sweep, "measure", lambda read, *rest: seen.append(read.text) or measured(read, *rest))
-    again = document_sweep.sweep(model, TEXTS, tmp_path / "parts", **options)
+    monkeypatch.setattr(closed_forms, "measure", lambda read, *rest: seen.append(read.text) or measured(read, *rest))
+    again = closed_forms.sweep(model, TEXTS, tmp_path / "parts", **options)
     assert seen == TEXTS[2:] and again.equals(whole)
 
 
 def test_a_folder_of_another_sweep_is_refused(model, tmp_path):
-    document_sweep.sweep(model, TEXTS[:1], tmp_path, count=100, quiet=True)
+    closed_forms.sweep(model, TEXTS[:1], tmp_path, count=100, quiet=True)
     for options, named in (({"count": 101}, "count"), ({"count": 100, "width": 0.5}, "width")):
         with pytest.raises(ValueError, match=f"made with other {named}"):
-            document_sweep.sweep(model, TEXTS[:1], tmp_path, quiet=True, **options)
+            closed_forms.sweep(model, TEXTS[:1], tmp_path, quiet=True, **options)
     with pytest.raises(ValueError, match="other texts"):
-        document_sweep.sweep(model, TEXTS[1:2], tmp_path, count=100, quiet=True)
+        closed_forms.sweep(model, TEXTS[1:2], tmp_path, count=100, quiet=True)
 
 
 def test_the_measures_are_what_they_say(read):
-    row = document_sweep.measure(read, 3000, 0.25, 1.0, 0)
+    row = closed_forms.measure(read, 3000, 0.25, 1.0, 0)
     assert (row["words"], row["tokens"]) == (9, 13)
     assert row["gradient"] < 1e-12 < row["gradient_single"] < 1e-5
     assert row["published_gradient"] > 1e-3 and 0 < row["sampled"] < 0.3 and row["published"] > 0.1

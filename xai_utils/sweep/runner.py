@@ -1,9 +1,9 @@
 """Many methods on many models and samples: resumable, on one machine or on a cluster, the same numbers anywhere.
 
-``python -m xai_utils.sweep PLAN.yml`` (``make sweep``) does what the plan lists (see :mod:`sweep_plan`), in shards.
+``python -m xai_utils.sweep PLAN.yml`` (``make sweep``) does what the plan lists (see :mod:`plan`), in shards.
 Each is one parquet part with the key of everything that made it. What is finished is kept; a part whose weights,
 inputs, parameters, code or versions have changed, or whose file is damaged, is done again. At the end all parts are
-one tidy table. A cluster is described in :mod:`engine`.
+one tidy table. A cluster is described in :mod:`cluster`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from xai_utils import check, engine, parts, runtime, shards, sweep_plan
-from xai_utils.engine import Where
+from xai_utils import check, runtime
 from xai_utils.samples import sets
-from xai_utils.shards import Filled, Shard
-from xai_utils.sweep_plan import Plan
+from xai_utils.sweep import cluster, parts, work
+from xai_utils.sweep import plan as sweep_plan
+from xai_utils.sweep.cluster import Where
+from xai_utils.sweep.plan import Plan
+from xai_utils.sweep.work import Filled, Shard
 
 FOLDER = runtime.ROOT / "runs" / "sweeps"
 UNIQUE = ["model", "method", "set", "sample", "metric", "operator"]
@@ -35,7 +37,7 @@ class Outcome:
     """What a sweep came to.
 
     Attributes:
-        table: a row for each sample, metric and operator, columns :data:`shards.COLUMNS`, in the order of the plan.
+        table: a row for each sample, metric and operator, columns :data:`work.COLUMNS`, in the order of the plan.
         kept: parts that were there.
         done: parts that were made.
         missing: shards that are not done, or failed in a way that may pass and have to be tried again.
@@ -46,7 +48,7 @@ class Outcome:
     kept: int
     done: int
     missing: int
-    shards: list[Shard]
+    work: list[Shard]
 
     def failures(self) -> pd.DataFrame:
         """Return the rows that carry an error in place of a value."""
@@ -83,14 +85,14 @@ def run(
     kept, missing = len(todo) - len(left), 0
     if finished_only:
         left, missing = [], len(left)
-    fit = shards.Fitness(plan.scoring, shards.surroundings(plan.scoring))
-    results = engine.each(shards.fill, [todo[n] for n in left], where, fit)
+    fit = work.Fitness(plan.scoring, work.surroundings(plan.scoring))
+    results = cluster.each(work.fill, [todo[n] for n in left], where, fit)
     bar = tqdm(results, desc=plan.name, total=len(todo), initial=kept, unit="part", disable=quiet)
     for number, filled in bar:
         shard = todo[left[number]]
         if isinstance(filled, BaseException):  # its worker died, or is not fit
             names = sets.find(shard.samples).names[shard.start : shard.stop]
-            filled = Filled([shards.failure(shard, name, filled) for name in names], passing=True)
+            filled = Filled([work.failure(shard, name, filled) for name in names], passing=True)
         missing += filled.passing
         found[left[number]] = _keep(folder, shard, filled)
     return Outcome(_together(found), kept, len(left), missing, todo)
@@ -105,7 +107,7 @@ def collect(outcome: Outcome, plan: Plan, file: Path) -> None:
         "metrics": list(made[0].metrics),
         "weights": {shard.model: shard.weights for shard in made},
         "inputs": {name: parts.key({str(s.start): s.inputs for s in made if s.label == name}) for name in labels},
-        **shards.surroundings(plan.scoring),
+        **work.surroundings(plan.scoring),
         "failed": len(outcome.failures()),
         "missing": outcome.missing,
     }
@@ -166,7 +168,7 @@ def _kept(folder: Path, shard: Shard, again: bool) -> pd.DataFrame | None:
 
 
 def _keep(folder: Path, shard: Shard, filled: Filled) -> pd.DataFrame:
-    table = pd.DataFrame(filled.rows, columns=list(shards.COLUMNS))
+    table = pd.DataFrame(filled.rows, columns=list(work.COLUMNS))
     made: dict[str, Any] = shard.made_of()
     parts.write(table, _file(folder, shard), {"key": parts.key(made), "passing": filled.passing, **made})
     return table

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
-from xai_utils import engine, parts, runtime, sources
+from xai_utils import runtime
 from xai_utils.models import memory
 from xai_utils.samples import sets
 from xai_utils.samples.kinds import Picture, Text
+from xai_utils.sweep import cluster, parts, sources
 
 SCORED = ("sample", "metric", "operator", "value", "seconds")
 COLUMNS = ("model", "method", "set", *SCORED, "error", "traceback")
@@ -150,7 +151,7 @@ def _ready(shard: Shard) -> list[Text | Picture]:
     if "xai_utils.models" in sys.modules:  # scoring has led there
         from xai_utils import models
 
-        models.work_on(runtime.own_device(shard.device, engine.place()))
+        models.work_on(runtime.own_device(shard.device, cluster.place()))
     if parts.key(surroundings(shard.scoring)) != shard.code:
         raise Unfit("this worker has other code or versions than the sweep was planned with; start it again.")
     if module.identity(shard.model) != shard.weights:

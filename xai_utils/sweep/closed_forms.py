@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from xai_utils import check, files, parts
+from xai_utils import check, files
 from xai_utils.maths import attention_layer, lime, mask_ratio
 from xai_utils.methods import document
 from xai_utils.methods.document import Document
 from xai_utils.models import Model
 from xai_utils.samples import sets
 from xai_utils.samples.kinds import Text
+from xai_utils.sweep import parts
 
 SETTINGS = "settings.json"
 

@@ -1,6 +1,6 @@
 """Sum up the table of a sweep: mean and interval by method, and what is left when a null's score is taken off.
 
-``python -m xai_utils.sweep_summary TABLE.parquet --out figures/real/NAME`` writes ``NAME.csv``, ``NAME.md`` for
+``python -m xai_utils.sweep.summary TABLE.parquet --out figures/real/NAME`` writes ``NAME.csv``, ``NAME.md`` for
 readers and, beside them, the JSON of what made it.
 """
 
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from xai_utils import files, parts, stats
+from xai_utils import files, stats
+from xai_utils.sweep import parts
 
 GROUP = ["model", "set", "metric", "operator"]
 SEED = 0  # of the resampling
@@ -105,7 +106,7 @@ def pages(summed: pd.DataFrame) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m xai_utils.sweep_summary", description="Sum up a sweep.")
+    parser = argparse.ArgumentParser(prog="python -m xai_utils.sweep.summary", description="Sum up a sweep.")
     parser.add_argument("table", type=Path, help="what make sweep wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder and name, without an ending")
     options = parser.parse_args(arguments)

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xai_utils import parts, ranks, runtime, stats
+from xai_utils import runtime, stats
 from xai_utils.evaluation.scoring import METRICS
 from xai_utils.metrics import agreement
-from xai_utils.ranks import Ranking
+from xai_utils.sweep import parts, ranks
+from xai_utils.sweep.ranks import Ranking
 
 FILE = runtime.DATA / "sweeps" / "leaderboard.parquet"
 KEY = ["model", "method", "sample", "metric", "operator"]
@@ -198,7 +199,7 @@ def failures(table: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     """Bundle the tables of finished sweeps."""
-    parser = argparse.ArgumentParser(prog="python -m xai_utils.leaderboard", description=bundle.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m xai_utils.sweep.leaderboard", description=bundle.__doc__)
     parser.add_argument("sources", nargs="+", type=Path, help="tables of make sweep, such as runs/sweeps/NAME.parquet")
     parser.add_argument("--out", type=Path, default=FILE)
     options = parser.parse_args()

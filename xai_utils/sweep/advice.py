@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xai_utils import leaderboard, stats
+from xai_utils import stats
 from xai_utils.evaluation.scoring import METRICS
-from xai_utils.leaderboard import NULLS, TRUTH
+from xai_utils.sweep import leaderboard
+from xai_utils.sweep.leaderboard import NULLS, TRUTH
 
 RESAMPLES = 1000
 LEVEL = 0.05

@@ -16,8 +16,11 @@ import pytest
 import sweep_cells
 import yaml
 
-from xai_utils import engine, parts, shards, sweep, sweep_plan
-from xai_utils.engine import Where
+from xai_utils import sweep
+from xai_utils.sweep import cluster as engine
+from xai_utils.sweep import parts, work
+from xai_utils.sweep import plan as sweep_plan
+from xai_utils.sweep.cluster import Where
 
 CELLS = [{"models": ["plain"], "methods": ["counts"], "samples": {"set": "reviews", "count": 24}}]
 PLAN = sweep_plan.Plan("trial", CELLS, seed=3, shard=4, scoring="sweep_cells")
@@ -167,15 +170,15 @@ def test_other_code_is_noticed(folder, tmp_path, monkeypatch):
     shutil.copy(Path(__file__).with_name("sweep_cells.py"), tmp_path / "copied_cells.py")
     monkeypatch.syspath_prepend(tmp_path)
     plan, file = replace(PLAN, scoring="copied_cells"), tmp_path / "copied_cells.py"
-    shards.surroundings.cache_clear()
+    work.surroundings.cache_clear()
     run(plan, folder)
     file.write_text(file.read_text().replace('"""Scoring', '"""Well: scoring') + "\n# a remark\n")
-    shards.surroundings.cache_clear()
+    work.surroundings.cache_clear()
     assert run(plan, folder).kept == 6, "prose is no code"
     file.write_text(file.read_text().replace("% 5", "% 6"))
-    shards.surroundings.cache_clear()
+    work.surroundings.cache_clear()
     assert run(plan, folder).kept == 0
-    shards.surroundings.cache_clear()
+    work.surroundings.cache_clear()
 
 
 def test_nothing_finished_is_said(folder):
@@ -311,15 +314,15 @@ def test_no_scheduler_is_said_at_once(folder):
 
 
 def test_a_worker_that_differs_is_unfit(monkeypatch):
-    here = shards.surroundings("sweep_cells")
-    shards.Fitness("sweep_cells", here)()
-    with pytest.raises(shards.Unfit, match="another version of torch"):
-        shards.Fitness("sweep_cells", {**here, "version": {**here["version"], "torch": "1.0"}})()
+    here = work.surroundings("sweep_cells")
+    work.Fitness("sweep_cells", here)()
+    with pytest.raises(work.Unfit, match="another version of torch"):
+        work.Fitness("sweep_cells", {**here, "version": {**here["version"], "torch": "1.0"}})()
     shard = sweep_plan.expand(PLAN)[0]
     for other, said in (({"code": "x"}, "code"), ({"weights": "x"}, "weights"), ({"inputs": "x"}, "samples")):
-        with pytest.raises(shards.Unfit, match=f"other {said}"):
-            shards.fill(replace(shard, **other))
-    assert [type(found).__name__ for _, found in engine.each(shards.fill, [shard, replace(shard, code="x")])] == [
+        with pytest.raises(work.Unfit, match=f"other {said}"):
+            work.fill(replace(shard, **other))
+    assert [type(found).__name__ for _, found in engine.each(work.fill, [shard, replace(shard, code="x")])] == [
         "Filled",
         "Unfit",
     ]
@@ -336,7 +339,7 @@ def test_the_command_writes_one_table(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "0 parts kept, 4 done" in said and "failed  fails on plain" in said
     table, about = parts.read(tmp_path / "films.parquet"), parts.provenance(tmp_path / "films.parquet")
-    assert tuple(table.columns) == shards.COLUMNS and about["weights"] == {"plain": "one"}
+    assert tuple(table.columns) == work.COLUMNS and about["weights"] == {"plain": "one"}
     assert about["plan"]["name"] == "films" and set(about["inputs"]) == {"reviews"} and "torch" in about["version"]
     assert str(tmp_path) not in str(about)
     assert sweep.main([str(tmp_path / "none.yml")]) == 2 and "error: no plan" in capsys.readouterr().err

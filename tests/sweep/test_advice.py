@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_leaderboard import made_up
 
-from xai_utils import advice, leaderboard
+from xai_utils.sweep import advice, leaderboard
 
 
 def test_the_best_is_named_with_how_sure_that_is():

@@ -28,9 +28,10 @@ from typing import Any
 
 import yaml
 
-from xai_utils import check, parts, shards
+from xai_utils import check
 from xai_utils.samples import sets
-from xai_utils.shards import Shard
+from xai_utils.sweep import parts, work
+from xai_utils.sweep.work import Shard
 
 CELL = ("models", "methods", "samples")
 
@@ -91,7 +92,7 @@ def expand(plan: Plan) -> list[Shard]:
     """
     scoring = importlib.import_module(plan.scoring)
     metrics = _chosen("metric", plan.metrics, tuple(scoring.METRICS))
-    code = parts.key(shards.surroundings(plan.scoring))
+    code = parts.key(work.surroundings(plan.scoring))
     found: list[Shard] = []
     seen: set[tuple[str, str, str]] = set()
     models = dict.fromkeys(model for cell in plan.cells for model in cell["models"])

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xai_utils import leaderboard, parts
+from xai_utils.sweep import leaderboard, parts
 
 QUALITY = {"good": 1.0, "fair": 0.5, "random": 0.0, "poor": -0.6}
 WAYS = ("mask", "delete")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xai_utils import sources
+from xai_utils.sweep import sources
 
 
 @pytest.fixture

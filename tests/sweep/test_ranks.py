@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import friedmanchisquare
 
-from xai_utils import ranks, stats
+from xai_utils import stats
+from xai_utils.sweep import ranks
 
 
 def scores(shift, samples=40, seed=0):
