@@ -5,7 +5,7 @@ import pytest
 from matplotlib import pyplot as plt
 from test_leaderboard import made_up
 
-from xai_utils import plots_leaderboard
+from xai_utils.plots import leaderboard as plots_leaderboard
 from xai_utils.sweep import leaderboard
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from xai_utils import plots
+from xai_utils.plots import base
 from xai_utils.stats import Interval
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart; grey for what knows no picture.
@@ -34,8 +34,8 @@ def on_grid(
         title: above the picture.
         signed: colours centred at zero.
     """
-    plots.overlay(ax, picture, scores, title, signed=signed, bar=False, smooth=False)
-    plots.outline(ax, {"": mask})
+    base.overlay(ax, picture, scores, title, signed=signed, bar=False, smooth=False)
+    base.outline(ax, {"": mask})
 
 
 def distributions(ax: Axes, groups: Mapping[str, Sequence[float]], unit: str, null: float | None = None) -> None:

@@ -6,8 +6,9 @@ import tiny
 import torch
 from matplotlib.figure import Figure
 
-from xai_utils import explore_foreground, methods, plots_foreground
+from xai_utils import explore_foreground, methods
 from xai_utils.models.detector import Detections
+from xai_utils.plots import foreground
 from xai_utils.samples import Picture
 from xai_utils.stats import Interval
 
@@ -20,27 +21,27 @@ def ax():
 def test_the_first_name_stands_on_top_also_on_shared_axes():
     axes = Figure().subplots(1, 2, sharey=True)
     for one in axes:
-        plots_foreground.intervals(one, {"a": Interval(1, 0, 2, 3), "uniform": Interval(2, 1, 3, 3)}, "unit", null=1)
+        foreground.intervals(one, {"a": Interval(1, 0, 2, 3), "uniform": Interval(2, 1, 3, 3)}, "unit", null=1)
     assert axes[0].get_ylim() == (1.5, -0.5)
     assert [one.get_text() for one in axes[0].get_yticklabels()] == ["a", "uniform"]
-    assert axes[0].get_lines()[2].get_color() == plots_foreground.colour("uniform", 1) == "0.55"
+    assert axes[0].get_lines()[2].get_color() == foreground.colour("uniform", 1) == "0.55"
 
 
 def test_distributions_show_quartiles(ax):
-    plots_foreground.distributions(ax, {"a": np.arange(5.0), "random": [1.0, 2.0, 4.0]}, "FAF")
+    foreground.distributions(ax, {"a": np.arange(5.0), "random": [1.0, 2.0, 4.0]}, "FAF")
     assert ax.get_lines()[0].get_xdata().tolist() == [1, 3] and ax.get_lines()[3].get_xdata().tolist() == [2]
     assert len(ax.collections) == 2
 
 
 def test_area_and_the_uniform_line(ax):
     area = torch.tensor([0.1, 0.2])
-    plots_foreground.against_area(ax, area, {"a": torch.tensor([0.5, 0.6])})
+    foreground.against_area(ax, area, {"a": torch.tensor([0.5, 0.6])})
     assert np.array_equal(*ax.get_lines()[0].get_data())
     np.testing.assert_allclose(ax.collections[0].get_offsets(), [[0.1, 0.5], [0.2, 0.6]], atol=1e-6)
 
 
 def test_falling_pairs_have_a_colour_of_their_own_and_names_keep_apart(ax):
-    plots_foreground.pairs(ax, [0.5, 0.1], [0.4, 0.401], ["one", "two"], ("b", "a"))
+    foreground.pairs(ax, [0.5, 0.1], [0.4, 0.401], ["one", "two"], ("b", "a"))
     colours = [line.get_color() for line in ax.get_lines()]
     assert colours == ["#d55e00", "#0072b2", "black"]
     heights = sorted(text.get_position()[1] for text in ax.texts)
@@ -49,10 +50,10 @@ def test_falling_pairs_have_a_colour_of_their_own_and_names_keep_apart(ax):
 
 def test_thresholds_and_comparison(ax):
     found = {"a": [Interval(0.5, 0.4, 0.6, 9), Interval(0.3, 0.2, 0.4, 9)]}
-    plots_foreground.thresholds(ax, (0.3, 0.7), found, {"a": 0.45})
+    foreground.thresholds(ax, (0.3, 0.7), found, {"a": 0.45})
     assert ax.get_lines()[0].get_ydata().tolist() == [0.5, 0.3] and ax.get_xticks().tolist() == [0.3, 0.7]
     other = Figure().add_subplot()
-    plots_foreground.compared(other, torch.tensor([0.2]), torch.tensor([0.3]))
+    foreground.compared(other, torch.tensor([0.2]), torch.tensor([0.3]))
     assert other.collections[0].get_offsets().tolist() == [[pytest.approx(0.2), pytest.approx(0.3)]]
 
 

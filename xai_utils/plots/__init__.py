@@ -1,0 +1,42 @@
+"""Draw on given axes; figures, widgets and the explorer share these."""
+
+from xai_utils.plots import foreground, gender, leaderboard, scans
+from xai_utils.plots.base import (
+    band,
+    before_after,
+    bipartite,
+    head_grid,
+    highlighted,
+    image,
+    intervals,
+    layer_bars,
+    masked,
+    matrix,
+    outline,
+    overlay,
+    relevance,
+    spectra,
+    token_bars,
+)
+
+__all__ = [
+    "band",
+    "before_after",
+    "bipartite",
+    "foreground",
+    "gender",
+    "head_grid",
+    "highlighted",
+    "image",
+    "intervals",
+    "layer_bars",
+    "leaderboard",
+    "masked",
+    "matrix",
+    "outline",
+    "overlay",
+    "relevance",
+    "scans",
+    "spectra",
+    "token_bars",
+]
