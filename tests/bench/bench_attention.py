@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from tests.bench.bench_capture import in_turn, row
-from xai_utils import explore_document
 from xai_utils.maths import attention_layer, lime, mask_ratio
 from xai_utils.methods import document
 from xai_utils.methods.document import Document
 from xai_utils.models import Model
 from xai_utils.models.attention_classifier import AttentionClassifier, Settings, word_tokenizer
 from xai_utils.samples import Text
+from xai_utils.widgets import closed_form
 
 HUNDREDTH = 0.01  # of LIME by forward passes
 
@@ -69,13 +69,13 @@ def rows(quick: bool = False) -> list[dict[str, object]]:
 def widget(repeats: int) -> dict[str, object]:
     """Choose another head in the widget, against the closed forms that it shows."""
     model, read = text(12)
-    box = explore_document.closed_forms(model, " ".join(read.words))
+    box = closed_form.closed_forms(model, " ".join(read.words))
     chooser, heads = box.children[0].children[1], cycle(range(read.layer.heads))
     redraw, forms = "another head chosen", "the closed forms alone"
     times = in_turn(
         {
             redraw: lambda: setattr(chooser, "value", next(heads)),
-            forms: lambda: document.explain(read, explore_document.SHOWN, 0),
+            forms: lambda: document.explain(read, closed_form.SHOWN, 0),
         },
         repeats,
     )

@@ -13,12 +13,12 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from tests import tiny
 from tests.bench.bench_capture import deit, in_turn, row
-from xai_utils import explore
 from xai_utils.maths import rollout
 from xai_utils.methods import explain, integrated
 from xai_utils.models import Model, Preprocessing
 from xai_utils.models.encoding import encode
 from xai_utils.samples import Picture, Text
+from xai_utils.widgets import attention as explore
 
 CHEAP = 0.05  # of the pass that is explained
 

@@ -6,11 +6,12 @@ import tiny
 import torch
 from matplotlib.figure import Figure
 
-from xai_utils import explore_foreground, methods
+from xai_utils import methods
 from xai_utils.models.detector import Detections
 from xai_utils.plots import foreground
 from xai_utils.samples import Picture
 from xai_utils.stats import Interval
+from xai_utils.widgets import foreground as explore_foreground
 
 
 @pytest.fixture

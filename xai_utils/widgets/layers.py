@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xai_utils import methods, plots
-from xai_utils.explore import WIDE, Canvas
 from xai_utils.maths import diffusion, rollout, selective
 from xai_utils.methods.observation import Observation, observe
 from xai_utils.models import Model
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Sample
+from xai_utils.widgets.attention import WIDE, Canvas
 
 _PANELS = (0.08, 0.41, 0.74)  # left edges
 

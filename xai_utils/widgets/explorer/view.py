@@ -1,6 +1,6 @@
 """One view of one model on one input: what is asked, what is captured for it, and the numbers that are shown.
 
-No widget is met here. :mod:`explorer` shows these numbers in a browser, :mod:`explorer_files` on paper, and notebook 10
+No widget is met here. :mod:`app` shows these numbers in a browser, :mod:`files` on paper, and notebook 10
 from its parameters, so that a view found by dragging can be made again without a browser.
 """
 

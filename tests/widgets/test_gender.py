@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_masked import PAIR, TEXTS, small
 
-from xai_utils import explore_gender
+from xai_utils.widgets import gender
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def opened():
     torch.manual_seed(0)
     model = small()
     rays = torch.nn.functional.normalize(torch.randn(model.blocks + 1, 24).double(), dim=-1)
-    return explore_gender.gender(model, TEXTS[0], rays, [PAIR, ("slow", "funny")])
+    return gender.gender(model, TEXTS[0], rays, [PAIR, ("slow", "funny")])
 
 
 def controls(box):

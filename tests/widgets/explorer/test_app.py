@@ -12,9 +12,11 @@ import tiny
 import yaml
 from PIL import Image
 
-from xai_utils import exploration, explorer, explorer_files, methods
-from xai_utils.exploration import Request, requested
-from xai_utils.linked import Linked
+from xai_utils import methods
+from xai_utils.widgets.explorer import app, files
+from xai_utils.widgets.explorer import view as exploration
+from xai_utils.widgets.explorer.linked import Linked
+from xai_utils.widgets.explorer.view import Request, requested
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 SENTENCE = "the film is not dull , but slow ."
@@ -29,12 +31,12 @@ def models_are_tiny(monkeypatch):
             raise ValueError(f"no model {name!r}.")
         return tiny.model(name)
 
-    monkeypatch.setattr(explorer.models, "load", load)
+    monkeypatch.setattr(app.models, "load", load)
 
 
 @pytest.fixture
 def one(tmp_path):
-    return explorer.Explorer(VIEW, folder=tmp_path / "views")
+    return app.Explorer(VIEW, folder=tmp_path / "views")
 
 
 def numbers(picture: Linked, trait: str, rows: int) -> np.ndarray:
@@ -150,7 +152,7 @@ def test_stop_ends_what_is_running_and_the_view_stays(one, monkeypatch):
         return capture(model, sample, target)
 
     capture = exploration.capture
-    monkeypatch.setattr(explorer.exploration, "capture", slow)
+    monkeypatch.setattr(app.exploration, "capture", slow)
     one.controls.sample.value = "a warm plot"
     assert begun.wait(20) and not one.controls.stop.disabled
     one.controls.stop.click()
@@ -167,7 +169,7 @@ def test_an_interrupted_kernel_leaves_a_message_and_a_working_explorer(one, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(explorer.exploration, "linked", interrupted)
+        broken.setattr(app.exploration, "linked", interrupted)
         one.controls.layer.value = 2
     assert "interrupted" in one.message.value
     one.controls.layer.value = 1
@@ -182,7 +184,7 @@ def test_messages_cannot_carry_markup(one):
 
 @pytest.mark.parametrize("view", [VIEW, PICTURE, Request("resnet", "cat", methods=("gradcam", "rollout"))])
 def test_an_exported_view_can_be_made_again(view, tmp_path):
-    one = explorer.Explorer(view, folder=tmp_path)
+    one = app.Explorer(view, folder=tmp_path)
     one.controls.change.value = "discard"
     one.controls.export.click()
     assert "written" in one.message.value
@@ -191,7 +193,7 @@ def test_an_exported_view_can_be_made_again(view, tmp_path):
     assert json.loads(record.read_text())["weights"] == {one.shown["first"].model.name: tiny.model(view.model).sha256}
     first = png.read_bytes()
     assert np.asarray(Image.open(png)).std() > 5
-    again = explorer.Explorer(requested(yaml.safe_load(parameters.read_text())), folder=tmp_path)
+    again = app.Explorer(requested(yaml.safe_load(parameters.read_text())), folder=tmp_path)
     again.controls.export.click()
     assert png.read_bytes() == first and len(list(tmp_path.iterdir())) == 3
 
@@ -201,7 +203,7 @@ def upload(name: str, content: bytes):
 
 
 def test_an_uploaded_picture_is_kept_and_looked_at(tmp_path):
-    one, file = explorer.Explorer(PICTURE, folder=tmp_path), io.BytesIO()
+    one, file = app.Explorer(PICTURE, folder=tmp_path), io.BytesIO()
     Image.fromarray(np.full((20, 30, 3), 90, dtype=np.uint8)).save(file, "png")
     one.controls.upload.set_trait("value", upload("mine.PNG", file.getvalue()))
     one.wait()
@@ -210,18 +212,18 @@ def test_an_uploaded_picture_is_kept_and_looked_at(tmp_path):
 
 
 def test_an_upload_that_is_no_picture_or_too_large_is_refused(tmp_path, monkeypatch):
-    one, file = explorer.Explorer(PICTURE, folder=tmp_path), io.BytesIO()
+    one, file = app.Explorer(PICTURE, folder=tmp_path), io.BytesIO()
     one.controls.upload.set_trait("value", upload("notes.png", b"no picture"))
     assert "notes.png cannot be read as a picture" in one.message.value
     Image.fromarray(np.zeros((20, 30, 3), dtype=np.uint8)).save(file, "png")
-    monkeypatch.setattr(explorer_files, "LARGEST", 500)
+    monkeypatch.setattr(files, "LARGEST", 500)
     one.controls.upload.set_trait("value", upload("huge.png", file.getvalue()))
     assert "30 x 20 pixels" in one.message.value and not list(tmp_path.iterdir())
     assert one.request == PICTURE
 
 
 def test_nothing_is_exported_where_nothing_is_shown(tmp_path):
-    one = explorer.Explorer(Request("no such", "x"), folder=tmp_path)
+    one = app.Explorer(Request("no such", "x"), folder=tmp_path)
     assert "no model" in one.message.value
     one.controls.export.click()
     assert "no view to export" in one.message.value and not list(tmp_path.iterdir())

@@ -18,12 +18,13 @@ import ipywidgets as widgets
 import torch
 from traitlets import TraitError
 
-from xai_utils import exploration, explorer_files, models
+from xai_utils import models
 from xai_utils.capture.stopping import stoppable
-from xai_utils.exploration import Captured, Request
-from xai_utils.explorer_controls import Controls
-from xai_utils.linked import Linked
 from xai_utils.models import Model
+from xai_utils.widgets.explorer import files, view
+from xai_utils.widgets.explorer.controls import Controls
+from xai_utils.widgets.explorer.linked import Linked
+from xai_utils.widgets.explorer.view import Captured, Request
 
 FOLDER = "exported_views"
 INPUTS = {"text": "the effects dazzle , but the story is lifeless and the jokes fall flat", "vision": "scene:3:2"}
@@ -126,7 +127,7 @@ class Explorer:
                     found[place] = self._captured(asked, name)
                     for method in asked.methods:
                         progress.value, progress.description = progress.value + 1, method
-                        exploration.panel(found[place], method)
+                        view.panel(found[place], method)
                     progress.value += 1
         finally:
             stop.disabled, progress.description, progress.value = True, "ready", progress.max
@@ -160,19 +161,19 @@ class Explorer:
             for kept in self.shown.values():
                 if kept.model is model and kept.target == target:
                     return kept
-        return exploration.capture(model, exploration.sample_of(model, asked.sample), target)
+        return view.capture(model, view.sample_of(model, asked.sample), target)
 
     # showing what is captured: fast
 
     def _show(self) -> None:
         first = self.shown["first"]
         layer, head = self._within(first)
-        last = len(exploration.names_of(first)) - 1
+        last = len(view.names_of(first)) - 1
         self.request = replace(self.request, layer=layer, head=head, query=min(self.request.query, last))
         with self._fills():
             self.controls.fill(self.request, first)
         for place, captured in self.shown.items():
-            shown = exploration.panels(captured, self.request)
+            shown = view.panels(captured, self.request)
             self.pictures[place].show(captured, shown, *self._within(captured), self.request.query)
         self.side.children = [self.pictures[place] for place in self.shown]
         self._say("")
@@ -201,7 +202,7 @@ class Explorer:
         if place not in self.shown or query == self.request.query:
             return
         self.request = replace(self.request, query=query)
-        names = {other: exploration.names_of(captured) for other, captured in self.shown.items()}
+        names = {other: view.names_of(captured) for other, captured in self.shown.items()}
         for other, captured in self.shown.items():
             if names[other] == names[place]:
                 self.pictures[other].query = query
@@ -216,7 +217,7 @@ class Explorer:
         asked = self.controls.asked(self.request)
         self.request = replace(self.request, change=asked.change, strength=asked.strength)
         for place, captured in self.shown.items():
-            self.pictures[place].show_maps(exploration.panels(captured, self.request))
+            self.pictures[place].show_maps(view.panels(captured, self.request))
 
     def _show_table(self) -> None:
         for picture in self.pictures.values():
@@ -226,11 +227,11 @@ class Explorer:
 
     def _uploaded(self) -> None:
         if self.controls.upload.value:
-            file = explorer_files.received(self.controls.upload.value[0], self.folder)
+            file = files.received(self.controls.upload.value[0], self.folder)
             self.controls.sample.value = str(file)
 
     def _export(self) -> None:
-        written = explorer_files.export(self.request, self.shown, self.folder)
+        written = files.export(self.request, self.shown, self.folder)
         self._say(f"written into {self.folder.name}: " + ", ".join(path.name for path in written), colour="#00568a")
 
     def _guard(self, act: Callable[[], None]) -> None:

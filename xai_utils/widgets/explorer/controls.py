@@ -7,8 +7,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from xai_utils import exploration, methods, models, samples
-from xai_utils.exploration import CHANGES, Captured, Request
+from xai_utils import methods, models, samples
+from xai_utils.widgets.explorer import view
+from xai_utils.widgets.explorer.view import CHANGES, Captured, Request
 
 STYLE = {"description_width": "7.5em"}
 PREDICTED = ("predicted", "")
@@ -56,7 +57,7 @@ class Controls:
         return replace(
             before, model=model, second_model=self.second.value.strip(), sample=self.sample.value,
             target=target if model == before.model else None, methods=tuple(self.methods.value),
-            change=change, strength=None if change == exploration.NONE else self.strength.value,
+            change=change, strength=None if change == view.NONE else self.strength.value,
         )  # fmt: skip
 
     def name(self, shown: Request) -> None:
@@ -93,7 +94,7 @@ class Controls:
         self.strength.value = first if strength is None else strength
         self.strength.min, self.strength.max = least, greatest
         self.strength.step = 1.0 if change == "rank" else 0.01
-        self.strength.disabled = change == exploration.NONE
+        self.strength.disabled = change == view.NONE
 
 
 def _box(**about: Any) -> widgets.Combobox:

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from xai_utils import plots
-from xai_utils.explore import Canvas
 from xai_utils.methods import masked
 from xai_utils.methods.masked import Masked
 from xai_utils.models import Model
 from xai_utils.plots import gender as plots_gender
 from xai_utils.samples import gender as gender_texts
+from xai_utils.widgets.attention import Canvas
 
 METHODS = ("AttCAT", "DensRay", "AttDR", "attention of [MASK]")
 

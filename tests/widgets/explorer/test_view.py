@@ -4,8 +4,9 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import exploration, methods
-from xai_utils.exploration import CHANGES, Request, requested
+from xai_utils import methods
+from xai_utils.widgets.explorer import view as exploration
+from xai_utils.widgets.explorer.view import CHANGES, Request, requested
 
 BOTH = pytest.mark.parametrize("name", ["bert", "timm-distilled"])
 

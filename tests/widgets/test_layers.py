@@ -4,7 +4,8 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import explore_layers, methods
+from xai_utils import methods
+from xai_utils.widgets import layers
 
 BOTH = pytest.mark.parametrize("name", ["bert", "timm-vit"])
 
@@ -13,9 +14,9 @@ BOTH = pytest.mark.parametrize("name", ["bert", "timm-vit"])
 def test_layers_are_selected_from_one_pass(name, monkeypatch):
     model, drawn, bars, passes = tiny.model(name), [], [], []
     counted = model.module.register_forward_hook(lambda *_: passes.append(1))
-    monkeypatch.setattr(explore_layers.plots, "relevance", lambda _ax, one, *_, **__: drawn.append(one))
-    monkeypatch.setattr(explore_layers.plots, "layer_bars", lambda _ax, *given: bars.append(given))
-    box = explore_layers.selected(model, tiny.samples(name)[1])
+    monkeypatch.setattr(layers.plots, "relevance", lambda _ax, one, *_, **__: drawn.append(one))
+    monkeypatch.setattr(layers.plots, "layer_bars", lambda _ax, *given: bars.append(given))
+    box = layers.selected(model, tiny.samples(name)[1])
     distance, share = box.children[0].children
     counted.remove()
     assert len(passes) == 1 and len(drawn) == 2
@@ -36,7 +37,7 @@ def test_layers_are_selected_from_one_pass(name, monkeypatch):
 
 @BOTH
 def test_its_picture_changes_with_the_threshold(name):
-    box = explore_layers.selected(tiny.model(name), tiny.samples(name)[1])
+    box = layers.selected(tiny.model(name), tiny.samples(name)[1])
     image = box.children[2].children[0]
     before = bytes(image.value)
     box.children[0].children[1].value = 1.0
@@ -47,8 +48,8 @@ def test_its_picture_changes_with_the_threshold(name):
 def test_diffusion_is_redrawn_from_one_pass(name, monkeypatch):
     model, drawn, passes = tiny.model(name), [], []
     counted = model.module.register_forward_hook(lambda *_: passes.append(1))
-    monkeypatch.setattr(explore_layers.plots, "relevance", lambda _ax, one, *_, **__: drawn.append(one))
-    box = explore_layers.diffused(model, tiny.samples(name)[1])
+    monkeypatch.setattr(layers.plots, "relevance", lambda _ax, one, *_, **__: drawn.append(one))
+    box = layers.diffused(model, tiny.samples(name)[1])
     controls = {part.description: part for column in box.children[0].children for part in column.children}
     image, note = box.children[1].children
     plain = methods.explain("rollout", model, tiny.samples(name)[1])

@@ -18,8 +18,9 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from xai_utils import exploration, plots
-from xai_utils.exploration import Captured, Panel
+from xai_utils import plots
+from xai_utils.widgets.explorer import view
+from xai_utils.widgets.explorer.view import Captured, Panel
 
 _HERE = Path(__file__).parent
 
@@ -56,10 +57,10 @@ class Linked(anywidget.AnyWidget):  # type: ignore[misc]
     def show(self, captured: Captured, panels: Sequence[Panel], layer: int, head: int | None, query: int) -> None:
         """Show another input, model or choice of methods."""
         views, grid = captured.batch.views, captured.batch.grid
-        names = exploration.names_of(captured)
+        names = view.names_of(captured)
         with self.hold_sync():
             self.names, self.prefix, self.grid = names, captured.batch.prefix, list(grid or ())
-            self.special = exploration.special(captured)
+            self.special = view.special(captured)
             self.picture = b"" if views is None else _png(views[0])
             self.query = min(query, len(names) - 1)
             self.maps = [_about(one) for one in panels]
@@ -82,14 +83,14 @@ class Linked(anywidget.AnyWidget):  # type: ignore[misc]
     def show_heads(self, captured: Captured, layer: int) -> None:
         """Show what every head reads at the chosen position."""
         if captured.seen is not None:
-            self.heads = _bytes([exploration.heads(captured, layer, self.query)])
+            self.heads = _bytes([view.heads(captured, layer, self.query)])
 
     def _send_layer(self, captured: Captured, layer: int, head: int | None, fresh: bool) -> None:
         self.head, self.fresh, self.title = -1 if head is None else head, fresh, captured.model.name
         if captured.seen is None:
             self.matrix = self.heads = b""
         else:
-            self.matrix = _bytes([exploration.linked(captured, layer, head)])
+            self.matrix = _bytes([view.linked(captured, layer, head)])
             number, which = layer % len(captured.attention), "mean of heads" if head is None else f"head {head}"
             self.title = f"{captured.model.name}: layer {number}, {which}"
             self.show_heads(captured, layer)

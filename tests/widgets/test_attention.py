@@ -12,10 +12,11 @@ import torch
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from xai_utils import explore, methods
+from xai_utils import methods
 from xai_utils.methods.observation import observe
 from xai_utils.models import Model
 from xai_utils.samples import Text
+from xai_utils.widgets import attention
 
 BOTH = pytest.mark.parametrize("name", ["bert", "timm-distilled"])
 CONTROLS = {"method", "layer", "head", "row", "fusion", "discard", "residual", "class"}
@@ -36,7 +37,7 @@ class Explorer:
     def __init__(self, model, sample):
         self.passes = 0
         handle = model.module.register_forward_hook(self._count)
-        self.box = explore.attention(model, sample)
+        self.box = attention.attention(model, sample)
         self.stop = handle.remove
         found = list(self._walk(self.box))
         self.controls = {part.description: part for part in found if getattr(part, "description", "")}
@@ -108,7 +109,7 @@ def test_it_shows_what_the_methods_say(name):
 
 def test_the_map_beside_the_row_is_the_one_it_is_read_from(monkeypatch):
     drawn = []
-    monkeypatch.setattr(explore.plots, "matrix", lambda _ax, values, *_, **__: drawn.append(values))
+    monkeypatch.setattr(attention.plots, "matrix", lambda _ax, values, *_, **__: drawn.append(values))
     opened = explorer("bert")
     opened.stop()
     seen = observe(tiny.model("bert"), [sample("bert")])
@@ -232,14 +233,14 @@ def test_a_model_without_classes_has_no_class_control():
 
 def test_the_sample_and_the_model_are_checked_at_once():
     with pytest.raises(TypeError, match="no attention block"):
-        explore.attention(tiny.model("resnet"), tiny.samples("resnet")[0])
+        attention.attention(tiny.model("resnet"), tiny.samples("resnet")[0])
     with pytest.raises(ValueError, match="takes sentences, not a picture"):
-        explore.attention(tiny.model("bert"), tiny.samples("vit")[0])
+        attention.attention(tiny.model("bert"), tiny.samples("vit")[0])
 
 
 def test_the_depth_graph_follows_its_controls():
     steps = torch.tensor([[[0.9, 0.1], [0.3, 0.7]], [[0.5, 0.5], [0.0, 1.0]]], dtype=torch.float64)
-    box = explore.depth_graph(steps, ("one", "two"))
+    box = attention.depth_graph(steps, ("one", "two"))
     (query, least), (image, note) = box.children[0].children, box.children[1].children
     assert [text for text, _ in query.options] == ["every token", "0: one", "1: two"]
     seen = {bytes(image.value)}
@@ -259,7 +260,7 @@ def test_classes_and_methods_are_computed_once_and_drawn(name):
     model, sample = tiny.model(name), tiny.samples(name)[0]
     passes = []
     handle = model.module.register_forward_hook(lambda *_: passes.append(1))
-    box = explore.classes(model, sample, ("transformer_attribution", "cp_lrp"))
+    box = attention.classes(model, sample, ("transformer_attribution", "cp_lrp"))
     method, target = box.children[0].children
     picture, note = box.children[1].children
     seen, counts = [bytes(picture.value)], []

@@ -13,8 +13,9 @@ import yaml
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from xai_utils import exploration, files, plots, runtime
-from xai_utils.exploration import Captured, Request
+from xai_utils import files, plots, runtime
+from xai_utils.widgets.explorer import view as exploration
+from xai_utils.widgets.explorer.view import Captured, Request
 
 LARGEST = 50_000_000  #: pixels of an uploaded picture
 COLUMNS = 5

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 
 from xai_utils import methods, metrics, plots
 from xai_utils.evaluation import foreground
-from xai_utils.explore import WIDE, Canvas
 from xai_utils.models import Model, encoding
 from xai_utils.models import detector as detectors
 from xai_utils.models.detector import Detections, Detector
 from xai_utils.plots import foreground as plots_foreground
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture
+from xai_utils.widgets.attention import WIDE, Canvas
 
 
 def faf(

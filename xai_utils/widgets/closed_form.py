@@ -8,9 +8,9 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from xai_utils import plots, samples
-from xai_utils.explore import Canvas
 from xai_utils.methods import document
 from xai_utils.models import Model
+from xai_utils.widgets.attention import Canvas
 
 SHOWN = ("attention mean", "gradient L2", "gradient × input", "LIME", "integrated gradients")
 

@@ -3,14 +3,14 @@
 import pytest
 import tiny
 
-from xai_utils import explore_document
+from xai_utils.widgets import closed_form
 
 SENTENCE = "the plot is slow and very dull"
 
 
 @pytest.fixture
 def opened():
-    box = explore_document.closed_forms(tiny.attention_classifier(), SENTENCE)
+    box = closed_form.closed_forms(tiny.attention_classifier(), SENTENCE)
     (typed, head), (image, note) = box.children[0].children, box.children[1].children
     return typed, head, image, note
 

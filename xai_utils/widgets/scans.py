@@ -7,12 +7,12 @@ import torch
 from matplotlib.figure import Figure
 
 from xai_utils.capture.scans import capture_scans
-from xai_utils.explore import WIDE, Canvas
 from xai_utils.maths import hidden_attention
 from xai_utils.models import Model
 from xai_utils.models.encoding import encode
 from xai_utils.plots import scans as plots_scans
 from xai_utils.samples.kinds import Text
+from xai_utils.widgets.attention import WIDE, Canvas
 
 WHAT = {"scan alone": False, "with skip and gate": True}
 
