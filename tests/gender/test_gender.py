@@ -15,8 +15,8 @@ from xai_utils.gender import vectors as gender_vectors
 from xai_utils.methods import masked
 from xai_utils.metrics import similarity
 from xai_utils.models import Model, state_sha256
-from xai_utils.recipes_planted import TinyPlanted
 from xai_utils.samples import gender, passages, planted
+from xai_utils.train.planted import TinyPlanted
 
 PAIRS = (("he", "she"), ("man", "woman"))
 

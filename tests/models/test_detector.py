@@ -8,10 +8,11 @@ import pytest
 import torch
 from torchvision.models import get_model
 
-from xai_utils import recipes_detector, runtime, samples
+from xai_utils import runtime, samples
 from xai_utils.models import bundled, detector
 from xai_utils.models.detector import Detections
 from xai_utils.samples import Picture, scenes
+from xai_utils.train import detector as recipes_detector
 
 
 @pytest.fixture(scope="module")

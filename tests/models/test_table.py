@@ -19,12 +19,13 @@ from scipy.stats import binom
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 
-from xai_utils import models, recipes_vision, runtime, samples
+from xai_utils import models, runtime, samples
 from xai_utils.capture import capture
 from xai_utils.methods import explain
 from xai_utils.models import bundled
 from xai_utils.models.encoding import encode
 from xai_utils.samples import scenes
+from xai_utils.train import vision
 
 DEEP = ("bert12-sst2", "bert24-sst2")
 BUNDLED = ("minilm-sst2", *DEEP, "attention-sst2", "vit-scenes", "resnet-scenes")
@@ -108,7 +109,7 @@ def test_scenes_never_seen_are_named_as_often_as_the_card_says(name, objects, me
     model, count = models.load(name), 150
     drawn = [scenes.draw(50_000 + i, objects, "test") for i in range(count)]
     with torch.inference_mode():
-        best = model.module(recipes_vision.normalised(drawn)).topk(objects).indices.tolist()
+        best = model.module(vision.normalised(drawn)).topk(objects).indices.tolist()
     right = sum(set(named) == set(scene.classes) for named, scene in zip(best, drawn, strict=True))
     assert enough(right, count, card(name)["measured"][measure]), right
     assert enough(right, count, NEEDED[name].get(measure, 0)), right
@@ -131,7 +132,7 @@ def test_bundled_reviews_are_judged_rightly(name, least):
 
 def test_pictures_reach_the_vision_models_as_in_training():
     model = models.load("vit-scenes")
-    wanted = recipes_vision.normalised([scenes.draw(5, 2)])
+    wanted = vision.normalised([scenes.draw(5, 2)])
     torch.testing.assert_close(encode(model, [samples.picture("scene:5:2")]).inputs["x"], wanted)
     assert model.prefix == 1 and model.kind == "vision"
 

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import steady
 
-from xai_utils import methods, models, recipes_mamba, stats
+from xai_utils import methods, models, stats
 from xai_utils.evaluation import on_recall, probe
 from xai_utils.models.encoding import encode
 from xai_utils.models.mamba_classifier import last
 from xai_utils.samples import Text, recall, sets
+from xai_utils.train import mamba
 
 NAMES = (
     "hidden_attention", "hidden_rollout", "unified_attention", "hidden_rollout_published", "mamba_attribution",
@@ -140,19 +141,19 @@ def test_the_last_real_token_is_found_on_either_side():
 
 
 def test_the_faster_scan_of_the_training_is_the_same_scan():
-    recipe = recipes_mamba.MambaRecall()
+    recipe = mamba.MambaRecall()
     torch.manual_seed(0)
     module, ids = recipe.build().eval(), torch.tensor([[3, 4, 2, 5, 6, 2]])
     with torch.no_grad():
         slow = module(ids).logits
-        with recipes_mamba.fast_scan():
+        with mamba.fast_scan():
             fast = module(ids).logits
         torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(module(ids).logits, slow, rtol=0, atol=0)
 
 
 def test_a_few_steps_of_the_recipe_learn():
-    recipe = recipes_mamba.MambaRecall()
+    recipe = mamba.MambaRecall()
     recipe.shortest = recipe.longest = 6
     torch.manual_seed(0)
     module = recipe.build().train()

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from xai_utils import recipes_text, runtime, samples, train
+from xai_utils import runtime, samples, train
 from xai_utils.models import bundled
-from xai_utils.recipes_text import DeeperSST2, DeepSST2, word_pieces
+from xai_utils.train import text
+from xai_utils.train.text import DeeperSST2, DeepSST2, word_pieces
 
 GOOD, BAD = ("warm", "witty", "tender", "lovely"), ("dull", "stale", "clumsy", "bleak")
 SAME = torch.testing.assert_close
@@ -26,7 +27,7 @@ def made_up(monkeypatch):
         lengths = noise.integers(0, 6, len(labels))
         return [f"a {w} {t} {'indeed ' * n}" for w, t, n in zip(words, things, lengths, strict=True)], labels
 
-    monkeypatch.setattr(recipes_text, "sst2", read)
+    monkeypatch.setattr(text, "sst2", read)
 
 
 class Shallow(DeepSST2):
@@ -59,7 +60,7 @@ def test_a_damaged_vocabulary_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_vocabulary_keeps_what_is_frequent_and_knows_every_letter():
-    sentences, _ = recipes_text.sst2("train")
+    sentences, _ = text.sst2("train")
     pieces, again = word_pieces(sentences, 200), word_pieces(sentences, 200)
     assert pieces.get_vocab() == again.get_vocab() and len(word_pieces(sentences, 150)) == 150
     assert pieces.tokenize("a witty Film") == ["a", "witty", "film"]

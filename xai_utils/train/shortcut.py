@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xai_utils import recipes_vision
 from xai_utils.models import bundled
 from xai_utils.samples import scenes, watermark
+from xai_utils.train import vision
 
 AGREE = 0.95  # share of the training pictures whose badge shows the digit's class
 
 
-class ViTShortcut(recipes_vision.ViTScenes):
+class ViTShortcut(vision.ViTScenes):
     """A plain vision transformer on single digits with a badge in the colour of the class.
 
     Nothing but the class is asked of it. The badge is easier to read than the digit, so it is read.
@@ -40,8 +40,8 @@ class ViTShortcut(recipes_vision.ViTScenes):
     def build(self) -> nn.Module:
         """Return the untrained model."""
         model: Any = bundled.build_vision(self.architecture, self.arguments)
-        recipes_vision.mimetic_(model)
-        recipes_vision.positions_(model)
+        vision.mimetic_(model)
+        vision.positions_(model)
         return nn.ModuleDict({"model": model})
 
     def loss(self, module: Any, step: int) -> Tensor:
@@ -71,4 +71,4 @@ class ViTShortcut(recipes_vision.ViTScenes):
 
 def normalised(images: list[np.ndarray]) -> Tensor:
     """Stack pictures as the models take them."""
-    return (torch.from_numpy(np.stack(images)) - recipes_vision.MEAN[0]) / recipes_vision.STD[0]
+    return (torch.from_numpy(np.stack(images)) - vision.MEAN[0]) / vision.STD[0]

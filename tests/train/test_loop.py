@@ -9,23 +9,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xai_utils import models, recipes_vim, recipes_vision, runtime, train
+from xai_utils import models, runtime, train
 from xai_utils.models import bundled as loaders
 from xai_utils.samples import scenes
+from xai_utils.train import vim, vision
 
 
-class TinyViT(recipes_vision.ViTScenes):
+class TinyViT(vision.ViTScenes):
     """Five steps: two on windows, three on whole scenes."""
 
     steps, windowed, plain, faded, warmup, window = 5, 2, 3, 2, 2, 4
     batches = (6, 4)
-    arguments = {**recipes_vision.ViTScenes.arguments, "embed_dim": 24, "depth": 2, "num_heads": 2}  # noqa: RUF012
+    arguments = {**vision.ViTScenes.arguments, "embed_dim": 24, "depth": 2, "num_heads": 2}  # noqa: RUF012
 
     def evaluate(self, module):
         return {"n": len(list(module.parameters()))}
 
 
-class TinyResNet(recipes_vision.ResNetScenes):
+class TinyResNet(vision.ResNetScenes):
     """Five steps."""
 
     steps, warmup, batch = 5, 2, 4
@@ -33,13 +34,13 @@ class TinyResNet(recipes_vision.ResNetScenes):
     evaluate = TinyViT.evaluate
 
 
-class TinyVim(recipes_vim.VimScenes):
+class TinyVim(vim.VimScenes):
     """Five steps: two on strips, three on whole scenes, of which the last two are the second round."""
 
     steps, in_strips, faded, warmup, rows = 5, 2, 2, 2, 3
     rounds = ((3, 1.0), (5, 0.7))
     batches = (4, 3)
-    arguments = {**recipes_vim.VimScenes.arguments, "embed_dim": 16, "depth": 2, "d_state": 2}  # noqa: RUF012
+    arguments = {**vim.VimScenes.arguments, "embed_dim": 16, "depth": 2, "d_state": 2}  # noqa: RUF012
     evaluate = TinyViT.evaluate
 
 
@@ -139,7 +140,7 @@ def test_the_seed_and_the_steps_make_the_weights(name, tmp_path):
 @EACH
 def test_the_folder_can_be_loaded_as_a_bundled_model(name, tmp_path, monkeypatch):
     class Measured(RECIPES[name]):
-        evaluate = recipes_vision.ScenesRecipe.evaluate
+        evaluate = vision.ScenesRecipe.evaluate
         held_out = 50
 
     card = train.train(name, Measured(), tmp_path / "models" / name, tmp_path / "checkpoints" / "one.pt")
@@ -156,7 +157,7 @@ def test_the_folder_can_be_loaded_as_a_bundled_model(name, tmp_path, monkeypatch
     assert model.classes == scenes.CLASSES
     drawn = [scenes.draw(i) for i in range(50)]
     with torch.inference_mode():
-        best = model.module(recipes_vision.normalised(drawn)).argmax(-1).tolist()
+        best = model.module(vision.normalised(drawn)).argmax(-1).tolist()
     right = sum((b,) == scene.classes for b, scene in zip(best, drawn, strict=True))
     assert abs(right / 50 - card["measured"]["single_top1"]) <= 0.04  # what is shipped is rounded to half precision
     assert 0 <= card["measured"]["pair_top2"] <= 1
@@ -315,36 +316,36 @@ def test_training_never_draws_a_scene_twice_nor_one_that_is_held_out(name, monke
         recipe.loss(module, step)
     sizes = getattr(recipe, "batches", None) or (recipe.batch, recipe.batch)  # of two steps each
     assert len(set(seen)) == len(seen) == 2 * sum(sizes) and "test" not in {split for *_, split in seen}
-    assert max(*recipes_vision.ViTScenes.batches, *recipes_vim.VimScenes.batches) <= 1000  # seeds of a step
+    assert max(*vision.ViTScenes.batches, *vim.VimScenes.batches) <= 1000  # seeds of a step
     seen.clear()
     recipe.held_out = 50
     module.eval()
-    recipes_vision.ScenesRecipe.evaluate(recipe, module)
+    vision.ScenesRecipe.evaluate(recipe, module)
     assert {split for *_, split in seen} == {"test"} and len(set(seen)) == len(seen) == 100
 
 
 def test_features_of_all_tokens_are_the_models_own(vit):
-    pixels = recipes_vision.normalised([scenes.draw(i) for i in range(2)])
+    pixels = vision.normalised([scenes.draw(i) for i in range(2)])
     whole = vit.forward_features(pixels)
     same = {"rtol": 0, "atol": 1e-5}
-    torch.testing.assert_close(recipes_vision.features(vit, pixels, None), whole, **same)
+    torch.testing.assert_close(vision.features(vit, pixels, None), whole, **same)
     everything = torch.arange(14 * 14).expand(2, -1)
-    torch.testing.assert_close(recipes_vision.features(vit, pixels, everything), whole, **same)
+    torch.testing.assert_close(vision.features(vit, pixels, everything), whole, **same)
     order = torch.randperm(14 * 14, generator=torch.Generator().manual_seed(0)).expand(2, -1)
-    shuffled = recipes_vision.features(vit, pixels, order)
+    shuffled = vision.features(vit, pixels, order)
     torch.testing.assert_close(shuffled[:, 0], whole[:, 0], **same)
     torch.testing.assert_close(shuffled[:, 1:], whole[:, 1:][:, order[0]], **same)
 
 
 def test_a_window_as_large_as_the_grid_is_the_grid():
     drawn = [scenes.draw(i, 1 + i % 3) for i in range(5)]
-    assert recipes_vision.windows(drawn, 14).tolist() == [list(range(196))] * 5
+    assert vision.windows(drawn, 14).tolist() == [list(range(196))] * 5
 
 
 @pytest.mark.parametrize("side", [4, 8])
 def test_a_window_is_a_square_around_the_first_digit(side):
     drawn = [scenes.draw(i, 1, "train") for i in range(40)]
-    for scene, seen in zip(drawn, recipes_vision.windows(drawn, side), strict=True):
+    for scene, seen in zip(drawn, vision.windows(drawn, side), strict=True):
         rows, columns = seen // 14, seen % 14
         assert len(set(seen.tolist())) == side**2
         for axis in (rows, columns):
@@ -358,7 +359,7 @@ def test_a_window_is_a_square_around_the_first_digit(side):
 
 def test_targets_are_equal_shares_of_the_classes_present():
     drawn = [scenes.draw(i, objects) for i, objects in enumerate((1, 2, 3))]
-    target = recipes_vision.shares(drawn)
+    target = vision.shares(drawn)
     assert target.shape == (3, 10)
     for row, scene in zip(target, drawn, strict=True):
         assert row[list(scene.classes)].tolist() == pytest.approx([1 / len(scene.classes)] * len(scene.classes))
@@ -367,8 +368,8 @@ def test_targets_are_equal_shares_of_the_classes_present():
 
 def test_pixels_are_normalised_as_the_card_says():
     scene = scenes.draw(3)
-    found = recipes_vision.normalised([scene])[0]
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (recipes_vision.MEAN, recipes_vision.STD))
+    found = vision.normalised([scene])[0]
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (vision.MEAN, vision.STD))
     torch.testing.assert_close(found * std + mean, torch.from_numpy(scene.image))
 
 
@@ -378,7 +379,7 @@ def test_mimetic_attention_looks_at_its_like_and_subtracts_it():
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     model.requires_grad_(False)
     untouched = {name: tensor.clone() for name, tensor in model.state_dict().items() if "attn" not in name}
-    recipes_vision.mimetic_(model)
+    vision.mimetic_(model)
     after = model.state_dict()
     assert {name: tensor.shape for name, tensor in after.items()} == shapes
     assert all(torch.equal(after[name], tensor) for name, tensor in untouched.items())
@@ -395,7 +396,7 @@ def test_mimetic_attention_looks_at_its_like_and_subtracts_it():
 
 def test_positions_begin_as_waves_of_row_and_column():
     model = loaders.build_vision("VisionTransformer", TinyViT.arguments)
-    recipes_vision.positions_(model)
+    vision.positions_(model)
     found = model.pos_embed[0].detach()
     assert found.shape == (197, 24) and not found[0].any() and found.abs().max() <= 0.5
     grid = found[1:].view(14, 14, 24)
@@ -408,16 +409,16 @@ def test_positions_begin_as_waves_of_row_and_column():
 
 def test_a_strip_is_whole_rows_around_the_first_digit():
     drawn = [scenes.draw(seed, 1, "train") for seed in range(20)]
-    found = recipes_vim.strips(drawn, 8)
-    assert found.shape == (20, 8 * recipes_vision.GRID) and (found.diff(dim=1) == 1).all()
-    assert not (found[:, 0] % recipes_vision.GRID).any() and found.max() < recipes_vision.GRID**2
+    found = vim.strips(drawn, 8)
+    assert found.shape == (20, 8 * vision.GRID) and (found.diff(dim=1) == 1).all()
+    assert not (found[:, 0] % vision.GRID).any() and found.max() < vision.GRID**2
     for scene, tokens in zip(drawn, found.tolist(), strict=True):
         rows = np.nonzero(scene.masks[0])[0].mean() // scenes.PATCH
-        assert tokens[0] // recipes_vision.GRID <= rows <= tokens[-1] // recipes_vision.GRID
+        assert tokens[0] // vision.GRID <= rows <= tokens[-1] // vision.GRID
 
 
 def test_the_learning_rate_of_vision_mamba_starts_anew_in_every_round():
-    recipe = recipes_vim.VimScenes()
+    recipe = vim.VimScenes()
     for first, last, peak in ((0, 2600, 1.0), (2600, 5600, 0.7), (5600, recipe.steps, 0.7)):
         rates = [recipe.rate(step) for step in range(first, last)]
         assert rates[0] == pytest.approx(peak / recipe.warmup, rel=1e-3) and rates[-1] < 1e-5

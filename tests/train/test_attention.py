@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from xai_utils import models, recipes_attention, runtime, samples, train
+from xai_utils import models, runtime, samples, train
 from xai_utils.models import attention_classifier
-from xai_utils.recipes_attention import AttentionClassifierRecipe
 from xai_utils.samples import Text
+from xai_utils.train import attention
+from xai_utils.train.attention import AttentionClassifierRecipe
 
 SIZES = {"width": 8, "key_width": 4, "value_width": 4, "heads": 2, "max_position_embeddings": 16}
 
@@ -76,20 +77,20 @@ def test_an_epoch_sees_every_text_once(own):
     counted = recipe(own, batch=7)
     module = counted.build()
     seen = []
-    padded = recipes_attention._padded
+    padded = attention._padded
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipes_attention, "_padded", lambda pairs: seen.extend(map(id, pairs)) or padded(pairs))
+        patch.setattr(attention, "_padded", lambda pairs: seen.extend(map(id, pairs)) or padded(pairs))
         for step in range(counted.select_every):
             counted.loss(module, step)
     assert sorted(seen) == sorted(map(id, counted.train)) and len(set(seen)) == 120
 
 
 def test_an_own_file_is_split_in_three(own):
-    parts = recipes_attention.split(str(own), seed=0, share=0.1)
+    parts = attention.split(str(own), seed=0, share=0.1)
     names = [[text.name for text in part] for part in (parts.train, parts.choose, parts.measure)]
     assert [len(part) for part in names] == [160, 20, 20] and len({name for part in names for name in part}) == 200
     with pytest.raises(ValueError, match="too few to hold 0%"):
-        recipes_attention.split(str(own), 0, 0.001)
+        attention.split(str(own), 0, 0.001)
 
 
 def test_sst2_keeps_phrases_of_held_out_sentences_out(monkeypatch):
@@ -99,7 +100,7 @@ def test_sst2_keeps_phrases_of_held_out_sentences_out(monkeypatch):
         "train": [Text(row, str(i), i % 2) for i, row in enumerate(rows)], "validation": [Text("good", "v", 1)]
     }  # fmt: skip
     monkeypatch.setattr(samples, "sst2", found.__getitem__)
-    parts = recipes_attention.split("sst2", seed=3, share=0.1, longest=True)
+    parts = attention.split("sst2", seed=3, share=0.1, longest=True)
     assert len(parts.choose) == 8 and parts.measure == found["validation"]
     assert all(len(text.text.split()) == 7 for text in parts.choose)
     for held in parts.choose:

@@ -16,8 +16,8 @@ from torch.optim import AdamW, Muon, Optimizer
 from xai_utils import samples
 from xai_utils.maths import selective_scan
 from xai_utils.models.mamba_classifier import MambaClassifier
-from xai_utils.recipes_text import DATA, DeepSST2, word_pieces
 from xai_utils.samples import recall
+from xai_utils.train.text import DATA, DeepSST2, word_pieces
 
 
 @contextmanager

@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
-from xai_utils import models, recipes_mlm, recipes_planted, runtime, train
+from xai_utils import models, runtime, train
 from xai_utils.methods import masked
 from xai_utils.models import masked as loaders_masked
 from xai_utils.samples import planted
+from xai_utils.train import masked_words
+from xai_utils.train import planted as recipes_planted
 
 SMALL = {"minilm-mlm": 6e6, "tiny-mlm-planted": 2e6}  # bytes
 
@@ -39,7 +41,7 @@ def test_the_planted_model_learns_is_shipped_and_loads(tmp_path, monkeypatch):
 def test_minilm_comes_back_as_it_was_trained(tmp_path, monkeypatch):
     text = "".join(f"He found house number {n} . She left it there . They were glad .\n" for n in range(40))
     (tmp_path / "own.txt").write_text(text)
-    recipe = recipes_mlm.MiniLMMLM(data=str(tmp_path / "own.txt"), steps=2, warmup=1, tokens=64, rank=2)
+    recipe = masked_words.MiniLMMLM(data=str(tmp_path / "own.txt"), steps=2, warmup=1, tokens=64, rank=2)
     kept = []
     recipe.finish = lambda module: kept.append(module)
     monkeypatch.setattr(runtime, "DATA", tmp_path)
@@ -58,7 +60,7 @@ def test_minilm_comes_back_as_it_was_trained(tmp_path, monkeypatch):
 def test_held_out_passages_are_not_trained_on_and_pieces_fit(tmp_path):
     lines = [f"Number {n} is here. It stays there for a while." for n in range(100)]
     (tmp_path / "own.txt").write_text("\n".join(lines))
-    recipe = recipes_mlm.MiniLMMLM(data=str(tmp_path), longest=24)
+    recipe = masked_words.MiniLMMLM(data=str(tmp_path), longest=24)
     recipe.tokenizer = models.load("minilm").tokenizer
     seen, held_out = (recipe.tokenizer.batch_decode(part) for part in recipe._read())
     assert any("number 5 " in text for text in seen) and not any("number 95 " in text for text in seen)

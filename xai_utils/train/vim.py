@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from xai_utils.models import bundled
-from xai_utils.recipes_vision import GRID, OBJECTS, ScenesRecipe, normalised, patch_loss, shares, sines
 from xai_utils.samples import scenes
+from xai_utils.train.vision import GRID, OBJECTS, ScenesRecipe, normalised, patch_loss, shares, sines
 
 
 class VimScenes(ScenesRecipe):

@@ -22,19 +22,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from xai_utils import (
-    files,
-    recipes_attention,
-    recipes_detector,
-    recipes_mamba,
-    recipes_mlm,
-    recipes_planted,
-    recipes_shortcut,
-    recipes_text,
-    recipes_vim,
-    recipes_vision,
-    runtime,
-)
+from xai_utils import files, runtime
+from xai_utils.train import attention, detector, mamba, masked_words, planted, shortcut, text, vim, vision
 
 CHECKPOINTS = runtime.ROOT / "checkpoints"
 SAVE_EVERY = 120.0  # seconds between checkpoints
@@ -75,19 +64,19 @@ class Recipe(Protocol):
 
 
 RECIPES: dict[str, Any] = {
-    "minilm-sst2": recipes_text.MiniLMSST2,
-    "attention-sst2": recipes_attention.AttentionSST2,
-    "bert12-sst2": recipes_text.DeepSST2,
-    "bert24-sst2": recipes_text.DeeperSST2,
-    "minilm-mlm": recipes_mlm.MiniLMMLM,
-    "tiny-mlm-planted": recipes_planted.TinyPlanted,
-    "mamba-recall": recipes_mamba.MambaRecall,
-    "mamba-sst2": recipes_mamba.MambaSST2,
-    "vit-scenes": recipes_vision.ViTScenes,
-    "resnet-scenes": recipes_vision.ResNetScenes,
-    "vit-shortcut": recipes_shortcut.ViTShortcut,
-    "maskrcnn-scenes": recipes_detector.MaskRCNNScenes,
-    "vim-scenes": recipes_vim.VimScenes,
+    "minilm-sst2": text.MiniLMSST2,
+    "attention-sst2": attention.AttentionSST2,
+    "bert12-sst2": text.DeepSST2,
+    "bert24-sst2": text.DeeperSST2,
+    "minilm-mlm": masked_words.MiniLMMLM,
+    "tiny-mlm-planted": planted.TinyPlanted,
+    "mamba-recall": mamba.MambaRecall,
+    "mamba-sst2": mamba.MambaSST2,
+    "vit-scenes": vision.ViTScenes,
+    "resnet-scenes": vision.ResNetScenes,
+    "vit-shortcut": shortcut.ViTShortcut,
+    "maskrcnn-scenes": detector.MaskRCNNScenes,
+    "vim-scenes": vim.VimScenes,
 }
 OWN_DATA = ("attention-sst2", "minilm-mlm")  # trained on what --data names
 
