@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import sync_playwright
 
-from xai_utils import report
+from xai_utils.workbook.report import build
 
 pytestmark = pytest.mark.browser
 SECONDS = 30_000  # of the browser, in milliseconds
@@ -32,8 +32,8 @@ def site(tmp_path_factory):
         for sample in range(12)
     ]
     columns = ["model", "method", "sample", "metric", "operator", "value", "seconds"]
-    pd.DataFrame(rows, columns=columns).to_parquet(root / report.LEADERBOARD)
-    report.build(root, home / "site")
+    pd.DataFrame(rows, columns=columns).to_parquet(root / build.LEADERBOARD)
+    build.build(root, home / "site")
     return home / "site"
 
 

@@ -17,9 +17,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from xai_utils.report_cells import SIGNS, TEMPLATES, Page, inline, page_of
-from xai_utils.report_sources import VERDICTS, Claim, Figure, Notebook
-from xai_utils.report_tables import Row, Table
+from xai_utils.workbook.report.cells import SIGNS, TEMPLATES, Page, inline, page_of
+from xai_utils.workbook.report.sources import VERDICTS, Claim, Figure, Notebook
+from xai_utils.workbook.report.tables import Row, Table
 
 STATIC = ("site.css", "site.js")
 PLURAL = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}
@@ -51,7 +51,7 @@ def pages(material: Material) -> Iterator[tuple[str, str]]:
     """Yield name and content of every page of the site.
 
     Raises:
-        ValueError: from :func:`report_cells.page_of`.
+        ValueError: from :func:`cells.page_of`.
     """
     environment = _environment(material)
     for number, notebook in enumerate(material.notebooks):

@@ -28,8 +28,9 @@ from rich.table import Table
 from tqdm.auto import tqdm
 from traitlets.config import Config
 
-from xai_utils import files, runs
-from xai_utils.runs import Job, Places
+from xai_utils import files
+from xai_utils.workbook import runs
+from xai_utils.workbook.runs import Job, Places
 
 CLAIMS = {"held": "holds  ", "not held": "does not hold  "}
 ENCRYPTED = Config(KernelManager={"transport_encryption": "auto"})  # else every kernel warns that it is not
@@ -221,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m xai_utils.headless", description="Run the notebooks.")
+    parser = argparse.ArgumentParser(prog="python -m xai_utils.workbook.execute", description="Run the notebooks.")
     commands = parser.add_subparsers(dest="command", required=True)
     drawing = commands.add_parser("figures", help="execute copies under runs/ and write the figures")
     drawing.add_argument("--run", default="default", help="a name in notebooks/runs.yml")

@@ -1,6 +1,6 @@
 """The cells of a notebook as HTML: prose with formulas in MathML, code to unfold, figures in full resolution.
 
-Every cell gets its anchor (:func:`report_sources.anchor`), and headings link to the cell that they stand in. Formulas
+Every cell gets its anchor (:func:`sources.anchor`), and headings link to the cell that they stand in. Formulas
 are converted by the library math-core; one that it does not know stops the report.
 """
 
@@ -19,7 +19,7 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
-from xai_utils.report_sources import Figure, Notebook, anchor, saved_by, verdict_of
+from xai_utils.workbook.report.sources import Figure, Notebook, anchor, saved_by, verdict_of
 
 TEMPLATES = Path(__file__).resolve().parent / "site_templates"
 SIGNS = {"holds": "✓", "does not hold": "✗", "undecided": "?"}

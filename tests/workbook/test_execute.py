@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from xai_utils import headless, runs
+from xai_utils.workbook import execute, runs
 
 PICTURE = """\
 import os, json
@@ -45,7 +45,7 @@ def statuses(records):
 
 def test_a_run_leaves_a_copy_a_record_and_figures(places):
     write(places, "01_dots", PICTURE, CLAIMS, "assert __import__('pathlib').Path.cwd().name == 'notebooks'")
-    (record,) = headless.figures(places)
+    (record,) = execute.figures(places)
     assert json.loads((places.runs / "default/01_dots.json").read_text()) == record
     assert record["status"] == "finished" and record["claims"] == {"held": 2, "not held": 1}
     assert set(record["figures"]) == {"01_dot.png", "01_dot.json"} and record["device"].startswith("abacus; ")
@@ -54,20 +54,20 @@ def test_a_run_leaves_a_copy_a_record_and_figures(places):
         "01_dots.ipynb",
         "01_dots.json",
     ]
-    assert headless.report([record]) == 0
+    assert execute.report([record]) == 0
 
 
 def test_a_result_is_kept_until_something_it_depends_on_changes(places):
     write(places, "01_dots", PICTURE)
     configure(places, "big: {parameters: {SIZE: 2}}")
-    assert statuses(headless.figures(places)) == ["finished"]
-    assert statuses(headless.figures(places)) == ["kept"]
+    assert statuses(execute.figures(places)) == ["finished"]
+    assert statuses(execute.figures(places)) == ["kept"]
     (places.figures / "01_dot.png").unlink()
-    assert statuses(headless.figures(places)) == ["finished"], "a missing figure"
+    assert statuses(execute.figures(places)) == ["finished"], "a missing figure"
     (places.figures / "01_dot.png").write_text("touched by hand")
-    assert statuses(headless.figures(places)) == ["finished"], "a changed figure"
-    assert statuses(headless.figures(places, force=True)) == ["finished"]
-    assert statuses(headless.figures(places, "big")) == ["finished"]
+    assert statuses(execute.figures(places)) == ["finished"], "a changed figure"
+    assert statuses(execute.figures(places, force=True)) == ["finished"]
+    assert statuses(execute.figures(places, "big")) == ["finished"]
     assert (places.figures / "big/01_dot.png").read_text() == "2" and (places.figures / "01_dot.png").read_text() == "1"
 
 
@@ -93,16 +93,16 @@ def test_a_failure_is_reported_and_the_others_finish(places, capsys):
     write(places, "01_broken", "1 + 1", "values = {}\nvalues['missing']")
     write(places, "02_dies", "# the kernel goes away\n__import__('os')._exit(1)")
     write(places, "03_dots", PICTURE)
-    records = headless.figures(places)
+    records = execute.figures(places)
     assert statuses(records) == ["failed", "failed", "finished"]
-    assert headless.report(records) == 1
+    assert execute.report(records) == 1
     told = capsys.readouterr().out
     assert "01_broken failed in cell [3]: values = {}\n    KeyError: 'missing'" in told
     assert "02_dies failed in cell [2]: # the kernel goes away" in told
     assert not (places.runs / "default/01_broken.ipynb").exists()
     assert (places.runs / "default/01_broken.failed.ipynb").exists()
     write(places, "01_broken", "1 + 1")
-    assert statuses(headless.figures(places, only=["1"])) == ["finished"]
+    assert statuses(execute.figures(places, only=["1"])) == ["finished"]
     assert not (places.runs / "default/01_broken.failed.ipynb").exists()
 
 
@@ -126,7 +126,7 @@ def test_unknown_names_are_refused_before_anything_runs(places, text, told):
     write(places, "02_colours", parameters="COLOUR = 'red'")
     configure(places, text)
     with pytest.raises(ValueError, match=told):
-        headless.figures(places, "odd", only=["01"])
+        execute.figures(places, "odd", only=["01"])
     assert not places.runs.exists() and not places.figures.exists()
 
 
@@ -140,7 +140,7 @@ def test_parameters_reach_the_notebooks_that_have_them(places):
 
 def test_no_notebook_is_an_error(places):
     with pytest.raises(ValueError, match=r"no notebook called NN_words\.ipynb"):
-        headless.figures(places)
+        execute.figures(places)
 
 
 def test_golden_twice_writes_the_same_bytes(places):
@@ -149,7 +149,7 @@ def test_golden_twice_writes_the_same_bytes(places):
     write(places, "02_slider", "object()", tags=["widget"])
     written = []
     for _ in range(2):
-        assert statuses(headless.golden(places)) == ["finished", "finished"]
+        assert statuses(execute.golden(places)) == ["finished", "finished"]
         written.append([path.read_bytes() for path in runs.find_notebooks(places)])
     assert written[0] == written[1]
     dots, slider = (nbformat.reads(content, as_version=4) for content in written[0])
@@ -162,14 +162,14 @@ def test_golden_twice_writes_the_same_bytes(places):
 def test_golden_leaves_a_failing_notebook_as_it_was(places):
     write(places, "01_broken", "1 / 0")
     before = (places.notebooks / "01_broken.ipynb").read_bytes()
-    (record,) = headless.golden(places)
+    (record,) = execute.golden(places)
     assert record["failure"] == {"cell": "2", "line": "1 / 0", "error": "ZeroDivisionError: division by zero"}
     assert [path.read_bytes() for path in places.notebooks.iterdir()] == [before]
 
 
 def test_nothing_half_written_when_writing_fails(tmp_path):
     with pytest.raises(UnicodeEncodeError):
-        headless.files.write(tmp_path / "record.json", "good so far, then \udc80")
+        execute.files.write(tmp_path / "record.json", "good so far, then \udc80")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -221,5 +221,5 @@ def alive(process):
 
 
 def test_command_line_refuses_an_unknown_run(capsys):
-    assert headless.main(["figures", "--run", "no such run"]) == 2
+    assert execute.main(["figures", "--run", "no such run"]) == 2
     assert "error: " in capsys.readouterr().err

@@ -14,7 +14,9 @@ from nbformat import v4
 from PIL import Image
 from scipy import stats as scipy_stats
 
-from xai_utils import report, report_cells, report_links, report_pages, report_sources, report_tables
+from xai_utils.workbook.report import build, links, pages, tables
+from xai_utils.workbook.report import cells as report_cells
+from xai_utils.workbook.report import sources as report_sources
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -95,7 +97,7 @@ def scores(samples=5, seeds=1):
 
 def put_scores(root, table):
     (root / "data/sweeps").mkdir(parents=True, exist_ok=True)
-    table.to_parquet(root / report.LEADERBOARD)
+    table.to_parquet(root / build.LEADERBOARD)
 
 
 def soup(site, name):
@@ -107,19 +109,19 @@ def soup(site, name):
 
 def test_a_site_holds_every_page_picture_and_record(project, tmp_path):
     site = tmp_path / "site"
-    counts = report.build(project, site)
+    counts = build.build(project, site)
     assert counts == {"pages": 6, "figures": 2, "claims": 6, "leaderboard": 0}
     assert sorted(path.name for path in site.glob("*.html")) == [
         "01_small.html", "02_other.html", "claims.html", "gallery.html", "index.html", "leaderboard.html",
     ]  # fmt: skip
     for name in ("figures/01_rows.png", "figures/01_rows.json", "figures/deit/01_rows.png", "static/site.css"):
         assert (site / name).is_file(), name
-    assert report_links.problems(site) == []
+    assert links.problems(site) == []
     assert str(tmp_path) not in "".join(path.read_text() for path in site.rglob("*.html"))
 
 
 def test_every_page_has_one_title_a_language_and_headings_without_gaps(project, tmp_path):
-    report.build(project, tmp_path / "site")
+    build.build(project, tmp_path / "site")
     for path in (tmp_path / "site").glob("*.html"):
         page = soup(path.parent, path.name)
         levels = [int(heading.name[1]) for heading in page.find_all(re.compile("h[1-6]"))]
@@ -130,7 +132,7 @@ def test_every_page_has_one_title_a_language_and_headings_without_gaps(project, 
 
 def test_two_builds_write_the_same_bytes(project, tmp_path):
     for name in ("one", "two"):
-        report.build(project, tmp_path / name)
+        build.build(project, tmp_path / name)
     first = {path.relative_to(tmp_path / "one"): path for path in (tmp_path / "one").rglob("*.*")}
     assert len(first) > 10
     for name, path in first.items():
@@ -138,7 +140,7 @@ def test_two_builds_write_the_same_bytes(project, tmp_path):
 
 
 def test_a_page_shows_the_figure_in_full_and_marks_claims(project, tmp_path):
-    report.build(project, tmp_path / "site")
+    build.build(project, tmp_path / "site")
     page = soup(tmp_path / "site", "01_small.html")
     images = page.select("article img")
     assert [image["src"] for image in images] == ["figures/01_rows.png"]
@@ -157,13 +159,13 @@ def test_pictures_that_cannot_be_told_apart_all_stay(project, tmp_path):
     node = nbformat.read(path, as_version=4)
     node.cells[3].outputs.append(node.cells[3].outputs[0].copy())
     nbformat.write(node, path)
-    report.build(project, tmp_path / "site")
+    build.build(project, tmp_path / "site")
     sources = [image["src"][:10] for image in soup(tmp_path / "site", "01_small.html").select("article img")]
     assert sources == ["data:image", "data:image", "figures/01"]
 
 
 def test_the_gallery_names_what_made_each_figure(project, tmp_path):
-    report.build(project, tmp_path / "site")
+    build.build(project, tmp_path / "site")
     page = soup(tmp_path / "site", "gallery.html")
     own, other = page.select("[data-item]")
     assert own.select_one("a[href='01_small.html#cell-3']") and other.select_one("a[href='01_small.html#cell-3']")
@@ -173,7 +175,7 @@ def test_the_gallery_names_what_made_each_figure(project, tmp_path):
 
 
 def test_the_claims_link_to_their_cells(project, tmp_path):
-    report.build(project, tmp_path / "site")
+    build.build(project, tmp_path / "site")
     rows = soup(tmp_path / "site", "claims.html").select("tr[data-item]")
     found = [(row["data-verdict"], row.select("a")[1].text, row.select("a")[1]["href"]) for row in rows[:3]]
     assert found == [
@@ -186,7 +188,7 @@ def test_the_claims_link_to_their_cells(project, tmp_path):
 def test_a_figure_of_no_notebook_here_is_shown_without_a_cell(project, tmp_path):
     picture(project / "figures/real/09_ranking.png")
     record(project / "figures/real/09_ranking.png", notebook="09_faithfulness", models={})
-    report.build(project, tmp_path / "site")
+    build.build(project, tmp_path / "site")
     item = soup(tmp_path / "site", "gallery.html").select_one("[data-run=real]")
     assert "Made by 09_faithfulness" in item.text and item.find_parent("section")["aria-labelledby"] == "others"
 
@@ -231,11 +233,11 @@ def fail(node):
 )
 def test_a_bad_notebook_is_named_and_the_old_site_stays(project, tmp_path, edit, message):
     site = tmp_path / "site"
-    report.build(project, site)
+    build.build(project, site)
     before = {path: path.read_bytes() for path in site.rglob("*.*")}
     change(project, edit)
     with pytest.raises(ValueError, match=message):
-        report.build(project, site)
+        build.build(project, site)
     assert {path: path.read_bytes() for path in site.rglob("*.*")} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["project", "site"]
 
@@ -243,7 +245,7 @@ def test_a_bad_notebook_is_named_and_the_old_site_stays(project, tmp_path, edit,
 def test_bad_files_are_named(project, tmp_path):
     def refused(message):
         with pytest.raises(ValueError, match=message):
-            report.build(project, tmp_path / "site")
+            build.build(project, tmp_path / "site")
         assert not (tmp_path / "site").exists()
 
     own = project / "figures/01_rows.json"
@@ -278,16 +280,16 @@ def test_a_folder_that_is_no_report_is_not_replaced(project, tmp_path):
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious/thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="precious exists and is no report"):
-        report.build(project, tmp_path / "precious")
+        build.build(project, tmp_path / "precious")
     assert (tmp_path / "precious/thesis.txt").read_text() == "years of work"
 
 
 def test_the_command_says_what_it_built_or_what_is_wrong(project, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report, "ROOT", project)
-    assert report.main(["--out", str(tmp_path / "site")]) == 0
+    monkeypatch.setattr(build, "ROOT", project)
+    assert build.main(["--out", str(tmp_path / "site")]) == 0
     assert "6 pages, 2 figures, 6 claims, no leaderboard yet" in capsys.readouterr().out
     (project / "figures/01_rows.json").write_text("{")
-    assert report.main(["--out", str(tmp_path / "site")]) == 2
+    assert build.main(["--out", str(tmp_path / "site")]) == 2
     assert "error: figures/01_rows.json is no JSON" in capsys.readouterr().err
 
 
@@ -315,13 +317,13 @@ def test_the_command_says_what_it_built_or_what_is_wrong(project, tmp_path, monk
 def test_links_are_checked(tmp_path, body, problem):
     (tmp_path / "a.html").write_text(body)
     (tmp_path / "b.html").write_text("<p id='there'>x</p>")
-    found = report_links.problems(tmp_path)
+    found = links.problems(tmp_path)
     assert (not found) if not problem else any(problem in one for one in found), found
 
 
 def test_a_sheet_may_load_nothing_from_elsewhere(tmp_path):
     (tmp_path / "a.css").write_text("p { background: url('https://a.org/x.png') }")
-    assert report_links.problems(tmp_path)
+    assert links.problems(tmp_path)
 
 
 def test_links_to_notebooks_and_files_of_the_project(project):
@@ -365,10 +367,10 @@ def test_formulas_show_what_they_say():
 def test_the_leaderboard_is_a_mean_with_n_and_interval(tmp_path):
     table = scores(samples=6, seeds=2)
     table.to_parquet(tmp_path / "leaderboard.parquet")
-    rows = report_tables.leaderboard(tmp_path / "leaderboard.parquet")
+    rows = tables.leaderboard(tmp_path / "leaderboard.parquet")
     assert len(rows) == 2 * 2 * 3
     one = next(row for row in rows if (row.model, row.metric, row.method) == ("tiny", "lift", "flow"))
-    assert (one.operator, one.n, one.missing, one.seconds) == (report_tables.NONE, 6, 0, 0.5)
+    assert (one.operator, one.n, one.missing, one.seconds) == (tables.NONE, 6, 0, 0.5)
     chosen = table[(table.model == "tiny") & (table.metric == "lift") & (table.method == "flow")]
     values = chosen.groupby("sample")["value"].mean()
     expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
@@ -380,7 +382,7 @@ def test_missing_values_are_counted_not_averaged(tmp_path):
     first = (table.model == "tiny") & (table.method == "flow") & (table.operator == "zero")
     table.loc[table.index[first][:2], "value"] = np.nan
     table.to_parquet(tmp_path / "leaderboard.parquet")
-    rows = report_tables.leaderboard(tmp_path / "leaderboard.parquet")
+    rows = tables.leaderboard(tmp_path / "leaderboard.parquet")
     one = next(row for row in rows if (row.model, row.operator, row.method) == ("tiny", "zero", "flow"))
     assert (one.n, one.missing, one.low, one.high) == (1, 2, None, None) and one.mean is not None
     assert sum(row.missing for row in rows) == 2
@@ -398,7 +400,7 @@ def test_missing_values_are_counted_not_averaged(tmp_path):
 def test_a_bad_leaderboard_is_refused(tmp_path, edit, message):
     edit(scores()).to_parquet(tmp_path / "leaderboard.parquet")
     with pytest.raises(ValueError, match=rf"leaderboard\.parquet .*{message}"):
-        report_tables.leaderboard(tmp_path / "leaderboard.parquet")
+        tables.leaderboard(tmp_path / "leaderboard.parquet")
 
 
 def test_a_cut_off_leaderboard_is_refused(tmp_path):
@@ -406,14 +408,14 @@ def test_a_cut_off_leaderboard_is_refused(tmp_path):
     whole = (tmp_path / "leaderboard.parquet").read_bytes()
     (tmp_path / "leaderboard.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="cannot be read as a table"):
-        report_tables.leaderboard(tmp_path / "leaderboard.parquet")
+        tables.leaderboard(tmp_path / "leaderboard.parquet")
 
 
 def test_the_leaderboard_page(project, tmp_path):
-    report.build(project, tmp_path / "site")
+    build.build(project, tmp_path / "site")
     assert "There is no leaderboard here yet" in soup(tmp_path / "site", "leaderboard.html").text
     put_scores(project, scores())
-    report.build(project, tmp_path / "site")
+    build.build(project, tmp_path / "site")
     page = soup(tmp_path / "site", "leaderboard.html")
     rows, heads = page.select("tr[data-item]"), [head.text for head in page.select("th")]
     assert len(rows) == 12 and heads == "model,metric,operator,method,mean,95 % interval,n,seconds".split(",")
@@ -427,14 +429,14 @@ def test_tables_among_the_figures_are_shown_with_their_record(project, tmp_path)
     real.mkdir()
     pd.DataFrame({"method": ["rollout", None], "value": [0.25, np.nan]}).to_csv(real / "imagenet.csv", index=False)
     (real / "imagenet.json").write_text(json.dumps({"caption": "On 250 pictures.", "seed": 3}))
-    long = report_tables.SHOWN + 1
+    long = tables.SHOWN + 1
     pd.DataFrame({"n": range(long)}).to_parquet(real / "long.parquet")
-    report.build(project, tmp_path / "site")
+    build.build(project, tmp_path / "site")
     page = soup(tmp_path / "site", "leaderboard.html")
     first, second = page.select("section")
     assert first.h2.text == "On 250 pictures." and "seed" in first.dl.text
     assert [cell.text for cell in first.select("td")] == ["rollout", "0.250", "–", "–"]
-    assert f"The first {report_tables.SHOWN} of {long} rows" in second.text
+    assert f"The first {tables.SHOWN} of {long} rows" in second.text
     assert len(second.select("tbody tr")) == long - 1
     assert (tmp_path / "site/figures/real/long.parquet").is_file()
 
@@ -444,14 +446,14 @@ def test_tables_among_the_figures_are_shown_with_their_record(project, tmp_path)
     [(None, "–"), (1234, "1,234"), (-0.5, "−0.500"), (0.00012, "1.20e−04"), (0.0, "0.000"), (2.5e7, "2.50e+07")],
 )
 def test_numbers_are_written_for_people(value, shown):
-    assert report_pages.number(value) == shown
+    assert pages.number(value) == shown
 
 
 # --- this project -----------------------------------------------------------------------------------------------------
 
 
 def test_this_project_can_be_reported():
-    material = report.read(ROOT)
+    material = build.read(ROOT)
     assert [one.stem for one in material.notebooks] == [path.stem for path in NOTEBOOKS]
     assert all(one.claims for one in material.notebooks if one.drawn)
     assert {name for one in material.notebooks for name in one.drawn} == material.own.keys()

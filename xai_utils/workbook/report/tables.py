@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow
 from scipy.stats import t as student
 
-from xai_utils.report_sources import TABLES, read_json
+from xai_utils.workbook.report.sources import TABLES, read_json
 
 COLUMNS = ("model", "method", "sample", "metric", "operator", "value", "seconds")
 GROUP = ["model", "metric", "operator", "method"]

@@ -2,7 +2,7 @@
 
 ``notebooks/runs.yml`` maps the name of a run to ``about`` (text), ``parameters`` (for every notebook that has
 a parameter of that name), ``notebooks`` (numbers; all when left out) and ``overrides`` (parameters by number
-of the notebook). Nothing is executed here; :mod:`headless` does that.
+of the notebook). Nothing is executed here; :mod:`execute` does that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Build the report: ``make report`` turns the executed notebooks into pages under ``site/``.
 
 Nothing is executed: pages show what the committed notebooks and ``figures/`` hold. The site opens from disk and asks
-no other machine for anything. It is built in a folder beside its place, checked (:mod:`report_links`), and then
+no other machine for anything. It is built in a folder beside its place, checked (:mod:`links`), and then
 renamed; whatever fails leaves the old site as it was.
 """
 
@@ -18,15 +18,15 @@ from tempfile import TemporaryDirectory
 
 from tqdm.auto import tqdm
 
-from xai_utils import report_links
 from xai_utils.files import ROOT
-from xai_utils.report_cells import TEMPLATES
-from xai_utils.report_pages import STATIC, Material, pages
-from xai_utils.report_sources import Figure, read_figures, read_models, read_notebook
-from xai_utils.report_tables import Table, leaderboard, read_tables
+from xai_utils.workbook.report import links
+from xai_utils.workbook.report.cells import TEMPLATES
+from xai_utils.workbook.report.pages import STATIC, Material, pages
+from xai_utils.workbook.report.sources import Figure, read_figures, read_models, read_notebook
+from xai_utils.workbook.report.tables import Table, leaderboard, read_tables
 
 LEADERBOARD = "data/sweeps/leaderboard.parquet"
-MADE_BY = '<meta name="generator" content="xai_utils.report">'
+MADE_BY = '<meta name="generator" content="xai_utils.workbook.report.build">'
 REPORTED = 12  # problems named in an error
 
 
@@ -34,7 +34,7 @@ def read(root: Path) -> Material:
     """Read everything that the report shows from a project's folder.
 
     Raises:
-        ValueError: something is missing or malformed, by name; see :mod:`report_sources` and :mod:`report_tables`.
+        ValueError: something is missing or malformed, by name; see :mod:`sources` and :mod:`tables`.
     """
     files = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     if not files:
@@ -63,7 +63,7 @@ def build(root: Path, site: Path) -> dict[str, int]:
     with TemporaryDirectory(dir=site.parent, prefix=f".{site.name}-") as beside:
         fresh = Path(beside) / "site"
         written = _write(material, fresh)
-        if found := report_links.problems(fresh):
+        if found := links.problems(fresh):
             more = f"\nand {len(found) - REPORTED} more" if len(found) > REPORTED else ""
             raise ValueError("the site does not hold together:\n" + "\n".join(found[:REPORTED]) + more)
         _publish(fresh, site, Path(beside) / "old")
@@ -112,7 +112,9 @@ def _publish(fresh: Path, site: Path, old: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m xai_utils.report", description="Build the report's pages.")
+    parser = argparse.ArgumentParser(
+        prog="python -m xai_utils.workbook.report.build", description="Build the report's pages."
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "site", help="folder of the pages (default: site)")
     options, clock = parser.parse_args(arguments), time.perf_counter()
     try:

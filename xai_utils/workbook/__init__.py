@@ -1,0 +1,5 @@
+"""Run the notebooks and build the report."""
+
+from xai_utils.workbook import execute, runs
+
+__all__ = ["execute", "runs"]
