@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-HEADLESS := $(BIN)/python -m xai_utils.headless
+XAI := $(BIN)/python -m xai_utils
 OTHER := name another one (and remove an old $(VENV)): make PYTHON=/path/to/python3.12
 ROOT_MAY := $(if $(filter 0,$(shell id -u)),--allow-root)
 
@@ -11,7 +11,7 @@ ROOT_MAY := $(if $(filter 0,$(shell id -u)),--allow-root)
 .PHONY: figures test golden train sweep bench explore app report lint help
 
 figures: $(STAMP)  ## draw every figure from the notebooks (RUN=name ONLY=01,02 FORCE=1); continues where it stopped
-	$(HEADLESS) figures $(if $(RUN),--run $(RUN)) $(if $(ONLY),--only $(ONLY)) $(if $(filter 1,$(FORCE)),--force)
+	$(XAI) figures $(if $(RUN),--run $(RUN)) $(if $(ONLY),--only $(ONLY)) $(if $(filter 1,$(FORCE)),--force)
 
 test: $(STAMP)  ## unit tests, then every notebook against its stored output; contacts no network
 	@figures=$$(mktemp -d) || exit 1; trap 'rm -rf "$$figures"' EXIT; trap 'exit 130' INT TERM; \
@@ -21,13 +21,13 @@ test: $(STAMP)  ## unit tests, then every notebook against its stored output; co
 	exit $$failed
 
 golden: $(STAMP)  ## re-execute the notebooks in place and clean them for git (ONLY=01,02)
-	$(HEADLESS) golden $(if $(ONLY),--only $(ONLY))
+	$(XAI) golden $(if $(ONLY),--only $(ONLY))
 
 train: $(STAMP)  ## train a model of data/models again (MODEL=name)
-	$(BIN)/python -m xai_utils.train $(MODEL)
+	$(XAI) train $(MODEL)
 
 sweep: $(STAMP)  ## score what PLAN=file.yml lists (WORKERS=2 SCHEDULER=tcp://HOST:PORT OUT=table.parquet AGAIN=1)
-	OMP_NUM_THREADS=1 $(BIN)/python -m xai_utils.sweep $(PLAN) $(if $(WORKERS),--workers $(WORKERS)) \
+	OMP_NUM_THREADS=1 $(XAI) sweep $(PLAN) $(if $(WORKERS),--workers $(WORKERS)) \
 	$(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(if $(OUT),--out $(OUT)) $(if $(filter 1,$(AGAIN)),--again)
 
 bench: $(STAMP)  ## time the methods
@@ -37,11 +37,11 @@ explore: $(STAMP)  ## open the notebooks in JupyterLab, on this machine only
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(ROOT_MAY) notebooks
 
 app: $(STAMP)  ## open the explorer alone, as an app, on this machine only
-	JUPYTER_PATH=xai_utils/app $(BIN)/voila --Voila.ip=127.0.0.1 --template=local --progressive_rendering=True \
+	JUPYTER_PATH=xai_utils/widgets/explorer/voila $(BIN)/voila --Voila.ip=127.0.0.1 --template=local --progressive_rendering=True \
 	notebooks/10_explorer.ipynb
 
 report: $(STAMP)  ## pages in site/ from the executed notebooks: figures, claims, leaderboard; executes nothing
-	$(BIN)/python -m xai_utils.report
+	$(XAI) report
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

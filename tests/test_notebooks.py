@@ -3,13 +3,12 @@
 import ast
 import re
 from collections import Counter
-from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<*)\]}$\\])(?:/[\w.-]+){2,}|\b[A-Z]:\\\w|(?<!\w)~/\w")
 ADDRESS = re.compile(r"\b0x[0-9a-f]{8,}")

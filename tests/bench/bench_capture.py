@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
-from xai_utils.capture import capture
+from xai_utils.capture import capture_attention
 
 LIMIT = 1.3  # of a plain pass
 
@@ -100,7 +100,7 @@ def both_ways(model: nn.Module, given: dict[str, Tensor], case: str, repeats: in
             score(model, given)
 
     def captured() -> None:
-        with torch.no_grad(), capture(model) as trace:
+        with torch.no_grad(), capture_attention(model) as trace:
             score(model, given)
             trace.stack()
 
@@ -109,7 +109,7 @@ def both_ways(model: nn.Module, given: dict[str, Tensor], case: str, repeats: in
             score(model, given).backward()
 
     def captured_backward() -> None:
-        with capture(model) as trace:
+        with capture_attention(model) as trace:
             score(model, given).backward()
             trace.stack(), trace.stack_grad()
 

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 
-import lab
 import pytest
+
+from tests.browser import lab
 
 pytestmark = pytest.mark.browser
 (NOTEBOOK,) = [path for path in lab.NOTEBOOKS if path.name.startswith("10")]
@@ -148,7 +149,7 @@ def test_as_an_app(tmp_path):
     ]  # fmt: skip
     environment = {
         **os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(lab.ROOT), "JUPYTER_PREFER_ENV_PATH": "1",
-        "JUPYTER_PATH": str(lab.ROOT / "xai_utils/app"),
+        "JUPYTER_PATH": str(lab.ROOT / "xai_utils/widgets/explorer/voila"),
     }  # fmt: skip
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)

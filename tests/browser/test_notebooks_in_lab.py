@@ -1,7 +1,8 @@
 """Notebooks as a person sees them: JupyterLab in headless Chromium, cells run, every widget moved by keyboard."""
 
-import lab
 import pytest
+
+from tests.browser import lab
 
 pytestmark = pytest.mark.browser
 OWN_TEST = ("01", "10")  # below, and in test_explorer_in_browser

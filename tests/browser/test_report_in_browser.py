@@ -2,12 +2,12 @@
 
 from contextlib import contextmanager
 
-import lab
 import numpy as np
 import pandas as pd
 import pytest
 from playwright.sync_api import sync_playwright
 
+from tests.browser import lab
 from xai_utils.workbook.report import build
 
 pytestmark = pytest.mark.browser

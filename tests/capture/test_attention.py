@@ -9,7 +9,7 @@ import torch
 from timm.layers import Attention
 from torch import nn
 
-from xai_utils.capture import capture
+from xai_utils.capture import capture_attention
 from xai_utils.models.encoding import encode
 
 EACH = pytest.mark.parametrize("name", tiny.ALL)
@@ -24,7 +24,7 @@ def same(left, right, atol=HF_TOLERANCE):
 
 def captured(model, inputs, index=1, **options):
     """Run forwards and backwards inside a block and return the trace with its stacks."""
-    with capture(model, **options) as trace:
+    with capture_attention(model, **options) as trace:
         tiny.score(model, inputs, index).backward()
         return trace, trace.stack(), trace.stack_grad()
 
@@ -82,7 +82,7 @@ def oracle(model: nn.Module, inputs: dict, index: int = 1) -> tuple[torch.Tensor
 @pytest.mark.parametrize("name", [*tiny.ALL, "swin"])
 def test_every_block_shows_a_probability_map(name):
     model, inputs = tiny.module(name), tiny.inputs(name)
-    with capture(model, tiny.ATTENTIONS[name]) as trace:
+    with capture_attention(model, tiny.ATTENTIONS[name]) as trace:
         tiny.score(model, inputs)
     assert len(trace.attention) == tiny.ATTENTIONS[name] and trace.layers == list(range(tiny.ATTENTIONS[name]))
     for attention in trace.attention:
@@ -94,7 +94,7 @@ def test_every_block_shows_a_probability_map(name):
 def test_logits_do_not_change(name):
     model, inputs = tiny.module(name), tiny.inputs(name)
     plain = [tiny.score(model, inputs, index) for index in range(3)]
-    with capture(model, hidden=name != "swin", values=name not in ("swin", "gpt2")):
+    with capture_attention(model, hidden=name != "swin", values=name not in ("swin", "gpt2")):
         same([tiny.score(model, inputs, index) for index in range(3)], plain)
 
 
@@ -123,7 +123,7 @@ def test_frozen_models_have_the_same_gradients(name):
 @EACH
 def test_hidden_states_chain_from_the_embedding_to_the_end(name):
     model, inputs = tiny.module(name), tiny.inputs(name)
-    with capture(model, hidden=True) as trace:
+    with capture_attention(model, hidden=True) as trace:
         tiny.score(model, inputs).backward()
         hidden, gradients = [state.detach() for state in trace.hidden], [trace.hidden_grad(i) for i in range(4)]
     assert len(hidden) == tiny.BLOCKS + 1
@@ -149,7 +149,7 @@ def embedded(model, pixels):
 
 def test_hidden_gradient_is_that_of_the_embedding_output():
     model, inputs = tiny.module("bert"), tiny.inputs("bert")
-    with capture(model, hidden=True) as trace:
+    with capture_attention(model, hidden=True) as trace:
         tiny.score(model, inputs).backward()
         first = trace.hidden_grad(0)
     states = model.bert.embeddings(inputs["input_ids"]).detach().requires_grad_()
@@ -177,7 +177,7 @@ def attention_block(model, layer):
 def test_attention_times_values_is_what_the_block_puts_out(name):
     model, inputs = tiny.module(name), tiny.inputs(name)
     outputs, biases = [], []
-    with capture(model, values=True) as trace:
+    with capture_attention(model, values=True) as trace:
         handles = []
         for layer in range(tiny.BLOCKS):
             block, bias = attention_block(model, layer)
@@ -236,9 +236,9 @@ def test_a_second_pass_knows_nothing_of_the_first(name):
             *(kept.detach() for kept in trace.hidden + trace.values),
         ]
 
-    with capture(model, **options) as trace:
+    with capture_attention(model, **options) as trace:
         first, other, again = (read(trace, given) for given in (inputs, tiny.inputs(name, seed=5), inputs))
-    with capture(model, **options) as trace:
+    with capture_attention(model, **options) as trace:
         later = read(trace, inputs)
     assert len(first) == len(other) == len(again) == len(later)
     for one, different, *equal in zip(first, other, again, later, strict=True):
@@ -253,8 +253,8 @@ def test_blocks_may_be_nested(name):
     for parameter in model.parameters():
         parameter.grad = None
     model.requires_grad_(False)
-    with capture(model) as outer:
-        with capture(model, layers=[0]) as inner:
+    with capture_attention(model) as outer:
+        with capture_attention(model, layers=[0]) as inner:
             tiny.score(model, inputs).backward()
             assert torch.equal(inner.stack(), maps[:1]) and torch.equal(inner.stack_grad(), outer.stack_grad()[:1])
         same(outer.stack_grad(), gradients, atol=1e-13)
@@ -280,7 +280,7 @@ def test_chosen_layers_are_those_of_the_whole(name):
 @WITH_VALUES
 def test_memory_counts_hidden_states_and_values(name):
     model, inputs = tiny.module(name), tiny.inputs(name)
-    with capture(model, layers=[1], hidden=True, values=True) as trace:
+    with capture_attention(model, layers=[1], hidden=True, values=True) as trace:
         tiny.score(model, inputs)
     (_, heads, tokens, width) = trace.values[0].shape
     assert len(trace.attention) == len(trace.values) == 1 and heads == tiny.HEADS and width == tiny.WIDTH
@@ -290,9 +290,9 @@ def test_memory_counts_hidden_states_and_values(name):
 
 def test_values_of_chosen_layers_are_those_of_the_whole():
     model, inputs = tiny.module("bert"), tiny.inputs("bert")
-    with torch.no_grad(), capture(model, values=True) as whole:
+    with torch.no_grad(), capture_attention(model, values=True) as whole:
         tiny.score(model, inputs)
-    with torch.no_grad(), capture(model, layers=[2, 1], values=True) as some:
+    with torch.no_grad(), capture_attention(model, layers=[2, 1], values=True) as some:
         tiny.score(model, inputs)
     assert all(torch.equal(one, other) for one, other in zip(some.values, whole.values[1:], strict=True))
 
@@ -305,25 +305,25 @@ class _Unlucky(Exception):
 
 
 def _finish(model, inputs):
-    with capture(model, hidden=True) as trace:
+    with capture_attention(model, hidden=True) as trace:
         tiny.score(model, inputs)
         assert trace.attention
 
 
 def _fail_inside(model, inputs):
-    with pytest.raises(_Unlucky), capture(model, hidden=True):
+    with pytest.raises(_Unlucky), capture_attention(model, hidden=True):
         tiny.score(model, inputs)
         raise _Unlucky
 
 
 def _fail_in_the_model(model, inputs):
-    with pytest.raises((RuntimeError, ValueError, IndexError, AssertionError)), capture(model):
+    with pytest.raises((RuntimeError, ValueError, IndexError, AssertionError)), capture_attention(model):
         model(**{key: value[:, :1, ..., :1] if value.ndim > 2 else value - 100 for key, value in inputs.items()})
 
 
 def _fail_at_the_door(model, _inputs):
     for wrong, error in (({"blocks": 4}, RuntimeError), ({"layers": [9]}, ValueError)):
-        with pytest.raises(error), capture(model, **wrong):
+        with pytest.raises(error), capture_attention(model, **wrong):
             pass
 
 
@@ -342,7 +342,7 @@ def test_the_model_is_as_before(name, use):
 def test_the_implementation_of_before_comes_back(implementation):
     model = tiny.module("bert")
     model.set_attn_implementation(implementation)
-    with capture(model):
+    with capture_attention(model):
         assert model.config._attn_implementation == "eager"
     assert model.config._attn_implementation == implementation
 
@@ -352,7 +352,7 @@ def test_fused_attention_of_each_block_comes_back(fused):
     model = tiny.module("timm-vit")
     model.blocks[1].attn.fused_attn = fused
     flags = [block.attn.fused_attn for block in model.blocks]
-    with capture(model):
+    with capture_attention(model):
         assert not any(block.attn.fused_attn for block in model.blocks)
     assert [block.attn.fused_attn for block in model.blocks] == flags
 
@@ -360,7 +360,7 @@ def test_fused_attention_of_each_block_comes_back(fused):
 def test_setting_up_halfway_is_undone():
     model = tiny.module("gpt2")  # its values cannot be captured, which shows only after hooks are in place
     before = state(model)
-    with pytest.raises(TypeError, match="values cannot be captured"), capture(model, values=True):
+    with pytest.raises(TypeError, match="values cannot be captured"), capture_attention(model, values=True):
         pass
     assert_same_state(before, state(model))
 
@@ -376,7 +376,7 @@ def test_other_models_are_not_touched(name):
     other, inputs = tiny.module(name, seed=1), tiny.inputs(name)
     before, described = list(gradients_of(other, inputs)), state(other)
     model = tiny.module(name)
-    with capture(model, hidden=True):
+    with capture_attention(model, hidden=True):
         tiny.score(model, inputs).backward()
         assert_same_state(described | {}, state(other))
         inside = list(gradients_of(other, inputs))
@@ -392,31 +392,37 @@ def test_other_models_are_not_touched(name):
 @EACH
 def test_training_mode_is_refused(name):
     model = tiny.module(name).train()
-    with pytest.raises(ValueError, match=r"training mode.*model\.eval\(\)"), capture(model):
+    with pytest.raises(ValueError, match=r"training mode.*model\.eval\(\)"), capture_attention(model):
         pass
 
 
 def test_a_convolutional_network_is_refused():
-    with pytest.raises(TypeError, match=r"ResNet has no attention block.*Grad-CAM"), capture(tiny.module("resnet")):
+    with (
+        pytest.raises(TypeError, match=r"ResNet has no attention block.*Grad-CAM"),
+        capture_attention(tiny.module("resnet")),
+    ):
         pass
 
 
 @pytest.mark.parametrize("name", ["bert", "timm-vit"])
 def test_a_wrong_number_of_blocks_is_refused(name):
-    with pytest.raises(RuntimeError, match="expected 4 attention blocks, found 3 in"), capture(tiny.module(name), 4):
+    with (
+        pytest.raises(RuntimeError, match="expected 4 attention blocks, found 3 in"),
+        capture_attention(tiny.module(name), 4),
+    ):
         pass
 
 
 @pytest.mark.parametrize("layers", [[3], [-4], [0, 7]])
 def test_a_layer_that_does_not_exist_is_refused(layers):
     with pytest.raises(ValueError, match=r"no layer \[-?\d\]: the model has 3, numbered 0 to 2"):
-        with capture(tiny.module("bert"), layers=layers):
+        with capture_attention(tiny.module("bert"), layers=layers):
             pass
 
 
 def test_windows_are_not_stacked():
     model = tiny.module("swin")
-    with capture(model) as trace:
+    with capture_attention(model) as trace:
         tiny.score(model, tiny.inputs("swin")).backward()
     with pytest.raises(ValueError, match=r"captured 3 maps of shapes .*\(Swin\) need a method of their own"):
         trace.stack()
@@ -426,7 +432,7 @@ def test_windows_are_not_stacked():
 def test_a_skipped_block_is_noticed(name):
     model = tiny.module(name)
     layers = model.bert.encoder.layer if name == "bert" else model.blocks
-    with capture(model) as trace:
+    with capture_attention(model) as trace:
         layers[1].forward = lambda states, *_, **__: states
         with pytest.raises(RuntimeError, match="2 of 3 attention blocks showed their map"):
             tiny.score(model, tiny.inputs(name))
@@ -436,7 +442,7 @@ def test_a_skipped_block_is_noticed(name):
 @pytest.mark.parametrize("name", ["bert", "timm-vit"])
 def test_gradients_need_a_backward_pass(name):
     model, inputs = tiny.module(name), tiny.inputs(name)
-    with capture(model, hidden=True) as trace:
+    with capture_attention(model, hidden=True) as trace:
         tiny.score(model, inputs)
         for read in (trace.stack_grad, trace.hidden_grad):
             with pytest.raises(RuntimeError, match=r"no gradient yet: call score\.backward\(\)"):
@@ -451,7 +457,7 @@ def test_gradients_need_a_backward_pass(name):
 
 
 def test_a_trace_without_a_pass_says_so():
-    with capture(tiny.module("bert"), hidden=True) as trace:
+    with capture_attention(tiny.module("bert"), hidden=True) as trace:
         for read in (trace.stack, trace.stack_grad, trace.hidden_grad):
             with pytest.raises(RuntimeError, match="nothing was captured yet"):
                 read()

@@ -99,9 +99,9 @@ def test_the_plain_switch_gives_plain_gradients(name):
         score = tiny.score(built, given)
         rules.plain = True
         found = torch.autograd.grad(score, trace.hidden, retain_graph=True)
-    from xai_utils.capture import capture
+    from xai_utils.capture import capture_attention
 
-    with capture(built, hidden=True) as trace:
+    with capture_attention(built, hidden=True) as trace:
         expected = torch.autograd.grad(tiny.score(built, given), trace.hidden)
     for one, other in zip(found, expected, strict=True):
         same(one, other, 1e-10)

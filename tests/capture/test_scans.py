@@ -2,12 +2,12 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers as hf
+from places import GOLDEN
 from safetensors.torch import load_file, save_file
 
 from xai_utils import methods, models, samples
@@ -16,7 +16,7 @@ from xai_utils.capture.scans import capture_scans
 from xai_utils.maths import hidden_attention
 from xai_utils.models.vim import Vim
 
-GOLDEN = np.load(Path(__file__).parent / "golden" / "mamba.npz")
+STORED = np.load(GOLDEN / "mamba.npz")
 SMALL = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "use_cache": False}
 IDS = torch.tensor([[3, 7, 1, 9, 4, 2, 8], [5, 5, 2, 6, 1, 0, 0]])
 MASK = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
@@ -127,9 +127,9 @@ def _bert():
 
 
 def golden_model(unbiased):
-    config = hf.MambaConfig(**json.loads(str(GOLDEN["lrp/config_json"])), tie_word_embeddings=False, use_cache=False)
+    config = hf.MambaConfig(**json.loads(str(STORED["lrp/config_json"])), tie_word_embeddings=False, use_cache=False)
     model = hf.MambaForCausalLM(config)
-    model.load_state_dict(load_file(Path(__file__).parent / "golden" / "mamba_hf.safetensors"))
+    model.load_state_dict(load_file(GOLDEN / "mamba_hf.safetensors"))
     for name, parameter in model.named_parameters():
         if unbiased and name.endswith("bias"):
             parameter.data.zero_()
@@ -146,15 +146,15 @@ def relevance(model, ids, target, rules=("silu", "scan", "gate", "norm")):
 @pytest.mark.parametrize("target", ["pred", "other"])
 @pytest.mark.parametrize("unbiased", [False, True])
 def test_the_published_relevance(unbiased, target):
-    model, ids = golden_model(unbiased), torch.from_numpy(GOLDEN["lrp/input_ids"])
-    found, _ = relevance(model, ids, int(GOLDEN[f"lrp/target_{target}"]))
+    model, ids = golden_model(unbiased), torch.from_numpy(STORED["lrp/input_ids"])
+    found, _ = relevance(model, ids, int(STORED[f"lrp/target_{target}"]))
     tag = "mambalrp_zero_bias" if unbiased else "mambalrp"
-    wanted = torch.from_numpy(GOLDEN[f"lrp/f64/{tag}/{target}/R_tokens"])
+    wanted = torch.from_numpy(STORED[f"lrp/f64/{tag}/{target}/R_tokens"])
     torch.testing.assert_close(found[0], wanted, rtol=0, atol=2e-5)  # theirs divides by x + 1e-6 sign(x), ours does not
 
 
 def test_relevance_is_conserved_at_every_depth_without_biases():
-    model, ids = golden_model(True), torch.from_numpy(GOLDEN["lrp/input_ids"])
+    model, ids = golden_model(True), torch.from_numpy(STORED["lrp/input_ids"])
     found, logit = relevance(model, ids, 3)
     for layer in found:
         torch.testing.assert_close(layer.sum(), logit.double(), rtol=1e-6, atol=1e-6)
@@ -164,13 +164,13 @@ def test_relevance_is_conserved_at_every_depth_without_biases():
 
 @pytest.mark.parametrize("rule", ["silu", "scan", "gate", "norm"])
 def test_every_rule_is_needed(rule):
-    model, ids = golden_model(True), torch.from_numpy(GOLDEN["lrp/input_ids"])
+    model, ids = golden_model(True), torch.from_numpy(STORED["lrp/input_ids"])
     found, logit = relevance(model, ids, 3, [one for one in ("silu", "scan", "gate", "norm") if one != rule])
     assert abs(found[0].sum() - logit) > 1e-3 * abs(logit)
 
 
 def test_the_rules_leave_logits_and_later_gradients_alone():
-    model, ids = golden_model(False), torch.from_numpy(GOLDEN["lrp/input_ids"])
+    model, ids = golden_model(False), torch.from_numpy(STORED["lrp/input_ids"])
     plain = model(ids).logits
     before = torch.autograd.grad(plain[0, -1, 0], model.backbone.embeddings.weight)[0]
     _, logit = relevance(model, ids, 0)

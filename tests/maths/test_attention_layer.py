@@ -6,17 +6,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from places import GOLDEN
 from strategies import normal, steady
 
 from xai_utils.maths import attention_layer as theory
 from xai_utils.maths.attention_layer import Layer
 
-GOLDEN = np.load(f"{__file__.rpartition('/')[0]}/golden/attention_meets.npz")
+STORED = np.load(GOLDEN / "attention_meets.npz")
 DOCUMENTS = pytest.mark.parametrize("document", ["doc0", "doc1"])
 
 
 def golden(name):
-    return torch.from_numpy(np.atleast_1d(GOLDEN[name]))
+    return torch.from_numpy(np.atleast_1d(STORED[name]))
 
 
 def same(left, right, atol=1e-12):

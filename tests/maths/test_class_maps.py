@@ -1,7 +1,6 @@
 """Class maps: properties, path-by-path oracle, published numbers, refusals."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import oracles
@@ -9,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from places import GOLDEN
 from strategies import attention, attention_stacks, normal, steady
 
 from xai_utils.maths import class_maps
@@ -17,7 +17,7 @@ from xai_utils.maths.class_maps import TwoStreams, compose, normalise_residual, 
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(Path(__file__).parent / "golden" / "relevance.npz") as file:
+    with np.load(GOLDEN / "relevance.npz") as file:
         return {name: file[name] if file[name].dtype.kind == "U" else torch.from_numpy(file[name]) for name in file}
 
 

@@ -1,22 +1,21 @@
 """DensRay: golden numbers of the original class, the loop, exact identities, and bad input."""
 
-from pathlib import Path
-
 import numpy as np
 import oracles
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import GOLDEN
 
 from xai_utils.maths import densray
 
-GOLDEN = np.load(Path(__file__).parent / "golden/densray.npz")
+STORED = np.load(GOLDEN / "densray.npz")
 SAME = torch.testing.assert_close
 
 
 def golden(name):
-    return torch.from_numpy(GOLDEN[name])
+    return torch.from_numpy(STORED[name])
 
 
 def clouds(seed, p=7, q=5, width=4, dtype=torch.float64):

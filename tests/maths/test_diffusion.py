@@ -1,7 +1,6 @@
 """Network diffusion: properties of every filter, slow literal forms, stored numbers, the pole, refusals."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import oracles
@@ -9,19 +8,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from places import GOLDEN
 from strategies import SAMPLES, attention, attention_stacks, normal, steady
 
 from xai_utils.maths import diffusion, rollout
 from xai_utils.maths.diffusion import FILTERS, diffuse
 
-GOLDEN = np.load(Path(__file__).parent / "golden" / "diffusion.npz")
+STORED = np.load(GOLDEN / "diffusion.npz")
 KINDS = ("mild", "sink", "aug", "signed")
 EACH = pytest.mark.parametrize("name", FILTERS)
 WHOLE = {"rank": 1}  # the one parameter that has to fit a map of a single token
 
 
 def golden(name):
-    return torch.from_numpy(GOLDEN[name])
+    return torch.from_numpy(STORED[name])
 
 
 def same(left, right, atol=1e-11):

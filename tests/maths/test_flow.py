@@ -1,19 +1,18 @@
 """Attention flow: known structure, then a slow solver, then the published code's numbers, then refusals."""
 
-from pathlib import Path
-
 import networkx as nx
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import GOLDEN
 
 from xai_utils.maths import flow as module
 from xai_utils.maths.flow import flow, flow_bound, flow_shares
 from xai_utils.maths.rollout import mix
 
-GOLDEN = Path(__file__).parent / "golden" / "flow.npz"
+STORED = GOLDEN / "flow.npz"
 EVERY_PAIR, NO_PAIR = 0, 2**62  # sizes from which the proofs without a solver are tried
 
 
@@ -298,7 +297,7 @@ def test_proofs_spare_the_solver_where_attention_is_not_extreme():
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN) as stored:
+    with np.load(STORED) as stored:
         return {name: torch.from_numpy(stored[name]) for name in stored}
 
 

@@ -1,20 +1,20 @@
 """Hidden attention: it reproduces the scan, a sum over all steps, the numbers of the published program; refusals."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from places import GOLDEN
 from strategies import normal, steady
 from torch.nn import functional as F
 
 from xai_utils.maths import hidden_attention, hidden_pairs
 from xai_utils.maths.selective_scan import Scan, selective_scan
 
-GOLDEN = np.load(Path(__file__).parent / "golden" / "mamba.npz")
+STORED = np.load(GOLDEN / "mamba.npz")
 TOKENS = st.integers(1, 40)
 
 
@@ -23,7 +23,7 @@ def same(left, right, atol=1e-12):
 
 
 def golden(name):
-    return torch.from_numpy(GOLDEN[name])
+    return torch.from_numpy(STORED[name])
 
 
 def drawn(tokens, batch=2, channels=5, states=4, seed=0, strength=1.0):

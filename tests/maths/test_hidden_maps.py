@@ -1,11 +1,11 @@
 """Maps through hidden attention: the published numbers, right and wrong, and what each must be by its meaning."""
 
 import pytest
-import test_capture_scans
-import test_vim
 import tiny
 import torch
 
+from tests.capture import test_scans
+from tests.models import test_vim
 from xai_utils import methods, models
 from xai_utils.capture.scans import capture_scans
 from xai_utils.capture.vim_scans import capture_vim
@@ -22,7 +22,7 @@ METHOD = ("hidden_attention", "hidden_rollout", "hidden_rollout_published", "mam
 def looked():
     model = test_vim.published().requires_grad_(False)
     with capture_vim(model) as trace:
-        model(test_vim.golden("x").double())[0, int(test_vim.GOLDEN["class_pred"])].backward()
+        model(test_vim.golden("x").double())[0, int(test_vim.STORED["class_pred"])].backward()
     return trace
 
 
@@ -63,11 +63,11 @@ def test_the_right_rollout(looked, start, signs, name):
 @pytest.mark.parametrize("signs", hidden_maps.SIGNS)
 @pytest.mark.parametrize("kind", ["vim", "mamba", "mamba2"])
 def test_the_readers_row_alone_is_the_row_of_the_whole_map(kind, signs):
-    model = tiny.module("vim") if kind == "vim" else test_capture_scans.built(kind)
-    given = tiny.inputs("vim") if kind == "vim" else {"input_ids": test_capture_scans.IDS}
+    model = tiny.module("vim") if kind == "vim" else test_scans.built(kind)
+    given = tiny.inputs("vim") if kind == "vim" else {"input_ids": test_scans.IDS}
     with torch.no_grad(), capture_scans(model) as trace:
         model(**given)
-    at = trace.class_position if kind == "vim" else test_capture_scans.IDS.shape[1] - 1
+    at = trace.class_position if kind == "vim" else test_scans.IDS.shape[1] - 1
     whole = hidden_maps.raw(hidden_maps.layer_maps(trace.scans, signs), at)
     row = hidden_maps.raw_row(hidden_maps.class_rows(trace.scans, at), signs)
     torch.testing.assert_close(row, whole, rtol=1e-5, atol=1e-6)
@@ -139,9 +139,9 @@ def test_directions_are_shares_of_what_a_token_reads():
 
 
 def test_shares_of_one_direction_are_rows_of_the_map_with_sum_one():
-    model = test_capture_scans.built("mamba2")
+    model = test_scans.built("mamba2")
     with torch.no_grad(), capture_scans(model) as trace:
-        model(input_ids=test_capture_scans.IDS)
+        model(input_ids=test_scans.IDS)
     shares = hidden_maps.direction_maps(trace.scans)
     whole = rollout.renormalise(hidden_maps.layer_maps(trace.scans))
     torch.testing.assert_close(shares[:, :, 0], whole, rtol=1e-5, atol=1e-6)

@@ -9,17 +9,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from places import GOLDEN
 from strategies import normal, steady
 
 from xai_utils.maths import lime, mask_ratio
 
-GOLDEN = np.load(f"{__file__.rpartition('/')[0]}/golden/attention_meets.npz")
+STORED = np.load(GOLDEN / "attention_meets.npz")
 WIDTHS = {"nu025": 0.25, "nuinf": inf}
 BOTH = pytest.mark.parametrize("width", WIDTHS)
 
 
 def golden(name):
-    return torch.from_numpy(np.atleast_1d(GOLDEN[name]))
+    return torch.from_numpy(np.atleast_1d(STORED[name]))
 
 
 def same(left, right, atol=1e-12, rtol=0.0):
@@ -188,7 +189,7 @@ def test_many_words():
 
 @BOTH
 def test_moments_of_the_masks(width):
-    for words, row in zip(GOLDEN["a_table_d"], GOLDEN[f"a_table_{width}"], strict=True):
+    for words, row in zip(STORED["a_table_d"], STORED[f"a_table_{width}"], strict=True):
         share = torch.arange(int(words) + 1, dtype=torch.float64) / int(words)
         weights = lime.kernel(share, WIDTHS[width]) / int(words)
         weights[0] = 0

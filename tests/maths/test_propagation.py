@@ -1,12 +1,11 @@
 """Rules of relevance, one layer at a time: conservation, literal oracles, published numbers, guards."""
 
-from pathlib import Path
-
 import numpy as np
 import oracles
 import pytest
 import torch
 import torch.nn.functional as F
+from places import GOLDEN
 from strategies import attention, normal
 
 from xai_utils.maths import propagation
@@ -14,7 +13,7 @@ from xai_utils.maths import propagation
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(Path(__file__).parent / "golden" / "relevance.npz") as file:
+    with np.load(GOLDEN / "relevance.npz") as file:
         return {name: torch.from_numpy(file[name]) for name in file if name.startswith(("rule/", "lxt/"))}
 
 

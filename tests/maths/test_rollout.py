@@ -1,13 +1,12 @@
 """Rollout: properties, a sum over all paths, the numbers of two published programs, refusals."""
 
-from pathlib import Path
-
 import numpy as np
 import oracles
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from places import GOLDEN
 from strategies import SAMPLES, SAMPLES_AND_HEADS, attention, attention_stacks, normal, steady
 
 from xai_utils import methods
@@ -23,7 +22,6 @@ from xai_utils.maths.rollout import (
     rollout_row,
 )
 
-GOLDEN = Path(__file__).parent / "golden"
 SHARES = st.floats(0, 1)
 DISCARDS = st.sampled_from([0.0, 0.3, 0.5, 0.9])
 

@@ -1,13 +1,13 @@
 """Selective rollout: properties, the rule written out, the original's numbers, refusals."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from places import GOLDEN
 from scipy.spatial.distance import jensenshannon
 from strategies import SAMPLES, attention, attention_stacks, steady
 
@@ -23,7 +23,7 @@ from xai_utils.maths.selective import (
     selective_rollout,
 )
 
-GOLDEN = np.load(Path(__file__).parent / "golden/selective.npz")
+STORED = np.load(GOLDEN / "selective.npz")
 same = torch.testing.assert_close
 BOUNDED = [name for name in DISTANCES if name != "frobenius"]
 EACH = pytest.mark.parametrize("distance", DISTANCES)
@@ -155,9 +155,9 @@ def test_jensen_shannon_is_scipys():
 
 @pytest.mark.parametrize("case", range(6))
 def test_golden_numbers(case):
-    found = selective_rollout(torch.from_numpy(GOLDEN["head_mean"]), float(GOLDEN["taus"][case]))
-    assert found.used.tolist() == GOLDEN["used"][case].tolist()
-    same(found.rolled[[3, 10, 11]], torch.from_numpy(GOLDEN["rollout_sel"][case]), atol=1e-12, rtol=0)
+    found = selective_rollout(torch.from_numpy(STORED["head_mean"]), float(STORED["taus"][case]))
+    assert found.used.tolist() == STORED["used"][case].tolist()
+    same(found.rolled[[3, 10, 11]], torch.from_numpy(STORED["rollout_sel"][case]), atol=1e-12, rtol=0)
 
 
 # Bad input

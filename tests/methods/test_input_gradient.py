@@ -2,20 +2,19 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
 import transformers as hf
+from places import GOLDEN
 from safetensors.torch import load_file
 
 from xai_utils.methods import explain
 from xai_utils.methods.input_gradient import in_double, relative_sum, word_gradients
 from xai_utils.methods.observation import observe
 
-GOLDEN = Path(__file__).parent / "golden"
 NORMED = ("bert", "roberta", "distilbert")  # embeddings of the model's width that enter a LayerNorm
 same = torch.testing.assert_close
 

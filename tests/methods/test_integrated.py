@@ -1,18 +1,17 @@
 """Integrated gradients: completeness and steps, a quadrature by hand, published numbers, refusals."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tiny
 import torch
-from test_methods import ROWS, golden_model
+from places import GOLDEN
 
+from tests.methods.test_table import ROWS, golden_model
 from xai_utils.methods import explain, integrated
 from xai_utils.models.encoding import encode
 from xai_utils.samples import Text
 
-GOLDEN = Path(__file__).parent / "golden" / "captum.npz"
+STORED = GOLDEN / "captum.npz"
 BOTH = pytest.mark.parametrize("name", ["bert", "roberta", "timm-distilled"])
 
 
@@ -188,7 +187,7 @@ def test_pixels_equal_a_quadrature_by_hand_and_add_up_by_patch():
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN) as file:
+    with np.load(STORED) as file:
         stored = dict(file)
     return stored, golden_model(stored)
 

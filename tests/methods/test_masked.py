@@ -2,7 +2,6 @@
 
 import json
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import oracles
@@ -10,17 +9,17 @@ import pytest
 import tiny
 import torch
 import transformers as hf
+from places import GOLDEN
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 
-from xai_utils.capture import capture, intervene
+from xai_utils.capture import capture_attention, intervene
 from xai_utils.maths import attcat, densray
 from xai_utils.methods import masked
 from xai_utils.models import Model, state_sha256
 
-FOLDER = Path(__file__).parent / "golden"
-GOLDEN = np.load(FOLDER / "attcat.npz")
+STORED = np.load(GOLDEN / "attcat.npz")
 SAME = torch.testing.assert_close
 TEXTS = (
     "[MASK] is the very slow film .",
@@ -31,7 +30,7 @@ PAIR = ("warm", "dull")
 
 
 def golden(name):
-    return torch.from_numpy(GOLDEN[name])
+    return torch.from_numpy(STORED[name])
 
 
 def words(vocabulary):
@@ -50,8 +49,8 @@ def words(vocabulary):
 @cache
 def original():
     """Return the model of the golden numbers."""
-    module = hf.BertForMaskedLM(hf.BertConfig(**json.loads(str(GOLDEN["mlm/config"])))).double().eval()
-    module.load_state_dict(load_file(FOLDER / "bert_mlm.safetensors"))
+    module = hf.BertForMaskedLM(hf.BertConfig(**json.loads(str(STORED["mlm/config"])))).double().eval()
+    module.load_state_dict(load_file(GOLDEN / "bert_mlm.safetensors"))
     module.requires_grad_(False)
     read = words(["[PAD]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(4, 57))])
     return Model("golden", module, (), 4, 0, read, None, state_sha256(module))
@@ -74,8 +73,8 @@ def small():
 @pytest.mark.parametrize("target", masked.TARGETS)
 def test_attcat_equals_the_golden_loops(sentence, specials, target):
     model = original()
-    text = model.tokenizer.decode(GOLDEN["mlm/input_ids"][sentence][1:-1].tolist())
-    pair = tuple(f"w{int(GOLDEN[f'mlm/id_{word}'])}" for word in ("he", "she"))
+    text = model.tokenizer.decode(STORED["mlm/input_ids"][sentence][1:-1].tolist())
+    pair = tuple(f"w{int(STORED[f'mlm/id_{word}'])}" for word in ("he", "she"))
     seen = masked.observe(model, [text], pair, target=target, specials=specials)
     name = f"mlm/s{sentence}_{'full' if specials == 'kept' else 'special'}"
     asked = f"{name}_{'diff' if target == 'difference' else 'argmax'}"
@@ -84,22 +83,22 @@ def test_attcat_equals_the_golden_loops(sentence, specials, target):
     SAME(attcat.cat(seen.hidden[:-1], seen.gradient[:-1])[:, 0], golden(f"{asked}_CAT"), atol=1e-10, rtol=0)
     chances = golden(f"{name}_logits_mask").softmax(-1)
     SAME(seen.probabilities[0], chances[[int(word[1:]) for word in pair]], atol=1e-12, rtol=0)
-    assert seen.likeliest[0] == model.tokenizer.convert_ids_to_tokens(int(GOLDEN[f"{name}_argmax_token"]))
+    assert seen.likeliest[0] == model.tokenizer.convert_ids_to_tokens(int(STORED[f"{name}_argmax_token"]))
 
 
 @pytest.mark.parametrize("sentence", [0, 1, 2])
 @pytest.mark.parametrize("target", [0, 2])
 def test_attcat_of_a_class_equals_the_golden_loops(sentence, target):
-    module = hf.BertForSequenceClassification(hf.BertConfig(**json.loads(str(GOLDEN["class/config"])))).double().eval()
-    module.load_state_dict(load_file(FOLDER / "bert_seqcls.safetensors"))
+    module = hf.BertForSequenceClassification(hf.BertConfig(**json.loads(str(STORED["class/config"])))).double().eval()
+    module.load_state_dict(load_file(GOLDEN / "bert_seqcls.safetensors"))
     real = golden("class/mask_full")
     inputs = {"input_ids": golden("class/input_ids"), "token_type_ids": golden("class/token_type_ids")}
-    with capture(module, 4, hidden=True) as trace:
+    with capture_attention(module, 4, hidden=True) as trace:
         module(**inputs, attention_mask=real).logits[:, target].sum().backward()
         gradient = torch.stack([trace.hidden_grad(i) for i in range(4)])
         activation = attcat.cat(torch.stack(trace.hidden[:4]).detach(), gradient)
     found = attcat.attcat(attcat.received(trace.stack(), real.bool()), activation)
-    n = GOLDEN[f"class/s{sentence}_c{target}_AttCAT"].shape[-1]
+    n = STORED[f"class/s{sentence}_c{target}_AttCAT"].shape[-1]
     assert n in (int(real[sentence].sum()), real.shape[1])
     SAME(activation[:, sentence, :n], golden(f"class/s{sentence}_c{target}_CAT"), atol=1e-10, rtol=0)
     own = golden(f"class/s{sentence}_c{target}_AttCAT")

@@ -1,12 +1,12 @@
 """Passes over batches: the published numbers on whole models, batches against loops, refusals."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from places import GOLDEN
 from safetensors.torch import load_file
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
@@ -20,7 +20,6 @@ from xai_utils.models import Model
 from xai_utils.models.bundled import Preprocessing
 from xai_utils.models.encoding import Batch, encode
 
-GOLDEN = Path(__file__).parent / "golden"
 WHO = pytest.mark.parametrize("who", ["pred", "other"])
 OWN = ("transformer_attribution", "full_lrp", "cp_lrp", "attnlrp")
 
@@ -109,9 +108,9 @@ def test_golden_vit_in_single_precision(golden, vit):
 def test_golden_generic_attention_and_attention_gradcam(golden, vit, who):
     model, batch = vit
     found = relevance.propagate(model, batch, [int(golden[f"vit/class_{who}"])])
-    from xai_utils.capture import capture
+    from xai_utils.capture import capture_attention
 
-    with capture(model.module) as trace:
+    with capture_attention(model.module) as trace:
         model.logits(batch.inputs)
     attention, gradient = trace.stack()[:, 0], torch.stack(found.gradient)[:, 0]
     for start in (0, 1):

@@ -1,16 +1,16 @@
 """Methods on tiny models: properties of every method, mathematics by hand, published numbers, refusals."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from places import GOLDEN
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
-from xai_utils.capture import capture
+from xai_utils.capture import capture_attention
 from xai_utils.maths import diffusion, flow, rollout
 from xai_utils.methods import METHODS, attribute, explain
 from xai_utils.methods.observation import observe
@@ -19,7 +19,6 @@ from xai_utils.models.encoding import encode
 from xai_utils.result import Attribution
 from xai_utils.samples import Text
 
-GOLDEN = Path(__file__).parent / "golden"
 MODELS = ("bert", "timm-vit")
 # Both Grad-CAMs may have nothing to show, and one wants a convolutional network; test_relevance.py has them.
 # Hidden attention is for Mamba models; test_hidden_maps.py has it.
@@ -345,7 +344,7 @@ def test_golden_gradients_before_the_layer_norm_say_nothing(golden, target):
     stored, model = golden
     inputs = encode(model, ROWS).inputs
     words = []
-    with capture(model.module) as trace:
+    with capture_attention(model.module) as trace:
         embedding = model.module.get_input_embeddings()
         handle = embedding.register_forward_hook(lambda _module, _args, output: words.append(output))
         model.logits(inputs)[:, target].sum().backward()

@@ -1,17 +1,16 @@
 """Agreement of two rankings: SciPy's numbers, the published formula's mistake, refusals."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import GOLDEN
 from scipy.stats import spearmanr
 from strategies import steady
 
 from xai_utils.metrics.agreement import dense_spearman, kendall, spearman, top_overlap
 
-GOLDEN = np.load(Path(__file__).parent / "golden/selective.npz")
+STORED = np.load(GOLDEN / "selective.npz")
 CASES = ("ties5", "ties3", "mild", "cont", "binary_vs_cont")
 NAN = float("nan")
 
@@ -23,16 +22,16 @@ def drawn(seed, *shape, levels=0):
 
 @pytest.mark.parametrize("case", CASES)
 def test_golden_numbers(case):
-    one, other = GOLDEN[f"sp_{case}_x"], GOLDEN[f"sp_{case}_y"]
-    assert float(spearman(one, other)) == pytest.approx(float(GOLDEN[f"sp_{case}_scipy"]), abs=1e-12)
-    assert dense_spearman(one, other) == pytest.approx(float(GOLDEN[f"sp_{case}_dense"]), abs=1e-12)
-    assert kendall(one, other) == pytest.approx(float(GOLDEN[f"kt_{case}_scores"]), abs=1e-12)
+    one, other = STORED[f"sp_{case}_x"], STORED[f"sp_{case}_y"]
+    assert float(spearman(one, other)) == pytest.approx(float(STORED[f"sp_{case}_scipy"]), abs=1e-12)
+    assert dense_spearman(one, other) == pytest.approx(float(STORED[f"sp_{case}_dense"]), abs=1e-12)
+    assert kendall(one, other) == pytest.approx(float(STORED[f"kt_{case}_scores"]), abs=1e-12)
 
 
 def test_the_published_formula_is_right_without_ties_and_wrong_with_them():
     one, other = drawn(0, 2, 20)
     assert dense_spearman(one, other) == pytest.approx(float(spearman(one, other)), abs=1e-12)
-    assert abs(float(GOLDEN["sp_ties5_dense"] - GOLDEN["sp_ties5_scipy"])) > 0.5
+    assert abs(float(STORED["sp_ties5_dense"] - STORED["sp_ties5_scipy"])) > 0.5
 
 
 @steady

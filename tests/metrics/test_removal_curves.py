@@ -1,20 +1,16 @@
 """What removal says of a map: numbers of the original codes, properties, refusals."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from places import GOLDEN
 from strategies import normal
 
 from xai_utils import metrics
 from xai_utils.metrics import removal_curves
 from xai_utils.metrics.removal_curves import QUARTERS
 
-GOLDEN = {
-    name: torch.from_numpy(np.asarray(values))
-    for name, values in np.load(Path(__file__).parent / "golden" / "metrics.npz").items()
-}
+STORED = {name: torch.from_numpy(np.asarray(values)) for name, values in np.load(GOLDEN / "metrics.npz").items()}
 NAN = float("nan")
 
 
@@ -25,7 +21,7 @@ def same(left, right, atol=1e-12):
 
 def of_prediction(name):
     """Read ``(sample, ...)`` probabilities of each sample's predicted class."""
-    return torch.stack([row[..., c] for row, c in zip(GOLDEN[name], GOLDEN["er_pred"].tolist(), strict=True)])
+    return torch.stack([row[..., c] for row, c in zip(STORED[name], STORED["er_pred"].tolist(), strict=True)])
 
 
 # Golden numbers
@@ -37,48 +33,48 @@ def test_comprehensiveness_and_sufficiency_are_erasers():
         ("comprehensiveness", "comp", removal_curves.comprehensiveness),
         ("sufficiency", "suff", removal_curves.sufficiency),
     ):
-        same(of(full, of_prediction(f"er_prob_{short}_hard")).mean(), GOLDEN[f"er_{name}"])
+        same(of(full, of_prediction(f"er_prob_{short}_hard")).mean(), STORED[f"er_{name}"])
         bins = of_prediction(f"er_prob_{short}")
-        same(of(full, bins).mean(), GOLDEN[f"er_{name}_aopc"])
-        same((full[:, None] - bins).mean(0), GOLDEN[f"er_{name}_aopc_points"])
+        same(of(full, bins).mean(), STORED[f"er_{name}_aopc"])
+        same((full[:, None] - bins).mean(0), STORED[f"er_{name}_aopc_points"])
 
 
 def test_aopc_is_the_signed_one_and_log_odds_the_ratio_of_probabilities():
-    full, steps = GOLDEN["ac_p0"], GOLDEN["ac_pk"]
-    same(removal_curves.aopc(full, steps).mean(), GOLDEN["ac_aopc_signed"])
-    same((full[:, None] - steps).abs().mean(), GOLDEN["ac_aopc_original_abs"])  # the defect: another number
-    assert abs(GOLDEN["ac_aopc_signed"] - GOLDEN["ac_aopc_original_abs"]) > 0.04
-    same(removal_curves.log_odds(full, steps).mean(), GOLDEN["ac_lodds"])
+    full, steps = STORED["ac_p0"], STORED["ac_pk"]
+    same(removal_curves.aopc(full, steps).mean(), STORED["ac_aopc_signed"])
+    same((full[:, None] - steps).abs().mean(), STORED["ac_aopc_original_abs"])  # the defect: another number
+    assert abs(STORED["ac_aopc_signed"] - STORED["ac_aopc_original_abs"]) > 0.04
+    same(removal_curves.log_odds(full, steps).mean(), STORED["ac_lodds"])
 
 
 def asked(keep):
     """Answer from the table of all subsets of six tokens."""
-    return GOLDEN["tb_probs"][(keep.long() << torch.arange(keep.shape[1])).sum(1)]
+    return STORED["tb_probs"][(keep.long() << torch.arange(keep.shape[1])).sum(1)]
 
 
 def test_curves_and_their_areas_are_those_of_the_table():
-    order, sixths = GOLDEN["tb_order"], tuple(GOLDEN["tb_x"].tolist())
-    same(removal_curves.ranking(GOLDEN["tb_scores"], 0), order)
+    order, sixths = STORED["tb_order"], tuple(STORED["tb_x"].tolist())
+    same(removal_curves.ranking(STORED["tb_scores"], 0), order)
     both = torch.stack([order, order.flip(0)])
     morf, lerf = metrics.removal_curve(asked, both, 6, sixths)
-    same(morf, GOLDEN["tb_deletion_curve"])
-    same(lerf, GOLDEN["tb_deletion_curve_lerf"])
-    same(lerf.flip(0), GOLDEN["tb_insertion_curve"])
-    same(removal_curves.deletion(morf, sixths), GOLDEN["tb_deletion_auc"])
-    same(removal_curves.insertion(lerf, sixths), GOLDEN["tb_insertion_auc"])
-    same(removal_curves.delta_af(morf, lerf, sixths), GOLDEN["tb_lerf_minus_morf_auc"])
+    same(morf, STORED["tb_deletion_curve"])
+    same(lerf, STORED["tb_deletion_curve_lerf"])
+    same(lerf.flip(0), STORED["tb_insertion_curve"])
+    same(removal_curves.deletion(morf, sixths), STORED["tb_deletion_auc"])
+    same(removal_curves.insertion(lerf, sixths), STORED["tb_insertion_auc"])
+    same(removal_curves.delta_af(morf, lerf, sixths), STORED["tb_lerf_minus_morf_auc"])
     full = morf[0]
-    same(removal_curves.comprehensiveness(full, morf[1:]), GOLDEN["tb_comprehensiveness_mean"])
-    same(full - morf, GOLDEN["tb_comprehensiveness_k"])
-    same(full - lerf.flip(0), GOLDEN["tb_sufficiency_k"])
-    same(removal_curves.sufficiency(full, lerf[:-1]), GOLDEN["tb_sufficiency_mean"])
+    same(removal_curves.comprehensiveness(full, morf[1:]), STORED["tb_comprehensiveness_mean"])
+    same(full - morf, STORED["tb_comprehensiveness_k"])
+    same(full - lerf.flip(0), STORED["tb_sufficiency_k"])
+    same(removal_curves.sufficiency(full, lerf[:-1]), STORED["tb_sufficiency_mean"])
 
 
 @pytest.mark.parametrize("kind", ["eq", "uneq"])
 def test_areas_are_trapezoids_over_the_fractions(kind):
-    x, y = GOLDEN[f"cv_{kind}_x"], GOLDEN[f"cv_{kind}_y"]
-    same(removal_curves.deletion(y, tuple(x.tolist())), GOLDEN[f"cv_{kind}_auc"])
-    assert abs(GOLDEN[f"cv_{kind}_auc_dx1"] - GOLDEN[f"cv_{kind}_auc"]) > 1  # Quantus: steps of length one
+    x, y = STORED[f"cv_{kind}_x"], STORED[f"cv_{kind}_y"]
+    same(removal_curves.deletion(y, tuple(x.tolist())), STORED[f"cv_{kind}_auc"])
+    assert abs(STORED[f"cv_{kind}_auc_dx1"] - STORED[f"cv_{kind}_auc"]) > 1  # Quantus: steps of length one
 
 
 # Properties

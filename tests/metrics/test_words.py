@@ -1,45 +1,44 @@
 """Against people's marks: numbers of eraserbenchmark, properties, refusals."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from places import GOLDEN
 
 from xai_utils.metrics import words
 
-GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
+STORED = np.load(GOLDEN / "metrics.npz")
 TEXTS = range(3)
 
 
 def test_token_scores_are_erasers():
-    each = [words.token_prf(GOLDEN[f"rat{i}_pred"], GOLDEN[f"rat{i}_truth"]) for i in TEXTS]
+    each = [words.token_prf(STORED[f"rat{i}_pred"], STORED[f"rat{i}_truth"]) for i in TEXTS]
     for i, found in zip(TEXTS, each, strict=True):
-        np.testing.assert_allclose(found, GOLDEN[f"rat{i}_token_prf"], atol=1e-12)
-    np.testing.assert_allclose(np.mean(each, 0), GOLDEN["rat_token_macro"], atol=1e-12)
+        np.testing.assert_allclose(found, STORED[f"rat{i}_token_prf"], atol=1e-12)
+    np.testing.assert_allclose(np.mean(each, 0), STORED["rat_token_macro"], atol=1e-12)
 
 
 def test_auprc_is_erasers_trapezoid():
-    each = [words.auprc(GOLDEN[f"rat{i}_scores"], GOLDEN[f"rat{i}_truth"]) for i in TEXTS]
+    each = [words.auprc(STORED[f"rat{i}_scores"], STORED[f"rat{i}_truth"]) for i in TEXTS]
     for i, found in zip(TEXTS, each, strict=True):
-        assert found == pytest.approx(GOLDEN[f"rat{i}_auprc_ap_roc"][0], abs=1e-12)
-    assert np.mean(each) == pytest.approx(float(GOLDEN["rat_auprc"]), abs=1e-12)
+        assert found == pytest.approx(STORED[f"rat{i}_auprc_ap_roc"][0], abs=1e-12)
+    assert np.mean(each) == pytest.approx(float(STORED["rat_auprc"]), abs=1e-12)
 
 
 def test_overlap_of_spans_is_erasers():
-    for row, threshold in enumerate(GOLDEN["rat_iou_thresholds"]):
+    for row, threshold in enumerate(STORED["rat_iou_thresholds"]):
         each = [
-            words.iou_prf(words.spans(GOLDEN[f"rat{i}_pred"]), words.spans(GOLDEN[f"rat{i}_truth"]), threshold)
+            words.iou_prf(words.spans(STORED[f"rat{i}_pred"]), words.spans(STORED[f"rat{i}_truth"]), threshold)
             for i in TEXTS
         ]
         precision, recall = (float(np.mean([one[k] for one in each])) for k in (0, 1))
-        np.testing.assert_allclose([precision, recall], GOLDEN["rat_iou_macro"][row, :2], atol=1e-12)
+        np.testing.assert_allclose([precision, recall], STORED["rat_iou_macro"][row, :2], atol=1e-12)
         both = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-        assert both == pytest.approx(GOLDEN["rat_iou_macro"][row, 2], abs=1e-12)  # F1 of means, not a mean of F1s
+        assert both == pytest.approx(STORED["rat_iou_macro"][row, 2], abs=1e-12)  # F1 of means, not a mean of F1s
 
 
 def test_spans_are_the_runs():
     for i in TEXTS:
-        assert np.array_equal(words.spans(GOLDEN[f"rat{i}_truth"]), GOLDEN[f"rat{i}_truth_spans"])
+        assert np.array_equal(words.spans(STORED[f"rat{i}_truth"]), STORED[f"rat{i}_truth_spans"])
     assert words.spans([True, True, False, True]) == ((0, 2), (3, 4)) and words.spans([False]) == ()
 
 

@@ -5,15 +5,16 @@ import oracles
 import pytest
 import tiny
 import torch
+from places import GOLDEN
 
 from xai_utils.models import attention_classifier as ours
 from xai_utils.models.attention_classifier import AttentionClassifier, Settings
 
-GOLDEN = np.load(f"{__file__.rpartition('/')[0]}/golden/attention_meets.npz")
+STORED = np.load(GOLDEN / "attention_meets.npz")
 
 
 def golden(name):
-    return torch.from_numpy(np.atleast_1d(GOLDEN[name]))
+    return torch.from_numpy(np.atleast_1d(STORED[name]))
 
 
 def same(left, right, atol=1e-12):

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,12 +14,13 @@ import tiny
 import torch
 import transformers as hf
 from PIL import Image
+from places import ROOT
 from scipy.stats import binom
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 
-from xai_utils import models, runtime, samples
-from xai_utils.capture import capture
+from xai_utils import files, models, runtime, samples
+from xai_utils.capture import capture_attention
 from xai_utils.methods import explain
 from xai_utils.models import bundled
 from xai_utils.models.encoding import encode
@@ -30,7 +30,6 @@ from xai_utils.train import vision
 DEEP = ("bert12-sst2", "bert24-sst2")
 BUNDLED = ("minilm-sst2", *DEEP, "attention-sst2", "vit-scenes", "resnet-scenes")
 EACH = pytest.mark.parametrize("name", BUNDLED)
-ROOT = Path(__file__).resolve().parent.parent
 FOLDER = runtime.DATA / "models"
 LARGEST = {
     "minilm-sst2": 3e6,
@@ -68,10 +67,10 @@ def enough(right, of, accuracy):
 
 @EACH
 def test_the_card_lists_every_file_with_its_hash(name):
-    files = {path.name for path in (FOLDER / name).iterdir()} - {"card.json"}
-    assert files == set(card(name)["files"]) and any(file.endswith(".safetensors") for file in files)
+    there = {path.name for path in (FOLDER / name).iterdir()} - {"card.json"}
+    assert there == set(card(name)["files"]) and any(file.endswith(".safetensors") for file in there)
     for file, digest in card(name)["files"].items():
-        assert bundled.file_sha256(FOLDER / name / file) == digest
+        assert files.sha256(FOLDER / name / file) == digest
 
 
 @EACH
@@ -98,7 +97,7 @@ def test_it_loads_frozen_in_evaluation_mode_and_single_precision(name):
     assert runtime.record.models[name] == {"source": name, "revision": None, "state_sha256": model.sha256}
     if model.blocks:
         sample = tiny.SENTENCES[0] if model.kind == "text" else samples.picture("scene:1")
-        with capture(model.module, model.blocks) as trace, torch.no_grad():
+        with capture_attention(model.module, model.blocks) as trace, torch.no_grad():
             model.logits(encode(model, [sample]).inputs)
         assert len(trace.attention) == model.blocks
 
@@ -139,7 +138,7 @@ def test_pictures_reach_the_vision_models_as_in_training():
 
 def test_minilm_is_the_official_one(minilm):
     official = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-    assert bundled.MINILM_SHA256 == official == bundled.file_sha256(bundled.minilm_folder() / "model.safetensors")
+    assert bundled.MINILM_SHA256 == official == files.sha256(bundled.minilm_folder() / "model.safetensors")
     assert (minilm.classes, minilm.blocks, minilm.kind) == ((), 6, "text")
     with pytest.raises(ValueError, match="minilm has no classifier, so no class to explain"):
         minilm.logits({})
@@ -348,7 +347,8 @@ def test_a_picture_reaches_a_timm_model_as_its_configuration_says(kind, size, tm
 SCRIPT = """
 import json, sys
 import torch
-from xai_utils import loaders, models, runtime, samples
+from xai_utils import models, runtime, samples
+from xai_utils.models import bundled as loaders
 from xai_utils.methods import explain
 runtime.quiet()
 told = {}

@@ -2,12 +2,12 @@
 
 import json
 from argparse import Namespace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from places import GOLDEN
 from safetensors.torch import load_file
 
 from xai_utils import models
@@ -16,13 +16,12 @@ from xai_utils.maths.selective_scan import selective_scan
 from xai_utils.models import vim_checkpoint
 from xai_utils.models.vim import Vim, arguments_of, load_strictly
 
-FOLDER = Path(__file__).parent / "golden"
-GOLDEN = np.load(FOLDER / "vim.npz")
+STORED = np.load(GOLDEN / "vim.npz")
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_classes": 3, "d_state": 4}
 
 
 def golden(name):
-    return torch.from_numpy(GOLDEN[name])
+    return torch.from_numpy(STORED[name])
 
 
 def same(left, right, atol=1e-12):
@@ -31,8 +30,8 @@ def same(left, right, atol=1e-12):
 
 def published():
     """Build the model behind the golden numbers, in double precision."""
-    state = load_file(FOLDER / "vim.safetensors")
-    model = Vim(**arguments_of(state, json.loads(str(GOLDEN["kwargs_json"]))["img_size"]))
+    state = load_file(GOLDEN / "vim.safetensors")
+    model = Vim(**arguments_of(state, json.loads(str(STORED["kwargs_json"]))["img_size"]))
     load_strictly(model, state)
     return model.double().eval()
 
@@ -56,7 +55,7 @@ def test_the_forward_pass_is_the_published_one():
 def test_gradients_at_tokens_and_streams_are_the_published_ones(target):
     model = published().requires_grad_(False)
     with capture_vim(model) as trace:
-        model(golden("x").double())[0, int(GOLDEN[f"class_{target}"])].backward()
+        model(golden("x").double())[0, int(STORED[f"class_{target}"])].backward()
     same(trace.stream_gradient(0)[0], golden(f"{target}/grad_tokens"))
     gradients = torch.stack([trace.stream_gradient(place) for place in range(1, len(trace.streams))])
     same(gradients[:, 0], golden(f"{target}/grad_hidden"))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
-from test_leaderboard import made_up
 
+from tests.sweep.test_leaderboard import made_up
 from xai_utils.plots import leaderboard as plots_leaderboard
 from xai_utils.sweep import leaderboard
 

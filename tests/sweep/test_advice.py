@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from test_leaderboard import made_up
 
+from tests.sweep.test_leaderboard import made_up
 from xai_utils.sweep import advice, leaderboard
 
 

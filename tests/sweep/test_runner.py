@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import distributed
 import pandas as pd
@@ -15,10 +14,12 @@ import psutil
 import pytest
 import sweep_cells
 import yaml
+from places import ROOT
 
 from xai_utils import sweep
+from xai_utils.__main__ import main
 from xai_utils.sweep import cluster as engine
-from xai_utils.sweep import parts, work
+from xai_utils.sweep import parts, runner, work
 from xai_utils.sweep import plan as sweep_plan
 from xai_utils.sweep.cluster import Where
 
@@ -40,7 +41,7 @@ def notes(tmp_path, monkeypatch):
     made = tmp_path / "notes"
     made.mkdir()
     monkeypatch.setenv("SWEEP_NOTES", str(made))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), *sys.path]))
     return made
 
 
@@ -167,7 +168,7 @@ def test_other_weights_and_samples_are_noticed(folder, monkeypatch):
 
 
 def test_other_code_is_noticed(folder, tmp_path, monkeypatch):
-    shutil.copy(Path(__file__).with_name("sweep_cells.py"), tmp_path / "copied_cells.py")
+    shutil.copy(ROOT / "tests/sweep_cells.py", tmp_path / "copied_cells.py")
     monkeypatch.syspath_prepend(tmp_path)
     plan, file = replace(PLAN, scoring="copied_cells"), tmp_path / "copied_cells.py"
     work.surroundings.cache_clear()
@@ -191,13 +192,13 @@ def test_nothing_finished_is_said(folder):
 
 def test_a_failure_costs_only_its_own_sample(folder):
     found = run(with_methods("counts", "fails"), folder)
-    texts = {text.name: text for text in sweep_plan.sample_sets.take(CELLS[0]["samples"], 0, 24)}
+    texts = {text.name: text for text in sweep_plan.sets.take(CELLS[0]["samples"], 0, 24)}
     bad = {name for name, text in texts.items() if len(text.text) % 5 == 0}
     failed = found.failures()
     assert 0 < len(bad) < 24 and set(failed["sample"]) == bad and set(failed.method) == {"fails"}
     assert failed.error.str.match(r"ValueError: the text has \d+ characters").all() and failed.value.isna().all()
     assert failed.traceback.str.contains('File "sweep_cells.py"').all()
-    assert not failed.traceback.str.contains(str(Path(__file__).parent)).any()
+    assert not failed.traceback.str.contains(str(ROOT / "tests")).any()
     assert len(found.table) == 48 + len(bad) + 2 * (24 - len(bad)) and found.missing == 0
     assert run(with_methods("counts", "fails"), folder).kept == 12, "it fails again, so it is finished"
     assert 0 < run(with_methods("counts", "fails"), folder, again=True).done <= 6
@@ -332,18 +333,18 @@ def test_a_worker_that_differs_is_unfit(monkeypatch):
 
 
 def test_the_command_writes_one_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "FOLDER", tmp_path)
+    monkeypatch.setattr(runner, "FOLDER", tmp_path)
     file = tmp_path / "films.yml"
     file.write_text(yaml.safe_dump({"scoring": "sweep_cells", "cells": [{**CELLS[0], "methods": ["counts", "fails"]}]}))
-    assert sweep.main([str(file)]) == 0
+    assert main(["sweep", str(file)]) == 0
     said = capsys.readouterr().out
     assert "0 parts kept, 4 done" in said and "failed  fails on plain" in said
     table, about = parts.read(tmp_path / "films.parquet"), parts.provenance(tmp_path / "films.parquet")
     assert tuple(table.columns) == work.COLUMNS and about["weights"] == {"plain": "one"}
     assert about["plan"]["name"] == "films" and set(about["inputs"]) == {"reviews"} and "torch" in about["version"]
     assert str(tmp_path) not in str(about)
-    assert sweep.main([str(tmp_path / "none.yml")]) == 2 and "error: no plan" in capsys.readouterr().err
-    assert sweep.main([str(file), "--scheduler", "nowhere"]) == 2
+    assert main(["sweep", str(tmp_path / "none.yml")]) == 2 and "error: no plan" in capsys.readouterr().err
+    assert main(["sweep", str(file), "--scheduler", "nowhere"]) == 2
 
 
 def test_the_cost_of_a_sweep():

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from xai_utils import stats
+from xai_utils.__main__ import main
 from xai_utils.sweep import parts, summary, work
 
 NOISE = np.random.default_rng(0).normal(size=40)
@@ -63,10 +64,10 @@ def test_nothing_scored_is_an_error():
 def test_the_command_writes_numbers_and_what_made_them(table, tmp_path, capsys):
     file = tmp_path / "t.parquet"
     parts.write(table, file, {"plan": {"name": "t"}})
-    assert summary.main([str(file), "--out", str(tmp_path / "real" / "t")]) == 0
+    assert main(["summary", str(file), "--out", str(tmp_path / "real" / "t")]) == 0
     written = pd.read_csv(tmp_path / "real" / "t.csv")
     assert len(written) == 4 and json.loads((tmp_path / "real" / "t.json").read_text())["rows"] == len(table)
     page = (tmp_path / "real" / "t.md").read_text()
     assert "## m on films, n ≤ 40" in page and "Removal by mask:" in page and "Fewer samples: rollout aopc 30." in page
     file.write_bytes(file.read_bytes()[:-20])
-    assert summary.main([str(file), "--out", str(tmp_path / "u")]) == 2 and "damaged" in capsys.readouterr().err
+    assert main(["summary", str(file), "--out", str(tmp_path / "u")]) == 2 and "damaged" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from xai_utils import models, runtime, samples, train
+from xai_utils.__main__ import main
 from xai_utils.models import attention_classifier
 from xai_utils.samples import Text
 from xai_utils.train import attention
@@ -45,7 +46,7 @@ def test_it_learns_and_is_loaded_as_it_was_measured(own, tmp_path, monkeypatch):
     card = train.train("own", recipe(own), tmp_path / "models" / "own", tmp_path / "own.pt", quiet=True)
     assert card["measured"]["n"] == 40 and card["measured"]["test_accuracy"] > 0.9
     assert card["measured"]["chosen_by_held_out_accuracy"] > 0.9 and card["classes"] == ["better", "worse"]
-    assert card["repeat"].startswith("python -m xai_utils.train attention-sst2 --data own.jsonl")
+    assert card["repeat"].startswith("python -m xai_utils train attention-sst2 --data own.jsonl")
     monkeypatch.chdir(tmp_path)
     model = models.load("attention:models/own")
     coded = model.tokenizer(["the dull plot", "the bright plot"], return_tensors="pt")
@@ -177,10 +178,8 @@ def test_paragraphs_are_joined_reviews():
     assert set(counts) == {1, 2, 3}
 
 
-def test_the_command_refuses_to_replace_the_bundled_model(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["train", "attention-sst2", "--data", "own.csv"])
-    with pytest.raises(SystemExit):
-        train.main()
+def test_the_command_refuses_to_replace_the_bundled_model(capsys):
+    assert main(["train", "attention-sst2", "--data", "own.csv"]) == 2
     assert "needs --out" in capsys.readouterr().err
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xai_utils import models, runtime, train
+from xai_utils import files, models, runtime
 from xai_utils.models import bundled as loaders
 from xai_utils.samples import scenes
+from xai_utils.train import loop as train
 from xai_utils.train import vim, vision
 
 
@@ -228,7 +229,7 @@ def test_a_training_replaces_the_folder_whole_or_not_at_all(tmp_path, monkeypatc
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    for module, function in ((train, "save_file"), (train.loaders, "file_sha256"), (TinyResNet, "evaluate")):
+    for module, function in ((train, "save_file"), (files, "sha256"), (TinyResNet, "evaluate")):
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
             patch.setattr(module, function, full)
             train.train("resnet-scenes", TinyResNet(), out, checkpoint)

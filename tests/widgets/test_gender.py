@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_masked import PAIR, TEXTS, small
 
+from tests.methods.test_masked import PAIR, TEXTS, small
 from xai_utils.widgets import gender
 
 

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from xai_utils.__main__ import main
 from xai_utils.workbook import execute, runs
 
 PICTURE = """\
@@ -78,7 +79,7 @@ def test_the_key_changes_with_every_dependency(places):
     write(places, "01_dots", PICTURE)
     configure(places, "any: {}")
     keys = [key(), key()]
-    for file in ("xai_utils/models.py", "requirements.lock", "data/models/tiny/card.json"):
+    for file in ("xai_utils/models.py", "xai_utils/room/deep.py", "requirements.lock", "data/models/tiny/card.json"):
         (places.root / file).parent.mkdir(parents=True, exist_ok=True)
         (places.root / file).write_text("something new")
         keys.append(key())
@@ -182,9 +183,10 @@ def test_ctrl_c_leaves_no_half_result_and_stops_the_kernel(places):
         f"import os, time\nopen({str(told)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)",
     )
     code = (
-        "import sys; from pathlib import Path; from xai_utils import headless, runs\n"
-        "headless.Places = lambda **_: runs.Places(*map(Path, sys.argv[1:]))\n"
-        "sys.exit(headless.main(['figures']))"
+        "import sys; from pathlib import Path\n"
+        "from xai_utils.__main__ import main; from xai_utils.workbook import runs\n"
+        "runs.places = lambda: runs.Places(*map(Path, sys.argv[1:]))\n"
+        "sys.exit(main(['figures']))"
     )
     folders = [str(path) for path in (places.root, places.notebooks, places.runs, places.figures)]
     process = subprocess.Popen(
@@ -221,5 +223,5 @@ def alive(process):
 
 
 def test_command_line_refuses_an_unknown_run(capsys):
-    assert execute.main(["figures", "--run", "no such run"]) == 2
+    assert main(["figures", "--run", "no such run"]) == 2
     assert "error: " in capsys.readouterr().err

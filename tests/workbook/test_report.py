@@ -3,7 +3,6 @@
 import json
 import re
 from itertools import pairwise
-from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -12,13 +11,15 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat import v4
 from PIL import Image
+from places import ROOT
 from scipy import stats as scipy_stats
 
+from xai_utils import files
+from xai_utils.__main__ import main
 from xai_utils.workbook.report import build, links, pages, tables
 from xai_utils.workbook.report import cells as report_cells
 from xai_utils.workbook.report import sources as report_sources
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PRINTED = (
     "holds  rows = 1 ± 1e-05\ndoes not hold  a < b\ndoes not hold  c is better than d (undecided)\nother text <&>\n"
@@ -285,11 +286,11 @@ def test_a_folder_that_is_no_report_is_not_replaced(project, tmp_path):
 
 
 def test_the_command_says_what_it_built_or_what_is_wrong(project, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(build, "ROOT", project)
-    assert build.main(["--out", str(tmp_path / "site")]) == 0
+    monkeypatch.setattr(files, "ROOT", project)
+    assert main(["report", "--out", str(tmp_path / "site")]) == 0
     assert "6 pages, 2 figures, 6 claims, no leaderboard yet" in capsys.readouterr().out
     (project / "figures/01_rows.json").write_text("{")
-    assert build.main(["--out", str(tmp_path / "site")]) == 2
+    assert main(["report", "--out", str(tmp_path / "site")]) == 2
     assert "error: figures/01_rows.json is no JSON" in capsys.readouterr().err
 
 

@@ -1,6 +1,6 @@
 """Look inside a model while it runs, and leave no trace."""
 
 from xai_utils.capture import intervene, lrp_mamba, scans
-from xai_utils.capture.attention import capture
+from xai_utils.capture.attention import capture_attention
 
-__all__ = ["capture", "intervene", "lrp_mamba", "scans"]
+__all__ = ["capture_attention", "intervene", "lrp_mamba", "scans"]

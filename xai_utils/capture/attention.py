@@ -84,7 +84,7 @@ class Trace:
 
 
 @contextmanager
-def capture(
+def capture_attention(
     model: nn.Module,
     blocks: int | None = None,
     layers: Collection[int] | None = None,

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from xai_utils import check
 from xai_utils.capture import lrp_tables
-from xai_utils.capture.attention import Trace, capture
+from xai_utils.capture.attention import Trace, capture_attention
 from xai_utils.capture.lrp_tables import Backward, Rule
 
 # What hands values on without mixing them (or mixes them by constants), so that its own gradient is the rule.
@@ -129,7 +129,7 @@ def lrp_rules(
             raise ValueError(f"{name} is {value}, expected 0 or more.")
     spared = {id(weight) for name, weight in model.named_parameters() if set(name.split(".")) & set(spare)}
     table = lrp_tables.modified(preset, epsilon, gamma, gamma_patches, spared)
-    with capture(model, blocks, hidden=True) as trace, inside(model, Rules(table)):
+    with capture_attention(model, blocks, hidden=True) as trace, inside(model, Rules(table)):
         yield trace
 
 
@@ -155,7 +155,7 @@ def relevance_rules(
     """
     check.one_of("preset", preset, RELEVANCE)
     rules = Rules(lrp_tables.relevance(preset == "orig", pixel_range), keep_plain=True)
-    with capture(model, blocks, hidden=True) as trace, inside(model, rules):
+    with capture_attention(model, blocks, hidden=True) as trace, inside(model, rules):
         yield trace, rules
 
 

@@ -101,7 +101,7 @@ def _line_up(model: Model) -> tuple[str, ...]:
 
 
 def _reads_scans(passes: Callable[..., Any]) -> bool:
-    return getattr(passes, "__module__", "") == f"{__package__}.hidden_methods"
+    return getattr(passes, "__module__", "") == "xai_utils.methods.hidden"
 
 
 def identity(model_name: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from xai_utils import check, files
-from xai_utils.capture import capture
+from xai_utils.capture import capture_attention
 from xai_utils.maths import densray
 from xai_utils.methods import masked
 from xai_utils.models import Model, encoding
@@ -153,7 +153,7 @@ def _states(model: Model, items: Sequence[Item]) -> Tensor:
     batch = encoding.encode(model, [Text(item.text) for item in items])
     places = [_place(model, item, spans) for item, spans in zip(items, batch.spans, strict=True)]
     without_head: Any = model.module.base_model
-    with torch.inference_mode(), capture(model.module, model.blocks, layers=(), hidden=True) as trace:
+    with torch.inference_mode(), capture_attention(model.module, model.blocks, layers=(), hidden=True) as trace:
         without_head(**batch.inputs)
     return torch.stack([state[range(len(items)), places].float().cpu() for state in trace.hidden])
 

@@ -1,4 +1,4 @@
-"""Products of decays for all pairs of positions of a scan: the arithmetic behind :mod:`hidden_attention`, axes with tokens second.
+"""Products of decays for all pairs of positions of a scan: what is behind :mod:`hidden_attention`, tokens second.
 
 A pair of positions is split at one point m between them: exp(A (S_i - S_m)) on the query's side, exp(A (S_m - S_j)) on
 the key's. Both are at most 1, so a whole block of pairs is one matrix product and nothing is ever divided. Halving the
@@ -42,7 +42,7 @@ class Terms:
 
 
 def matrix(terms: Terms, channels: str) -> Tensor:
-    """Go through the channels in slices, so that no temporary grows with their number; :mod:`hidden_attention` names the result."""
+    """Go through the channels in slices, so that no temporary grows with their number (see :mod:`hidden_attention`)."""
     batch, length, count = terms.delta.shape
     total = terms.delta.cumsum(1, dtype=torch.float64)  # the difference of two float32 sums would be off by 1e-5
     summed = channels == "mean"

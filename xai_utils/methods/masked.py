@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.capture import capture
+from xai_utils.capture import capture_attention
 from xai_utils.maths import attcat, densray
 from xai_utils.models import Model, encoding
 from xai_utils.models.encoding import Batch
@@ -143,7 +143,7 @@ def observe(
     inputs = dict(batch.inputs)
     if specials == "masked":
         inputs["attention_mask"] = inputs["attention_mask"] * (~special | is_mask)
-    with torch.enable_grad(), capture(model.module, model.blocks, hidden=True) as trace:
+    with torch.enable_grad(), capture_attention(model.module, model.blocks, hidden=True) as trace:
         logits = at_mask(model, inputs, position)
         score = logits[:, first] - logits[:, second]
         (score if target == "difference" else logits.amax(-1)).sum().backward()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xai_utils.capture import capture
+from xai_utils.capture import capture_attention
 from xai_utils.capture.scans import capture_scans, scanning
 from xai_utils.maths.hidden_maps import direction_maps
 from xai_utils.models import Model
@@ -97,7 +97,7 @@ def observe(model: Model, samples: Sequence[Sample], target: Target = None, grad
         raise ValueError(f"{model.name} has no classifier, so no class to explain; try minilm-sst2.")
     if scanning(model.module):
         return _observe_scans(model, batch, target, gradient)
-    with torch.set_grad_enabled(gradient), capture(model.module, model.blocks, hidden=gradient) as trace:
+    with torch.set_grad_enabled(gradient), capture_attention(model.module, model.blocks, hidden=gradient) as trace:
         logits = model.logits(batch.inputs) if model.classes else model.module(**batch.inputs) and None
         targets = targets_of(model, logits, target)
         if not gradient:

@@ -124,7 +124,7 @@ def own_attention_classifier(source: str, _revision: str | None) -> Loaded:
     """Load an attention classifier from the folder that the user's own training wrote."""
     if not (Path(source) / "card.json").is_file():
         raise ValueError(
-            f"{source!r} is no folder of a trained attention classifier; `python -m xai_utils.train attention-sst2 "
+            f"{source!r} is no folder of a trained attention classifier; `python -m xai_utils train attention-sst2 "
             "--data FILE --out FOLDER` makes one."
         )
     return attention_classifier(str(Path(source).resolve()), None)

@@ -2,6 +2,8 @@
 
 from xai_utils.plots import foreground, gender, leaderboard, scans
 from xai_utils.plots.base import (
+    AMOUNT,
+    SIGNED,
     band,
     before_after,
     bipartite,
@@ -20,6 +22,8 @@ from xai_utils.plots.base import (
 )
 
 __all__ = [
+    "AMOUNT",
+    "SIGNED",
     "band",
     "before_after",
     "bipartite",

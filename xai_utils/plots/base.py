@@ -22,7 +22,8 @@ from xai_utils import check
 from xai_utils.result import Attribution
 from xai_utils.stats import Interval
 
-AMOUNT, SIGNED = "viridis", "PuOr_r"
+AMOUNT = "viridis"
+SIGNED = "PuOr_r"
 
 
 def image(ax: Axes, picture: np.ndarray, title: str = "") -> None:

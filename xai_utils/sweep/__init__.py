@@ -1,7 +1,19 @@
 """Many methods on many models and samples: one machine or a cluster, nothing lost, nothing doubled."""
 
-from xai_utils.sweep import advice, closed_forms, cluster, leaderboard, parts, plan, ranks, sources, summary, work
-from xai_utils.sweep.runner import cost_table, main, run
+from xai_utils.sweep import (
+    advice,
+    closed_forms,
+    cluster,
+    leaderboard,
+    parts,
+    plan,
+    ranks,
+    runner,
+    sources,
+    summary,
+    work,
+)
+from xai_utils.sweep.runner import cost_table, run
 
 __all__ = [
     "advice",
@@ -9,11 +21,11 @@ __all__ = [
     "cluster",
     "cost_table",
     "leaderboard",
-    "main",
     "parts",
     "plan",
     "ranks",
     "run",
+    "runner",
     "sources",
     "summary",
     "work",

@@ -32,6 +32,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from xai_utils import check
+from xai_utils.sweep.sources import PACKAGE
 
 #: environment of the workers of this machine; Dask's own would have every freed tensor given back to the system at
 #: once (MALLOC_TRIM_THRESHOLD_), which makes a pass of a small model a sixth slower
@@ -170,10 +171,10 @@ def _connect(where: Where) -> Any:
 
 def _fit(client: Any, before: Callable[[], object] | None) -> None:
     """Refuse workers that could only fail: every task would come back as the same error."""
-    found = client.run(find_spec, __package__)
+    found = client.run(find_spec, PACKAGE.name)
     if without := sorted(address for address, spec in found.items() if spec is None):
         raise RuntimeError(
-            f"{len(without)} of {len(found)} workers lack the package {__package__} (such as {without[0]}). Start "
+            f"{len(without)} of {len(found)} workers lack the package {PACKAGE.name} (such as {without[0]}). Start "
             "workers with the Python that has it: pip install -e . there, or the same .venv on a shared file system."
         )
     if before is not None:

@@ -5,7 +5,6 @@ A method that has no answer for a sample is scored there as the random map is: n
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -195,17 +194,3 @@ def failures(table: pd.DataFrame) -> pd.DataFrame:
     tried = table[table.metric == "fails"].groupby(["model", "method"], observed=True).value.agg(["mean", "size"])
     found = tried.rename(columns={"mean": "share", "size": "n"}).reset_index()
     return found[found.share > 0].sort_values("share", ascending=False, ignore_index=True)
-
-
-def main() -> None:
-    """Bundle the tables of finished sweeps."""
-    parser = argparse.ArgumentParser(prog="python -m xai_utils.sweep.leaderboard", description=bundle.__doc__)
-    parser.add_argument("sources", nargs="+", type=Path, help="tables of make sweep, such as runs/sweeps/NAME.parquet")
-    parser.add_argument("--out", type=Path, default=FILE)
-    options = parser.parse_args()
-    table = bundle(options.sources, options.out)
-    print(f"{len(table)} rows, {options.out.stat().st_size / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Many methods on many models and samples: resumable, on one machine or on a cluster, the same numbers anywhere.
 
-``python -m xai_utils.sweep PLAN.yml`` (``make sweep``) does what the plan lists (see :mod:`plan`), in shards.
+``python -m xai_utils sweep PLAN.yml`` (``make sweep``) does what the plan lists (see :mod:`plan`), in shards.
 Each is one parquet part with the key of everything that made it. What is finished is kept; a part whose weights,
 inputs, parameters, code or versions have changed, or whose file is damaged, is done again. At the end all parts are
 one tidy table. A cluster is described in :mod:`cluster`.
@@ -8,10 +8,8 @@ one tidy table. A cluster is described in :mod:`cluster`.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +46,7 @@ class Outcome:
     kept: int
     done: int
     missing: int
-    work: list[Shard]
+    shards: list[Shard]
 
     def failures(self) -> pd.DataFrame:
         """Return the rows that carry an error in place of a value."""
@@ -195,34 +193,3 @@ def report(outcome: Outcome, file: Path) -> int:
     if outcome.missing:
         print(f"{outcome.missing} parts are not done, or failed in a way that may pass; make sweep does them.")
     return 1 if outcome.missing else 0
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m xai_utils.sweep", description="Score methods on many samples.")
-    parser.add_argument("plan", help="a .yml file")
-    parser.add_argument("--workers", type=int, default=1, help="processes on this machine")
-    parser.add_argument("--scheduler", default="", help="address of a Dask scheduler, such as tcp://10.0.0.1:8786")
-    parser.add_argument("--join", type=float, default=60.0, help="seconds to wait for its first worker")
-    parser.add_argument("--again", action="store_true", help="also try what failed before")
-    parser.add_argument("--finished-only", action="store_true", help="write the table of what is finished, and stop")
-    parser.add_argument("--out", type=Path, help="the table; runs/sweeps/NAME.parquet by default")
-    options = parser.parse_args(arguments)
-    try:
-        runtime.quiet()
-        plan = sweep_plan.read(options.plan)
-        where = Where(options.workers, options.scheduler, join=options.join)
-        outcome = run(plan, where=where, again=options.again, finished_only=options.finished_only)
-        file = options.out or FOLDER / f"{plan.name}.parquet"
-        collect(outcome, plan, file)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; what had finished is kept, and the same command continues.", file=sys.stderr)
-        return 130
-    return report(outcome, file)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,14 +1,12 @@
 """Sum up the table of a sweep: mean and interval by method, and what is left when a null's score is taken off.
 
-``python -m xai_utils.sweep.summary TABLE.parquet --out figures/real/NAME`` writes ``NAME.csv``, ``NAME.md`` for
+``python -m xai_utils summary TABLE.parquet --out figures/real/NAME`` writes ``NAME.csv``, ``NAME.md`` for
 readers and, beside them, the JSON of what made it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,23 +102,16 @@ def pages(summed: pd.DataFrame) -> str:
     return "\n\n".join(told) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m xai_utils.sweep.summary", description="Sum up a sweep.")
-    parser.add_argument("table", type=Path, help="what make sweep wrote")
-    parser.add_argument("--out", type=Path, required=True, help="folder and name, without an ending")
-    options = parser.parse_args(arguments)
-    table, about = parts.read(options.table), parts.provenance(options.table)
-    if table is None:
-        print(f"error: {options.table.name} is no table of a sweep, or damaged.", file=sys.stderr)
-        return 2
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    summed = summary(table)
-    files.write(options.out.with_suffix(".csv"), summed.to_csv(index=False, float_format="%.6g"))
-    files.write(options.out.with_suffix(".md"), f"# {options.out.name}\n\n{pages(summed)}")
-    files.write(options.out.with_suffix(".json"), json.dumps(about, indent=1, sort_keys=True) + "\n")
-    return 0
+def write(table: Path, out: Path) -> None:
+    """Write ``out.csv``, ``out.md`` for readers and ``out.json``, which says what made them.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        ValueError: no table of a sweep, or damaged.
+    """
+    rows, about = parts.read(table), parts.provenance(table)
+    if rows is None:
+        raise ValueError(f"{table.name} is no table of a sweep, or damaged.")
+    summed = summary(rows)
+    files.write(out.with_suffix(".csv"), summed.to_csv(index=False, float_format="%.6g"))
+    files.write(out.with_suffix(".md"), f"# {out.name}\n\n{pages(summed)}")
+    files.write(out.with_suffix(".json"), json.dumps(about, indent=1, sort_keys=True) + "\n")

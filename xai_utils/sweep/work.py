@@ -27,7 +27,11 @@ COLUMNS = ("model", "method", "set", *SCORED, "error", "traceback")
 #: what no number depends on beyond the hash of the samples: who reads them, who shares out the work, who keeps it
 BESIDE = tuple(
     f"xai_utils.{name}"
-    for name in ("samples", "samples_real", "sample_sets", "photographs", "scenes", "engine", "parts", "files")
+    for name in (
+        "files",
+        *(f"samples.{name}" for name in ("bundled", "folders", "kinds", "photographs", "scenes", "sets")),
+        *(f"sweep.{name}" for name in ("cluster", "parts", "sources")),
+    )
 )
 
 

@@ -1,13 +1,13 @@
 """The recipes that made the bundled models."""
 
-from xai_utils.train import attention, detector, mamba, masked_words, planted, shortcut, text, vim, vision
-from xai_utils.train.loop import RECIPES, main, rate, train
+from xai_utils.train import attention, detector, loop, mamba, masked_words, planted, shortcut, text, vim, vision
+from xai_utils.train.loop import RECIPES, rate, train
 
 __all__ = [
     "RECIPES",
     "attention",
     "detector",
-    "main",
+    "loop",
     "mamba",
     "masked_words",
     "planted",

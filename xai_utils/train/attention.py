@@ -131,7 +131,7 @@ class AttentionClassifierRecipe:
     @property
     def repeat(self) -> str:
         """Command that repeats a training on other data than SST-2."""
-        command = f"python -m xai_utils.train attention-sst2 --data {Path(self.data).name} --out …"
+        command = f"python -m xai_utils train attention-sst2 --data {Path(self.data).name} --out …"
         return "" if self.data == "sst2" else command
 
     def rate(self, step: int) -> float:

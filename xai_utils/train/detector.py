@@ -118,7 +118,7 @@ class MaskRCNNScenes:
             "arguments": self.arguments,
             "size": scenes.SIZE,
             "classes": list(scenes.CLASSES),
-            "data": "scenes of xai_utils.samples.scenes (training handwriting and photographs); measured on held-out ones",
+            "data": "scenes of samples.scenes (training handwriting and photographs); measured on held-out ones",
             "recipe": self.recipe,
         }
         return module.state_dict(), facts, {}

@@ -1,4 +1,4 @@
-"""Train the bundled models again: ``python -m xai_utils.train NAME`` (``make train MODEL=NAME``).
+"""Train the bundled models again: ``python -m xai_utils train NAME`` (``make train MODEL=NAME``).
 
 This module is the loop: it draws the batch of a step from the seed, so that an interrupted training goes on from its
 checkpoint as if nothing had happened, and it writes ``data/models/NAME`` whole or not at all. What is trained, on what
@@ -7,7 +7,6 @@ and how, is in the recipes.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import shutil
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from xai_utils import files, runtime
+from xai_utils import check, files, runtime
 from xai_utils.train import attention, detector, mamba, masked_words, planted, shortcut, text, vim, vision
 
 CHECKPOINTS = runtime.ROOT / "checkpoints"
@@ -249,27 +248,22 @@ def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: floa
     return card
 
 
-def main() -> None:
-    """Parse the command line and train one model."""
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m xai_utils.train")
-    parser.add_argument("name", choices=RECIPES, help="bundled model to train again")
-    parser.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")
-    parser.add_argument("--steps", type=int, default=None, help="shorter or longer than the recipe")
-    parser.add_argument("--evaluate-every", type=int, default=0, help="print accuracies every so many steps")
-    parser.add_argument("--data", default=None, help="of attention-sst2 (sst2, imdb, an own file) and minilm-mlm")
-    parser.add_argument("--out", type=Path, default=None, help="folder to write (default: data/models/NAME)")
-    arguments = parser.parse_args()
+def command(
+    name: str, data: str | None, out: Path | None, steps: int | None, threads: int | None, evaluate_every: int = 0
+) -> dict[str, Any]:
+    """Train one of :data:`RECIPES`, or one of its kind on own texts, and return its card.
+
+    Raises:
+        ValueError: an unknown name; data for a recipe that takes none, or without a folder of its own to write.
+    """
+    check.one_of("model", name, tuple(RECIPES))
+    if data and (name not in OWN_DATA or not out):
+        raise ValueError(f"data belongs to {' and '.join(OWN_DATA)}, and needs --out, so that you see what it replaces")
     runtime.quiet()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    if arguments.data and (arguments.name not in OWN_DATA or not arguments.out):
-        parser.error(f"--data belongs to {' and '.join(OWN_DATA)}, and needs --out, so that you see what it replaces")
-    recipe = RECIPES[arguments.name](**({"data": arguments.data} if arguments.data else {}))
-    recipe.steps = arguments.steps or recipe.steps
-    out = arguments.out or runtime.DATA / "models" / arguments.name
-    name = out.name if arguments.data else arguments.name
-    print(json.dumps(train(name, recipe, out, CHECKPOINTS / f"{name}.pt", arguments.evaluate_every), indent=1))
-
-
-if __name__ == "__main__":
-    main()
+    if threads:
+        torch.set_num_threads(threads)
+    recipe = RECIPES[name](**({"data": data} if data else {}))
+    recipe.steps = steps or recipe.steps
+    place = out or runtime.DATA / "models" / name
+    called = place.name if data else name
+    return train(called, recipe, place, CHECKPOINTS / f"{called}.pt", evaluate_every)

@@ -134,7 +134,7 @@ class MiniLMMLM:
     @property
     def repeat(self) -> str:
         """Command that repeats a training on own passages."""
-        command = "python -m xai_utils.train minilm-mlm --data FOLDER --out …"
+        command = "python -m xai_utils train minilm-mlm --data FOLDER --out …"
         return command if self.data else ""
 
     def _read(self) -> tuple[list[list[int]], list[list[int]]]:

@@ -67,7 +67,7 @@ class ScenesRecipe:
             "mean": MEAN,
             "std": STD,
             "classes": list(scenes.CLASSES),
-            "data": "scenes of xai_utils.samples.scenes (training handwriting and photographs); measured on held-out ones",
+            "data": "scenes of samples.scenes (training handwriting and photographs); measured on held-out ones",
             "recipe": self.recipe,
             **self.remarks,
         }

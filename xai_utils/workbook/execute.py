@@ -8,11 +8,9 @@ and cleans them, so that two such commands write the same bytes. A record beside
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -201,39 +199,3 @@ def report(records: Sequence[Mapping[str, Any]]) -> int:
         where = record["failure"]
         print(f"{record['notebook']} failed in cell [{where['cell']}]: {where['line']}\n    {where['error']}")
     return 1 if failed else 0
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; ``$XAI_FIGURES`` moves the folder of the figures."""
-    options = _parser().parse_args(arguments)
-    moved = os.environ.get("XAI_FIGURES")
-    places = Places(figures=Path(moved).resolve()) if moved else Places()
-    only = [number for number in options.only.replace(",", " ").split()]
-    try:
-        if options.command == "golden":
-            return report(golden(places, only))
-        return report(figures(places, options.run, only, options.force))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; what had finished is kept, and the same command continues.", file=sys.stderr)
-        return 130
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m xai_utils.workbook.execute", description="Run the notebooks.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    drawing = commands.add_parser("figures", help="execute copies under runs/ and write the figures")
-    drawing.add_argument("--run", default="default", help="a name in notebooks/runs.yml")
-    drawing.add_argument("--force", action="store_true", help="also what is up to date")
-    for command in (
-        drawing,
-        commands.add_parser("golden", help="re-execute the committed notebooks in place"),
-    ):
-        command.add_argument("--only", default="", help="numbers of notebooks, such as 01,03")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

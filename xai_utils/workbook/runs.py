@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -32,6 +33,12 @@ class Places:
     notebooks: Path = ROOT / "notebooks"
     runs: Path = ROOT / "runs"
     figures: Path = ROOT / "figures"
+
+
+def places() -> Places:
+    """Return the project's folders; ``$XAI_FIGURES`` moves that of the figures."""
+    moved = os.environ.get("XAI_FIGURES")
+    return Places(figures=Path(moved).resolve()) if moved else Places()
 
 
 @dataclass(frozen=True)

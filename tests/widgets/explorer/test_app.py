@@ -152,7 +152,7 @@ def test_stop_ends_what_is_running_and_the_view_stays(one, monkeypatch):
         return capture(model, sample, target)
 
     capture = exploration.capture
-    monkeypatch.setattr(app.exploration, "capture", slow)
+    monkeypatch.setattr(app.view, "capture", slow)
     one.controls.sample.value = "a warm plot"
     assert begun.wait(20) and not one.controls.stop.disabled
     one.controls.stop.click()
@@ -169,7 +169,7 @@ def test_an_interrupted_kernel_leaves_a_message_and_a_working_explorer(one, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(app.exploration, "linked", interrupted)
+        broken.setattr(app.view, "linked", interrupted)
         one.controls.layer.value = 2
     assert "interrupted" in one.message.value
     one.controls.layer.value = 1

@@ -7,18 +7,13 @@ renamed; whatever fails leaves the old site as it was.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
-import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tqdm.auto import tqdm
 
-from xai_utils.files import ROOT
 from xai_utils.workbook.report import links
 from xai_utils.workbook.report.cells import TEMPLATES
 from xai_utils.workbook.report.pages import STATIC, Material, pages
@@ -26,7 +21,7 @@ from xai_utils.workbook.report.sources import Figure, read_figures, read_models,
 from xai_utils.workbook.report.tables import Table, leaderboard, read_tables
 
 LEADERBOARD = "data/sweeps/leaderboard.parquet"
-MADE_BY = '<meta name="generator" content="xai_utils.workbook.report.build">'
+MADE_BY = '<meta name="generator" content="xai_utils report">'
 REPORTED = 12  # problems named in an error
 
 
@@ -108,25 +103,3 @@ def _publish(fresh: Path, site: Path, old: Path) -> None:
         if existed:
             os.rename(old, site)
         raise
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m xai_utils.workbook.report.build", description="Build the report's pages."
-    )
-    parser.add_argument("--out", type=Path, default=ROOT / "site", help="folder of the pages (default: site)")
-    options, clock = parser.parse_args(arguments), time.perf_counter()
-    try:
-        counts = build(ROOT, options.out.absolute())
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    said = ", ".join(f"{number} {name}" for name, number in counts.items() if name != "leaderboard")
-    lines = f"{counts['leaderboard']} lines of the leaderboard" if counts["leaderboard"] else "no leaderboard yet"
-    print(f"{said}, {lines}; {time.perf_counter() - clock:.1f} s. Open {options.out / 'index.html'}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

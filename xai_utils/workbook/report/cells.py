@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 
 from xai_utils.workbook.report.sources import Figure, Notebook, anchor, saved_by, verdict_of
 
-TEMPLATES = Path(__file__).resolve().parent / "site_templates"
+TEMPLATES = Path(__file__).resolve().parent / "templates"
 SIGNS = {"holds": "✓", "does not hold": "✗", "undecided": "?"}
 _MATHML = LatexToMathML(fancy_error=False)
 _OUTSIDE = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""The pages of the report: what was read, laid out by the templates in ``site_templates``.
+"""The pages of the report: what was read, laid out by the templates in ``templates``.
 
 All templates escape; what is HTML already (cells, formulas) comes as ``Markup``. A page needs no script to be read;
 ``site.js`` adds sorting and filters to what stands there.
