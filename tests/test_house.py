@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "figures": {"files", "runtime"},
     "maths": {"check"},
     "metrics": {"check", "stats"},
-    "samples": {"check", "files", "runtime"},
+    "samples": {"check", "runtime"},
     "models": {"check", "files", "maths", "runtime", "samples"},
     "capture": {"check", "maths", "models"},
     "train": {"check", "files", "maths", "models", "runtime", "samples"},
@@ -69,6 +69,7 @@ ONLY_IN = {
 }
 ALL = sorted(PACKAGE.rglob("*.py"))
 DOORS = [path for path in ALL if path.name == "__init__.py" and path.parent != PACKAGE]
+LIBRARIES = {"scipy", "torch"}
 ROLE = re.compile(r":(?:mod|func|class|data|meth):`~?([\w.]+)`")
 
 
@@ -146,6 +147,8 @@ def test_a_module_is_no_longer_than_one_question(path):
 def test_what_docstrings_point_at_is_there(path):
     """Every name in a role is a module or something defined in one; of the last two parts of its name at least one."""
     for name in ROLE.findall(path.read_text()):
+        if name.partition(".")[0] in LIBRARIES:
+            continue
         module, _, last = name.removeprefix("xai_utils.").rpartition(".")
         known = modules_and_names()
         parts = [part for part in module.split(".") if part]

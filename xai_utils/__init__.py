@@ -14,7 +14,7 @@ prefix     leading tokens that stand for no patch: [CLS], distillation, register
 =========  =====================================================================================
 
 Where to look first: :mod:`models`, :mod:`samples` and :mod:`methods` each hold one table; the mathematics is in
-modules that never meet a model (:mod:`rollout`, :mod:`flow`, :mod:`mixing`).
+modules that never meet a model (:mod:`rollout`, :mod:`flow`, :mod:`rollout`).
 """
 
 __version__ = "0.1.0"

@@ -9,8 +9,8 @@ import torch
 
 from tests.bench.bench_capture import in_turn, row
 from xai_utils.maths import attention_layer, lime, mask_ratio
-from xai_utils.methods import document
-from xai_utils.methods.document import Document
+from xai_utils.methods import closed_forms
+from xai_utils.methods.closed_forms import Document
 from xai_utils.models import Model
 from xai_utils.models.attention_classifier import AttentionClassifier, Settings, word_tokenizer
 from xai_utils.samples import Text
@@ -27,7 +27,7 @@ def text(words: int) -> tuple[Model, Document]:
     module = AttentionClassifier(Settings(len(tokenizer))).eval().requires_grad_(False)
     model = Model("bench", module, ("negative", "positive"), 0, 0, tokenizer, None, "")
     chosen = np.random.default_rng(0).choice(len(vocabulary), words, replace=False)
-    return model, document.read(model, Text(" ".join(vocabulary[i] for i in chosen)))
+    return model, closed_forms.read(model, Text(" ".join(vocabulary[i] for i in chosen)))
 
 
 def rows(quick: bool = False) -> list[dict[str, object]]:
@@ -38,7 +38,7 @@ def rows(quick: bool = False) -> list[dict[str, object]]:
     times = in_turn(
         {
             closed: lambda: attention_layer.gradient(long.layer, long.embeddings),
-            back: lambda: document.autograd(long),
+            back: lambda: closed_forms.autograd(long),
         },
         repeats,
     )
@@ -49,7 +49,7 @@ def rows(quick: bool = False) -> list[dict[str, object]]:
     times = in_turn(
         {
             affine: lambda: mask_ratio.outputs(parts, masks),
-            passes: lambda: document.class_scores(model, document.masked_texts(read, masks)),
+            passes: lambda: closed_forms.class_scores(model, closed_forms.masked_texts(read, masks)),
         },
         1,
     )
@@ -75,7 +75,7 @@ def widget(repeats: int) -> dict[str, object]:
     times = in_turn(
         {
             redraw: lambda: setattr(chooser, "value", next(heads)),
-            forms: lambda: document.explain(read, closed_form.SHOWN, 0),
+            forms: lambda: closed_forms.explain(read, closed_form.SHOWN, 0),
         },
         repeats,
     )

@@ -7,9 +7,9 @@ import pytest
 import tiny
 from PIL import Image
 
-from xai_utils.evaluation import foreground
+from xai_utils.evaluation import on_pictures
 from xai_utils.models.encoding import view_mask
-from xai_utils.samples import Picture, photographs
+from xai_utils.samples import Picture, folders
 
 
 def picture(masks, size=(32, 32), name="one"):
@@ -24,28 +24,28 @@ def half(side, size=(32, 32)):
 
 def test_any_mask_counts_or_only_the_explained_class():
     model, two = tiny.model("timm-vit"), picture({"circle": half("left"), "star": half("right")})
-    assert foreground.masks(model, [two]).all()
+    assert on_pictures.masks(model, [two]).all()
     for target, side in ((0, "left"), (2, "right")):
-        assert np.array_equal(foreground.masks(model, [two], [target], "class")[0], half(side))
-    assert not foreground.masks(model, [two, picture({})], [1, 1], "class").any()
+        assert np.array_equal(on_pictures.masks(model, [two], [target], "class")[0], half(side))
+    assert not on_pictures.masks(model, [two, picture({})], [1, 1], "class").any()
     named = {"circle": [3, 4], "star": []}
-    assert foreground.masks(model, [two], [4], "class", named)[0].sum() == half("left").sum()
-    assert not foreground.masks(model, [two], [0], "class", named).any()
+    assert on_pictures.masks(model, [two], [4], "class", named)[0].sum() == half("left").sum()
+    assert not on_pictures.masks(model, [two], [0], "class", named).any()
 
 
 def test_masks_go_through_the_resize_and_crop_of_their_picture():
     model, mask = tiny.model("timm-vit"), half("left", (48, 64))
-    (found,) = foreground.masks(model, [picture({"a": mask}, (48, 64))])
+    (found,) = on_pictures.masks(model, [picture({"a": mask}, (48, 64))])
     assert found.shape == (32, 32) and np.array_equal(found, view_mask(mask, model.preprocessing))
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: foreground.masks(m, [picture({})], match="all"), "match is 'all'"),
-        (lambda m: foreground.masks(m, [picture({})], match="class"), "needs a class for each of 1"),
-        (lambda m: foreground.masks(m, [picture({"a": half("left", (8, 8))})]), r"has \(8, 8\) pixels, the picture"),
-        (lambda _: foreground.masks(tiny.model("bert"), [picture({})]), "reads texts"),
+        (lambda m: on_pictures.masks(m, [picture({})], match="all"), "match is 'all'"),
+        (lambda m: on_pictures.masks(m, [picture({})], match="class"), "needs a class for each of 1"),
+        (lambda m: on_pictures.masks(m, [picture({"a": half("left", (8, 8))})]), r"has \(8, 8\) pixels, the picture"),
+        (lambda _: on_pictures.masks(tiny.model("bert"), [picture({})]), "reads texts"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):
@@ -67,13 +67,13 @@ def test_a_folder_gives_pictures_masks_and_classes(tmp_path):
     values = np.zeros((6, 8), np.uint8)
     values[0], values[1], values[2] = 1, 2, 255
     write(tmp_path, {"0007_teddy_bear.png": values}, classes=json.dumps({"teddy bear": [850]}))
-    found = photographs.load(tmp_path)
+    found = folders.photographs(tmp_path)
     (one,) = found.pictures
     assert one.image.shape == (3, 6, 8) and list(one.masks) == ["teddy bear"]
     assert one.masks["teddy bear"].sum(1).tolist() == [8, 8, 0, 0, 0, 0]
     assert found.classes == {"teddy bear": (850,)}
     (tmp_path / "classes.json").unlink()
-    assert photographs.load(tmp_path).classes is None
+    assert folders.photographs(tmp_path).classes is None
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_a_folder_gives_pictures_masks_and_classes(tmp_path):
 def test_a_folder_that_does_not_fit_is_refused(tmp_path, masks, classes, message):
     write(tmp_path, masks, classes=classes)
     with pytest.raises(ValueError, match=message):
-        photographs.load(tmp_path)
+        folders.photographs(tmp_path)
 
 
 def test_an_empty_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"no photograph in {tmp_path.name}/images"):
-        photographs.load(tmp_path)
+        folders.photographs(tmp_path)

@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from xai_utils import models
-from xai_utils.evaluation import jitter, sanity, sanity_checks
+from xai_utils.evaluation import jitter, sanity
 from xai_utils.models.encoding import encode
 
 BOTH = pytest.mark.parametrize("name", ["bert", "timm-vit"])
@@ -59,7 +59,7 @@ def test_the_cascade_ends_with_everything_and_the_other_test_changes_one_part():
 def test_a_map_that_knows_no_model_survives_and_one_that_does_not(monkeypatch):
     model, some = tiny.model("timm-vit"), tiny.samples("timm-vit")
     for method, survives in (("centre", True), ("gradient_x_input", False)):
-        left = sanity_checks.randomisation(model, method, some, [0, 1, 2], "cascading", 0)
+        left = sanity.randomisation(model, method, some, [0, 1, 2], "cascading", 0)
         last = np.mean(list(left.values())[-1])
         assert (last > 0.999) == survives and (survives or abs(last) < 0.6), (method, last)
         assert len(left) == len(sanity.layers(model)) and all(len(one) == 3 for one in left.values())
@@ -81,8 +81,8 @@ def test_shift_leaves_the_pixel_gradient_and_moves_integrated_gradients():
     from xai_utils import samples
 
     pictures = samples.marked_pictures(2)
-    still = sanity_checks.shift(model, "pixel_gradient", pictures, [1, 2], 0.1, 0)
-    moved = sanity_checks.shift(model, "integrated_gradients", pictures, [1, 2], 0.1, 0)
+    still = sanity.shift(model, "pixel_gradient", pictures, [1, 2], 0.1, 0)
+    moved = sanity.shift(model, "integrated_gradients", pictures, [1, 2], 0.1, 0)
     assert max(still) < 1e-3 and min(moved) > 0.02
 
 
@@ -130,7 +130,7 @@ def test_the_classifier_learns_random_labels_and_comes_back():
 def test_what_never_looks_at_the_class_does_not_notice_random_labels():
     model, some = tiny.model("timm-vit"), tiny.samples("timm-vit", 6)
     left = {
-        name: sanity_checks.relabelling(model, name, some[:3], [0, 1, 2], some, 0)[0]
+        name: sanity.relabelling(model, name, some[:3], [0, 1, 2], some, 0)[0]
         for name in ("attention", "gradient_x_input")
     }
     assert left["attention"] == pytest.approx([1.0] * 3) and np.mean(left["gradient_x_input"]) < 0.9

@@ -13,10 +13,10 @@ from xai_utils.gender import corpora, planted_truth
 from xai_utils.gender import held_out as gender_held_out
 from xai_utils.gender import vectors as gender_vectors
 from xai_utils.methods import masked
-from xai_utils.metrics import similarity
+from xai_utils.metrics import agreement
 from xai_utils.models import Model, state_sha256
 from xai_utils.samples import gender, passages, planted
-from xai_utils.train.planted import TinyPlanted
+from xai_utils.train.masked_words import TinyPlanted
 
 PAIRS = (("he", "she"), ("man", "woman"))
 
@@ -322,36 +322,36 @@ def test_what_is_left_is_nothing_of_a_shift_and_something_of_a_ring():
 
 
 def test_chance_distances_are_those_of_noise():
-    np.testing.assert_allclose(similarity.chance_distances(7, 0), (0.316, 0.291, 0.241), atol=0.01)
-    worse = [row[1] > similarity.chance_distances(row[0], 0)[0] for row in similarity.PUBLISHED.values()]
+    np.testing.assert_allclose(agreement.chance_distances(7, 0), (0.316, 0.291, 0.241), atol=0.01)
+    worse = [row[1] > agreement.chance_distances(row[0], 0)[0] for row in agreement.PUBLISHED.values()]
     assert all(worse)
 
 
 def test_agreement_is_found_where_it_is_and_not_where_it_is_not():
     noise = np.random.default_rng(0)
     one = [noise.normal(size=n) for n in (5, 6, 7) * 10]
-    same = similarity.matched(one, [x + 0.1 * noise.normal(size=len(x)) for x in one], 0, 199)
-    other = similarity.matched(one, [noise.normal(size=len(x)) for x in one], 0, 199)
+    same = agreement.matched(one, [x + 0.1 * noise.normal(size=len(x)) for x in one], 0, 199)
+    other = agreement.matched(one, [noise.normal(size=len(x)) for x in one], 0, 199)
     assert same.found.low > 0.8 and same.p == pytest.approx(1 / 200)
     assert other.low < other.found.mean < other.high and other.p > 0.05
     alike = [np.arange(6.0) + 0.1 * noise.normal(size=6) for _ in range(30)]
-    own, shared = (similarity.matched(alike, [-x for x in alike], 0, 199, together) for together in (False, True))
+    own, shared = (agreement.matched(alike, [-x for x in alike], 0, 199, together) for together in (False, True))
     assert shared.high > 3 * own.high, "sentences of one template passed for independent ones"
-    turned = similarity.matched(one, [-x for x in one], 0, 199)
+    turned = agreement.matched(one, [-x for x in one], 0, 199)
     assert turned.found.mean == pytest.approx(-1) and turned.p == pytest.approx(1 / 200)
 
 
 def test_a_rank_correlation_has_an_interval():
     x = np.arange(30.0)
-    found = similarity.rank_interval(x, x + np.random.default_rng(0).normal(scale=8, size=30), 0, 300)
+    found = agreement.rank_interval(x, x + np.random.default_rng(0).normal(scale=8, size=30), 0, 300)
     assert 0 < found.low < found.mean < found.high <= 1 and found.n == 30
 
 
 def test_groups_differ_where_they_do():
     noise = np.random.default_rng(0)
     one, other = noise.normal(1.5, 1, 20), noise.normal(size=12)
-    found, p = similarity.group_difference(one, other, 0)
+    found, p = agreement.group_difference(one, other, 0)
     assert found.mean == pytest.approx(one.mean() - other.mean()) and found.n == 32
     assert 0 < found.low < found.mean < found.high and p < 0.01
-    null, chance = similarity.group_difference(other, -other + 2 * other.mean(), 0)
+    null, chance = agreement.group_difference(other, -other + 2 * other.mean(), 0)
     assert null.low < 0 < null.high and chance > 0.05

@@ -11,7 +11,7 @@ from places import GOLDEN
 from strategies import normal, steady
 from torch.nn import functional as F
 
-from xai_utils.maths import hidden_attention, hidden_pairs
+from xai_utils.maths import hidden_attention
 from xai_utils.maths.selective_scan import Scan, selective_scan
 
 STORED = np.load(GOLDEN / "mamba.npz")
@@ -68,7 +68,7 @@ def test_slices_and_levels_do_not_show(tokens, elements):
     scan = drawn(tokens)
     every = literal(*scan)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hidden_pairs, "ELEMENTS", elements)
+        patch.setattr(hidden_attention, "ELEMENTS", elements)
         same(hidden_attention.hidden_attention(*scan, "all"), every)
         same(hidden_attention.hidden_attention(*scan), every.mean(1))
         same(hidden_attention.hidden_attention(*scan, "absolute"), every.abs().mean(1))

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SAMPLES, attention, attention_stacks, normal, steady
 
-from xai_utils.maths.mixing import mixing_ratio, untouched_share
-from xai_utils.maths.rollout import rollout
+from xai_utils.maths.rollout import mixing_ratio, rollout, untouched_share
 
 
 def same(left, right, atol=1e-12):

@@ -17,8 +17,8 @@ from xai_utils.maths import class_maps
 from xai_utils.methods import attribute, explain, relevance
 from xai_utils.methods.observation import observe
 from xai_utils.models import Model
-from xai_utils.models.bundled import Preprocessing
 from xai_utils.models.encoding import Batch, encode
+from xai_utils.models.kinds import Preprocessing
 
 WHO = pytest.mark.parametrize("who", ["pred", "other"])
 OWN = ("transformer_attribution", "full_lrp", "cp_lrp", "attnlrp")

@@ -11,6 +11,7 @@ from torchvision.models import get_model
 from xai_utils import runtime, samples
 from xai_utils.models import bundled, detector
 from xai_utils.models.detector import Detections
+from xai_utils.models.kinds import Unavailable
 from xai_utils.samples import Picture, scenes
 from xai_utils.train import detector as recipes_detector
 
@@ -112,7 +113,7 @@ def test_missing_weights_are_named_with_the_bundled_detector(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _name: coco_weights(state))
-    with pytest.raises(bundled.Unavailable, match=r"TORCH_HOME.*maskrcnn-scenes") as caught:
+    with pytest.raises(Unavailable, match=r"TORCH_HOME.*maskrcnn-scenes") as caught:
         detector.load("maskrcnn_resnet50_fpn_v2")
     assert "no route to host" in str(caught.value)
 

@@ -11,9 +11,9 @@ from places import GOLDEN
 from safetensors.torch import load_file
 
 from xai_utils import models
-from xai_utils.capture.vim_scans import capture_vim
+from xai_utils.capture.scans import capture_vim
 from xai_utils.maths.selective_scan import selective_scan
-from xai_utils.models import vim_checkpoint
+from xai_utils.models import hubs
 from xai_utils.models.vim import Vim, arguments_of, load_strictly
 
 STORED = np.load(GOLDEN / "vim.npz")
@@ -121,7 +121,7 @@ def test_something_else_is_no_checkpoint():
 def test_a_checkpoint_says_how_its_model_is_built(stride, tmp_path):
     model = Vim(**{**SMALL, "stride": stride, "dt_rank": 3}).eval()
     torch.save({"model": model.state_dict(), "args": Namespace(lr=0.1), "epoch": 3}, tmp_path / "one.pth")
-    again = vim_checkpoint.from_checkpoint(vim_checkpoint.read(tmp_path / "one.pth"), 32).eval()
+    again = hubs.from_checkpoint(hubs.read(tmp_path / "one.pth"), 32).eval()
     x = torch.randn(1, 3, 32, 32)
     assert torch.equal(model(x), again(x))
 
@@ -130,7 +130,7 @@ def test_a_checkpoint_says_how_its_model_is_built(stride, tmp_path):
 def test_a_file_without_weights_is_refused(content, said, tmp_path):
     torch.save(content, tmp_path / "one.pth")
     with pytest.raises(ValueError, match=said):
-        vim_checkpoint.read(tmp_path / "one.pth")
+        hubs.read(tmp_path / "one.pth")
 
 
 class Arbitrary:
@@ -140,7 +140,7 @@ class Arbitrary:
 def test_a_file_that_would_run_code_is_refused(tmp_path):
     torch.save({"model": Arbitrary()}, tmp_path / "one.pth")
     with pytest.raises(ValueError, match="holds more than tensors"):
-        vim_checkpoint.read(tmp_path / "one.pth")
+        hubs.read(tmp_path / "one.pth")
 
 
 def test_a_published_model_comes_from_a_folder_of_the_hub(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 from xai_utils.gender.held_out import Separation
-from xai_utils.metrics.similarity import Agreement
+from xai_utils.metrics.agreement import Agreement
 from xai_utils.plots import gender
 from xai_utils.stats import Interval
 

@@ -5,7 +5,6 @@ import pytest
 from scipy.stats import friedmanchisquare
 
 from xai_utils import stats
-from xai_utils.sweep import ranks
 
 
 def scores(shift, samples=40, seed=0):
@@ -14,39 +13,39 @@ def scores(shift, samples=40, seed=0):
 
 
 def test_the_best_method_comes_first_in_either_direction():
-    found = ranks.ranking(scores(2.0), higher_is_better=True)
+    found = stats.ranking(scores(2.0), higher_is_better=True)
     assert list(found.ranks) == ["m4", "m3", "m2", "m1", "m0"] and found.p < 1e-6 and found.samples == 40
-    assert list(ranks.ranking(scores(2.0), higher_is_better=False).ranks) == ["m0", "m1", "m2", "m3", "m4"]
+    assert list(stats.ranking(scores(2.0), higher_is_better=False).ranks) == ["m0", "m1", "m2", "m3", "m4"]
     assert sum(found.ranks.values()) == pytest.approx(15)
 
 
 def test_the_critical_difference_is_demsars():
-    assert ranks.ranking(scores(1.0, 10), True).critical == pytest.approx(2.728 * np.sqrt(5 * 6 / 60), abs=2e-3)
+    assert stats.ranking(scores(1.0, 10), True).critical == pytest.approx(2.728 * np.sqrt(5 * 6 / 60), abs=2e-3)
     four = {name: values for name, values in scores(1.0, 14).items() if name != "m0"}
-    assert ranks.ranking(four, True, level=0.1).critical == pytest.approx(2.291 * np.sqrt(4 * 5 / 84), abs=2e-3)
+    assert stats.ranking(four, True, level=0.1).critical == pytest.approx(2.291 * np.sqrt(4 * 5 / 84), abs=2e-3)
 
 
 def test_the_test_is_friedmans_and_methods_that_are_all_equal_rank_alike():
     drawn = scores(0.3)
-    assert ranks.ranking(drawn, True).p == pytest.approx(friedmanchisquare(*drawn.values()).pvalue)
-    flat = ranks.ranking({name: np.ones(6) for name in "abc"}, True)
+    assert stats.ranking(drawn, True).p == pytest.approx(friedmanchisquare(*drawn.values()).pvalue)
+    flat = stats.ranking({name: np.ones(6) for name in "abc"}, True)
     assert flat.p == 1 and set(flat.ranks.values()) == {2.0} and flat.groups() == [("a", "b", "c")]
 
 
 def test_groups_are_the_runs_within_the_critical_difference():
-    found = ranks.Ranking({"a": 1.0, "b": 1.5, "c": 2.2, "d": 4.0}, 0.8, 0.0, 10, 0.05)
+    found = stats.Ranking({"a": 1.0, "b": 1.5, "c": 2.2, "d": 4.0}, 0.8, 0.0, 10, 0.05)
     assert found.groups() == [("a", "b"), ("b", "c")] and found.tied_with_best() == ("a", "b")
 
 
 def test_the_win_rate_counts_samples_and_ties_as_half():
-    found = ranks.win_rate([1.0, 2.0, 3.0, 0.0], [0.0, 2.0, 1.0, 1.0], True, 0)
+    found = stats.win_rate([1.0, 2.0, 3.0, 0.0], [0.0, 2.0, 1.0, 1.0], True, 0)
     assert found.mean == pytest.approx(2.5 / 4) and found.n == 4
-    assert ranks.win_rate([0.0, 0.0], [1.0, 1.0], False, 0).mean == 1
+    assert stats.win_rate([0.0, 0.0], [1.0, 1.0], False, 0).mean == 1
 
 
 def test_random_maps_do_not_win():
     noise = np.random.default_rng(1)
-    found = ranks.win_rate(noise.random(400), noise.random(400), True, 0)
+    found = stats.win_rate(noise.random(400), noise.random(400), True, 0)
     assert found.low < 0.5 < found.high
 
 
@@ -60,11 +59,11 @@ def test_benjamini_hochberg_is_between_nothing_and_holm():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: ranks.ranking({"a": [1, 2], "b": [2, 3]}, True), "at least 3"),
-        (lambda: ranks.ranking({"a": [1, 2], "b": [2], "c": [1, 2]}, True), "same samples"),
-        (lambda: ranks.ranking({"a": [1, np.nan], "b": [2, 2], "c": [1, 2]}, True), "finite"),
-        (lambda: ranks.ranking(scores(1), True, level=0), "level"),
-        (lambda: ranks.win_rate([1.0], [1.0, 2.0], True, 0), "same samples"),
+        (lambda: stats.ranking({"a": [1, 2], "b": [2, 3]}, True), "at least 3"),
+        (lambda: stats.ranking({"a": [1, 2], "b": [2], "c": [1, 2]}, True), "same samples"),
+        (lambda: stats.ranking({"a": [1, np.nan], "b": [2, 2], "c": [1, 2]}, True), "finite"),
+        (lambda: stats.ranking(scores(1), True, level=0), "level"),
+        (lambda: stats.win_rate([1.0], [1.0, 2.0], True, 0), "same samples"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -13,7 +13,7 @@ from xai_utils import files, models, runtime
 from xai_utils.models import bundled as loaders
 from xai_utils.samples import scenes
 from xai_utils.train import loop as train
-from xai_utils.train import vim, vision
+from xai_utils.train import vision
 
 
 class TinyViT(vision.ViTScenes):
@@ -35,13 +35,13 @@ class TinyResNet(vision.ResNetScenes):
     evaluate = TinyViT.evaluate
 
 
-class TinyVim(vim.VimScenes):
+class TinyVim(vision.VimScenes):
     """Five steps: two on strips, three on whole scenes, of which the last two are the second round."""
 
     steps, in_strips, faded, warmup, rows = 5, 2, 2, 2, 3
     rounds = ((3, 1.0), (5, 0.7))
     batches = (4, 3)
-    arguments = {**vim.VimScenes.arguments, "embed_dim": 16, "depth": 2, "d_state": 2}  # noqa: RUF012
+    arguments = {**vision.VimScenes.arguments, "embed_dim": 16, "depth": 2, "d_state": 2}  # noqa: RUF012
     evaluate = TinyViT.evaluate
 
 
@@ -317,7 +317,7 @@ def test_training_never_draws_a_scene_twice_nor_one_that_is_held_out(name, monke
         recipe.loss(module, step)
     sizes = getattr(recipe, "batches", None) or (recipe.batch, recipe.batch)  # of two steps each
     assert len(set(seen)) == len(seen) == 2 * sum(sizes) and "test" not in {split for *_, split in seen}
-    assert max(*vision.ViTScenes.batches, *vim.VimScenes.batches) <= 1000  # seeds of a step
+    assert max(*vision.ViTScenes.batches, *vision.VimScenes.batches) <= 1000  # seeds of a step
     seen.clear()
     recipe.held_out = 50
     module.eval()
@@ -410,7 +410,7 @@ def test_positions_begin_as_waves_of_row_and_column():
 
 def test_a_strip_is_whole_rows_around_the_first_digit():
     drawn = [scenes.draw(seed, 1, "train") for seed in range(20)]
-    found = vim.strips(drawn, 8)
+    found = vision.strips(drawn, 8)
     assert found.shape == (20, 8 * vision.GRID) and (found.diff(dim=1) == 1).all()
     assert not (found[:, 0] % vision.GRID).any() and found.max() < vision.GRID**2
     for scene, tokens in zip(drawn, found.tolist(), strict=True):
@@ -419,7 +419,7 @@ def test_a_strip_is_whole_rows_around_the_first_digit():
 
 
 def test_the_learning_rate_of_vision_mamba_starts_anew_in_every_round():
-    recipe = vim.VimScenes()
+    recipe = vision.VimScenes()
     for first, last, peak in ((0, 2600, 1.0), (2600, 5600, 0.7), (5600, recipe.steps, 0.7)):
         rates = [recipe.rate(step) for step in range(first, last)]
         assert rates[0] == pytest.approx(peak / recipe.warmup, rel=1e-3) and rates[-1] < 1e-5

@@ -2,5 +2,3 @@
 
 from xai_utils.capture import intervene, lrp_mamba, scans
 from xai_utils.capture.attention import capture_attention
-
-__all__ = ["capture_attention", "intervene", "lrp_mamba", "scans"]

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from xai_utils import check
 from xai_utils.capture.lrp import Rules, inside
 from xai_utils.capture.lrp_tables import Backward, Rule
-from xai_utils.capture.scans import capture_scans
-from xai_utils.capture.vim_scans import VimTrace
+from xai_utils.capture.scans import VimTrace, capture_scans
 from xai_utils.models.vim import ScanStep
 
 RULES = ("silu", "scan", "gate", "norm")

@@ -1,25 +1,3 @@
 """Judge many maps of a model, where the truth is known and where it is not."""
 
-from xai_utils.evaluation import (
-    foreground,
-    jitter,
-    on_pictures,
-    on_recall,
-    on_words,
-    probe,
-    sanity,
-    sanity_checks,
-    scoring,
-)
-
-__all__ = [
-    "foreground",
-    "jitter",
-    "on_pictures",
-    "on_recall",
-    "on_words",
-    "probe",
-    "sanity",
-    "sanity_checks",
-    "scoring",
-]
+from xai_utils.evaluation import jitter, on_pictures, on_recall, on_words, probe, sanity, scoring

@@ -1,4 +1,4 @@
-r"""A selective state-space layer read as attention: exact, stable, and never larger than asked for.
+""" "A selective state-space layer read as attention: exact, stable, and never larger than asked for.
 
 A selective scan (Mamba) keeps for every channel a state :math:`h_t = e^{\Delta_t A} h_{t-1} + \Delta_t B_t x_t` and
 gives :math:`y_t = C_t \cdot h_t`. Written out, :math:`y = \alpha x` with the lower triangular *hidden attention*
@@ -9,11 +9,16 @@ Source: Ali, Zimerman & Wolf (2024), arXiv:2403.01590, Eq. 11; with gate, skip a
 (2024), arXiv:2405.16504. Mamba-2 (one decay per head): Dao & Gu (2024), arXiv:2405.21060.
 Differs from: the authors' code, which multiplies decays step by step, keeps every channel and returns half precision;
 ratios of cumulative products, which are 0/0 after a strong decay.
+
+Pairs of positions are split at one point m between them: exp(A (S_i - S_m)) on the query's side, exp(A (S_m - S_j)) on
+the key's. Both are at most 1, so a whole block of pairs is one matrix product and nothing is ever divided. Halving the
+sequence again and again splits every pair exactly once.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +26,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from xai_utils import check
-from xai_utils.maths import hidden_pairs
-from xai_utils.maths.hidden_pairs import Terms
 from xai_utils.maths.selective_scan import Scan
 
 CHANNELS = ("mean", "positive", "absolute", "all")
@@ -96,8 +99,8 @@ def hidden_row(delta: Tensor, A: Tensor, B: Tensor, C: Tensor, position: int) ->
     since = total[:, -1:] - total  # Δ summed from behind each key to the query
     both = (B[:, :, :end] * C[:, :, end - 1 : end]).mT[..., None]
     row = torch.zeros_like(delta)
-    for some in hidden_pairs.slices(delta.shape[1], 8 * len(delta) * end * A.shape[1]):  # 512 KB: fastest for one row
-        read = (hidden_pairs.decay(since[:, :, some], A[some]) @ both)[..., 0]
+    for some in slices(delta.shape[1], 8 * len(delta) * end * A.shape[1]):  # 512 KB: fastest for one row
+        read = (decay(since[:, :, some], A[some]) @ both)[..., 0]
         row[:, some, :end] = read.mul_(steps[:, :, some]).mT
     return row
 
@@ -139,7 +142,7 @@ def _folded(terms: Terms, channels: str, around: Around) -> Tensor:
     rows = _spread(around.gate, terms)
     terms = Terms(terms.delta, terms.A, terms.B, terms.C, rows, None, around.skip)
     if around.kernel is None:
-        return hidden_pairs.matrix(terms, channels)
+        return matrix(terms, channels)
     if channels in ("positive", "absolute"):
         raise ValueError(
             f"channels={channels!r} with a convolution needs the sum over its taps; reduce 'all' yourself."
@@ -150,7 +153,7 @@ def _folded(terms: Terms, channels: str, around: Around) -> Tensor:
     for lag, tap in enumerate(around.kernel.to(terms.delta.dtype).flip(1).unbind(1)[:length]):
         weight = tap[:, None].expand(batch, -1, length) if slope is None else tap[:, None] * slope
         columns = _spread(weight, terms)
-        one = hidden_pairs.matrix(Terms(terms.delta, terms.A, terms.B, terms.C, rows, columns, around.skip), channels)
+        one = matrix(Terms(terms.delta, terms.A, terms.B, terms.C, rows, columns, around.skip), channels)
         total = torch.zeros_like(one) if total is None else total
         total[..., : length - lag] += one[..., lag:]
     assert total is not None
@@ -210,3 +213,132 @@ def _accepted(delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, .
         raise ValueError(f"A goes up to {float(A.max()):.2g}; decay rates are negative: pass -exp(A_log), not A_log.")
     precision = torch.float64 if any(one.dtype == torch.float64 for one in given.values()) else torch.float32
     return tuple(one.detach().to(precision) for one in given.values())
+
+
+ELEMENTS = 1 << 20  # of the largest temporary: 4 MB in float32, which stays in the processor's cache
+_REDUCE: dict[str, Callable[[Tensor], Tensor]] = {"positive": torch.relu_, "absolute": torch.abs_}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """One scan with what multiplies its rows and columns.
+
+    Attributes:
+        delta: ``(batch, token, channel)``; Mamba-2: ``(batch, token, head)``.
+        A: ``(channel, state)``; Mamba-2: ``(head,)``.
+        B: ``(batch, token, state)``; Mamba-2: ``(batch, group, token, state)``.
+        C: as ``B``.
+        rows: factor of every row, as ``delta``; Mamba-2: ``(batch, token, head, width)``.
+        columns: factor of every column, likewise.
+        skip: added to the diagonal before rows and columns are multiplied, ``(channel,)`` or ``(head,)``.
+    """
+
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+    skip: Tensor | None = None
+
+
+def matrix(terms: Terms, channels: str) -> Tensor:
+    """Go through the channels in slices, so that no temporary grows with their number (see :mod:`hidden_attention`)."""
+    batch, length, count = terms.delta.shape
+    total = terms.delta.cumsum(1, dtype=torch.float64)  # the difference of two float32 sums would be off by 1e-5
+    summed = channels == "mean"
+    shared = terms.A.ndim == 1
+    products = (terms.C @ terms.B.mT).repeat_interleave(count // terms.B.shape[1], 1) if shared else None
+    shape = (batch, count, length, length) if channels == "all" else (batch, length, length)
+    out = terms.delta.new_zeros(shape)
+    for some in slices(count, batch * length * (max(length, 16) if shared or not summed else terms.A.shape[1])):
+        if products is not None:
+            found = _by_head(terms, total, products, some)
+        else:
+            found = _by_level(terms, total, some, summed)
+        if channels == "all":
+            out[:, some] = found
+        else:
+            found = _REDUCE.get(channels, lambda same: same)(found)
+            out += found.sum(1) if found.ndim == 4 else found
+    return out if channels == "all" else out.div_(count)
+
+
+def slices(count: int, size: int) -> Iterator[slice]:
+    """Cut ``count`` channels so that ``size`` elements for each stay within the bound."""
+    step = max(1, ELEMENTS // size)
+    yield from (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+def decay(since: Tensor, A: Tensor) -> Tensor:
+    """Return ``exp(A since)``, ``(..., channel, state)``; ``since`` is rounded once, after the difference was taken."""
+    return (since.to(A.dtype)[..., None] * A).exp_()
+
+
+def _by_level(terms: Terms, total: Tensor, some: slice, summed: bool) -> Tensor:
+    """Return ``(batch, channel, query, key)``, or ``(batch, query, key)`` summed: one matrix product per level."""
+    rows = None if terms.rows is None else terms.rows[:, :, some]
+    values = terms.delta[:, :, some]
+    values = values if terms.columns is None else values * terms.columns[:, :, some]
+    batch, length, count = values.shape
+    padded = 1 << max(length - 1, 1).bit_length()
+    out = values.new_zeros((batch, padded, padded) if summed else (batch, count, padded, padded))
+    half = 1
+    while half < length:
+        _level(out, (total[:, :, some], values, terms.B, terms.C, rows), terms.A[some], half, summed)
+        half *= 2
+    here = values * (terms.B * terms.C).sum(-1, keepdim=True)
+    if terms.skip is not None:
+        here = here + terms.skip[some] * (1 if terms.columns is None else terms.columns[:, :, some])
+    here = here if rows is None else here * rows
+    diagonal = out.diagonal(dim1=-2, dim2=-1)[..., :length]
+    diagonal.copy_(here.sum(-1) if summed else here.transpose(1, 2))
+    return out[..., :length, :length]
+
+
+def _level(out: Tensor, given: tuple[Tensor | None, ...], A: Tensor, half: int, summed: bool) -> None:
+    """Fill in the pairs split in the middle of blocks of ``2 half`` tokens: the later half reads the earlier half."""
+    assert given[0] is not None
+    length = given[0].shape[1]
+    blocks = -(-(length - half) // (2 * half))  # those whose later half has a token
+    total, values, B, C, rows = (None if one is None else _blocks(one, blocks * 2 * half, half) for one in given)
+    assert total is not None and values is not None and B is not None and C is not None
+    middle = total[:, :, 0, -1:]
+    reads = decay(total[:, :, 1] - middle, A).mul_(C[:, :, 1, :, None])
+    if rows is not None:
+        reads *= rows[:, :, 1, ..., None]
+    writes = decay(middle - total[:, :, 0], A).mul_(B[:, :, 0, :, None]).mul_(values[:, :, 0, ..., None])
+    if summed:
+        found = reads.flatten(-2) @ writes.flatten(-2).mT  # (batch, block, query, key)
+    else:
+        found = (reads.transpose(2, 3) @ writes.permute(0, 1, 3, 4, 2)).transpose(1, 2)
+    grid = out.unflatten(-2, (-1, 2, half)).unflatten(-1, (-1, 2, half))
+    target = grid[..., :, 1, :, :, 0, :].diagonal(dim1=-4, dim2=-2)[..., :blocks]  # (..., query, key, block)
+    target.copy_(found.movedim(-3, -1))
+
+
+def _blocks(values: Tensor, needed: int, half: int) -> Tensor:
+    """Cut the tokens into ``(block, 2, half)``; behind the end stand copies of the last, whose pairs are cropped."""
+    missing = needed - values.shape[1]
+    if missing > 0:
+        values = torch.cat([values, values[:, -1:].expand(-1, missing, *values.shape[2:])], 1)
+    return values[:, :needed].unflatten(1, (-1, 2, half))
+
+
+def _by_head(terms: Terms, total: Tensor, products: Tensor, some: slice) -> Tensor:
+    """Return ``(batch, head, query, key)`` of Mamba-2: one decay a head, so products of B and C come first."""
+    sums = total[:, :, some].transpose(1, 2)
+    since = (sums[..., :, None] - sums[..., None, :]).clamp_(min=0).to(terms.A.dtype)
+    found = since.mul_(terms.A[some, None, None]).exp_().tril_().mul_(products[:, some])
+    found *= terms.delta[:, :, some].transpose(1, 2)[..., None, :]
+    if terms.skip is not None:
+        found.diagonal(dim1=-2, dim2=-1).add_(terms.skip[some, None])
+    factors = [None if one is None else one[:, :, some] for one in (terms.rows, terms.columns)]
+    width = math.prod(next((one.shape[3:] for one in factors if one is not None), (1,)))
+    if factors[0] is not None and factors[1] is not None:
+        found *= torch.einsum("bihp,bjhp->bhij", *factors) / width
+    elif factors[0] is not None:
+        found *= factors[0].mean(-1).transpose(1, 2)[..., :, None]
+    elif factors[1] is not None:
+        found *= factors[1].mean(-1).transpose(1, 2)[..., None, :]
+    return found

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.maths import class_maps, hidden_attention, hidden_pairs, rollout
+from xai_utils.maths import class_maps, hidden_attention, rollout
 from xai_utils.maths.selective_scan import Scan
 
 Layers = Sequence[Sequence[Scan]]
@@ -202,7 +202,9 @@ def _weighted(scan: Scan, gradient: Tensor) -> Tensor:
     """Return the channel mean of gradient times hidden attention times input, ``(batch, query, key)``."""
     given = (scan.delta, scan.B, scan.C, gradient, scan.u)
     delta, B, C, rows, columns = (one.detach().flip(-1) if scan.backward else one.detach() for one in given)
-    found = hidden_pairs.matrix(hidden_pairs.Terms(delta.mT, scan.A.detach(), B.mT, C.mT, rows.mT, columns.mT), "mean")
+    found = hidden_attention.matrix(
+        hidden_attention.Terms(delta.mT, scan.A.detach(), B.mT, C.mT, rows.mT, columns.mT), "mean"
+    )
     return found.flip(-1, -2) if scan.backward else found
 
 

@@ -1,7 +1,7 @@
 """Explain: a model and a sample become an attribution. One table of methods."""
 
 from xai_utils.methods import (
-    document,
+    closed_forms,
     input_gradient,
     integrated,
     lime_library,
@@ -12,20 +12,3 @@ from xai_utils.methods import (
     relevance,
 )
 from xai_utils.methods.table import METHODS, WEIGHTED, attribute, explain, read_row
-
-__all__ = [
-    "METHODS",
-    "WEIGHTED",
-    "attribute",
-    "document",
-    "explain",
-    "input_gradient",
-    "integrated",
-    "lime_library",
-    "masked",
-    "nulls",
-    "observation",
-    "occlusion",
-    "read_row",
-    "relevance",
-]

@@ -1,6 +1,6 @@
 """Judge one map. Pure functions on scores, masks and marks."""
 
-from xai_utils.metrics import agreement, localisation, removal_curves, segmentation, similarity, words
+from xai_utils.metrics import agreement, pictures, removal_curves, words
 from xai_utils.metrics.pictures import (
     area,
     average_precision,
@@ -13,22 +13,3 @@ from xai_utils.metrics.pictures import (
     mass_inside,
     removal_curve,
 )
-
-__all__ = [
-    "agreement",
-    "area",
-    "average_precision",
-    "cover",
-    "covers",
-    "foreground_fraction",
-    "hit",
-    "keep_masks",
-    "lift",
-    "localisation",
-    "mass_inside",
-    "removal_curve",
-    "removal_curves",
-    "segmentation",
-    "similarity",
-    "words",
-]

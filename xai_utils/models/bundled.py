@@ -1,11 +1,8 @@
-"""Bring a model from a file, a package or a hub into memory: integrity first, then the libraries' own loading code."""
+"""Models that are bundled or lie in an installed package: integrity first, then the libraries' own loading code."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ from torch import nn
 
 from xai_utils import check, runtime
 from xai_utils.files import sha256
+from xai_utils.models.kinds import Loaded, Preprocessing
 from xai_utils.models.vim import Vim
 
 #: sha256 of the official all-MiniLM-L6-v2 weights, which the installed package must carry unchanged.
@@ -20,42 +18,6 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 #: Name under which a masked language model's bias over the vocabulary is shipped beside its adapter.
 MLM_BIAS = "cls.predictions.bias"
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a picture becomes the model's input.
-
-    Attributes:
-        size: side of the square the model sees, pixels.
-        resize: the shorter side before the centre crop, pixels; equal to ``size`` for no margin.
-        mean: per channel, subtracted from values in [0, 1].
-        std: per channel, divided by.
-        interpolation: a name of ``PIL.Image.Resampling``, lower case.
-        squash: resize both sides to ``resize`` (the aspect ratio changes).
-    """
-
-    size: int
-    resize: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str = "bicubic"
-    squash: bool = False
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What a loader returns: the bare model and how to feed it."""
-
-    module: nn.Module
-    classes: tuple[str, ...]
-    tokenizer: Any = None
-    preprocessing: Preprocessing | None = None
-    prefix: int = 0
-
-
-class Unavailable(OSError):
-    """A model of a hub that is neither cached nor reachable."""
 
 
 def minilm_folder() -> Path:
@@ -185,92 +147,32 @@ def build_vision(architecture: str, arguments: dict[str, Any]) -> nn.Module:
     return VisionTransformer(**arguments)
 
 
-def timm_hub(source: str, _revision: str | None) -> Loaded:
-    """Load a pretrained timm model with the preprocessing of its own configuration."""
-    import timm
-    from timm.data import ImageNetInfo, resolve_model_data_config
+def minilm_masked(source: str, _revision: str | None) -> Loaded:
+    """Put the bundled prediction head and adapter on MiniLM and merge them: a plain BERT for masked words.
 
-    module = fetch(source, lambda: timm.create_model(source, pretrained=True))
-    data = resolve_model_data_config(module)
-    size = data["input_size"][-1]
-    resize = int(size / data["crop_pct"])
-    squash = data["crop_mode"] == "squash"
-    preprocessing = Preprocessing(size, resize, data["mean"], data["std"], data["interpolation"], squash)
-    numbered = tuple(f"class {i}" for i in range(module.num_classes))
-    classes = _imagenet(ImageNetInfo()) if module.num_classes == 1000 else numbered
-    return Loaded(module, classes, None, preprocessing, getattr(module, "num_prefix_tokens", 0))
-
-
-def transformers_hub(source: str, revision: str | None) -> Loaded:
-    """Load a transformers classifier of text or pictures, or the bare encoder if it has no trained classifier.
-
-    Raises:
-        Unavailable: neither cached nor reachable.
-        ValueError: the checkpoint lacks weights of a text model, which the library would fill with random numbers.
+    The decoder is tied to the word embeddings of the installed package.
     """
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
-    from transformers import AutoModelForImageClassification as ImageClassifier
-    from transformers import AutoModelForSequenceClassification as TextClassifier
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
+    from transformers import AutoTokenizer, BertForMaskedLM
 
-    config = fetch(source, lambda: AutoConfig.from_pretrained(source, revision=revision))
-    named = " ".join(config.architectures or ())
-    classes = tuple(config.id2label[i] for i in range(len(config.id2label)))
-    if "ImageClassification" in named:
-        module = fetch(source, lambda: ImageClassifier.from_pretrained(source, revision=revision))
-        processor = fetch(source, lambda: AutoImageProcessor.from_pretrained(source, revision=revision))
-        prefix = 2 if hasattr(module.base_model.embeddings, "distillation_token") else 1
-        return Loaded(module, classes, None, _from_processor(processor), prefix)
-    auto, classes = (TextClassifier, classes) if "SequenceClassification" in named else (AutoModel, ())
-    module, found = fetch(source, lambda: auto.from_pretrained(source, revision=revision, output_loading_info=True))
-    if missing := sorted(key for key in found["missing_keys"] if "pooler" not in key):  # of a pooler nothing is read
-        raise ValueError(
-            f"{source} holds no weights for {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}; they would be "
-            f"random numbers. Take a checkpoint of a whole {type(module).__name__}."
-        )
-    return Loaded(module, classes, fetch(source, lambda: AutoTokenizer.from_pretrained(source, revision=revision)))
+    folder, _ = bundled(source)
+    weights = load_file(folder / "adapter_model.safetensors")
+    base: Any = BertForMaskedLM.from_pretrained(minilm_folder())
+    base.tie_weights()
+    base.cls.predictions.bias.data.copy_(weights.pop(MLM_BIAS))
+    settings = {k: v for k, v in json.loads((folder / "adapter_config.json").read_text()).items() if k != "peft_type"}
+    adapted: Any = get_peft_model(base, LoraConfig(**settings))
+    loaded: Any = set_peft_model_state_dict(adapted, weights)
+    if unknown := loaded.unexpected_keys:
+        raise ValueError(f"{source} holds {len(unknown)} weights that fit nowhere, such as {unknown[0]}; `make train`.")
+    return Loaded(adapted.merge_and_unload().float(), (), AutoTokenizer.from_pretrained(minilm_folder()))
 
 
-def _from_processor(processor: Any) -> Preprocessing:
-    size = processor.size.get("height") or processor.size["shortest_edge"]
-    crop = processor.crop_size["height"] if getattr(processor, "do_center_crop", False) else size
-    names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-    mean, std = tuple(processor.image_mean), tuple(processor.image_std)
-    squash = "height" in processor.size
-    return Preprocessing(crop, size, mean, std, names[int(processor.resample)], squash)
+def bundled_masked(source: str, _revision: str | None) -> Loaded:
+    """Load a bundled transformers model of masked words with its own vocabulary; half precision becomes float32."""
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-
-def fetch(source: str, get: Callable[[], Any]) -> Any:
-    """Run one call of a hub's own loading code; offline, say what is missing and where it was looked for."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    try:
-        return get()
-    except (OSError, RuntimeError) as error:
-        if not _offline(error):
-            raise
-        raise Unavailable(
-            f"{source} is not in the hub cache {HF_HUB_CACHE} and cannot be fetched "
-            f"({'HF_HUB_OFFLINE is set' if os.environ.get('HF_HUB_OFFLINE') else 'no connection to the hub'}). "
-            "Connect once, or set HF_HOME to a cache that has it."
-        ) from error
-
-
-def _offline(error: BaseException | None) -> bool:
-    """Tell a missing file or connection from any other error, following the chain of causes."""
-    named = (
-        "LocalEntryNotFound",
-        "OfflineMode",
-        "ConnectError",
-        "ConnectionError",
-        "ConnectTimeout",
-        "couldn't connect",
-    )
-    while error is not None:
-        if any(word in f"{type(error).__name__} {error}" for word in named):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _imagenet(info: Any) -> tuple[str, ...]:
-    return tuple(info.index_to_description(i) for i in range(1000))
+    folder, _ = bundled(source)
+    module = AutoModelForMaskedLM.from_pretrained(folder, dtype="float32")
+    return Loaded(module, (), AutoTokenizer.from_pretrained(folder))

@@ -23,6 +23,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from xai_utils import check, runtime
 from xai_utils.models import bundled, table
+from xai_utils.models.kinds import Unavailable
 from xai_utils.samples.kinds import Picture
 
 
@@ -81,7 +82,7 @@ def load(name: str, device: torch.device | str = "cpu") -> Detector:
 
     Raises:
         ValueError: unknown name, or bundled weights that are not the ones we ship.
-        loaders.Unavailable: torchvision's weights are not in its cache and cannot be fetched; nothing else is loaded.
+        Unavailable: torchvision's weights are not in its cache and cannot be fetched; nothing else is loaded.
     """
     check.one_of("detector", name, tuple(DETECTORS))
     found = DETECTORS[name](name)
@@ -137,7 +138,7 @@ def everyday(name: str) -> Detector:
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
-        raise bundled.Unavailable(
+        raise Unavailable(
             f"the COCO weights of torchvision's {name} are not in {get_dir()}/checkpoints and cannot be fetched "
             f"({error}). Connect once, or set TORCH_HOME to a cache that has them. Or take the bundled "
             "maskrcnn-scenes, which knows digits only."

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from xai_utils.models.table import Model, Preprocessing
+from xai_utils.models.kinds import Model, Preprocessing
 from xai_utils.samples.kinds import Picture, Text
 
 

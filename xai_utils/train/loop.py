@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from xai_utils import check, files, runtime
-from xai_utils.train import attention, detector, mamba, masked_words, planted, shortcut, text, vim, vision
+from xai_utils.train import attention, detector, mamba, masked_words, text, vision
 
 CHECKPOINTS = runtime.ROOT / "checkpoints"
 SAVE_EVERY = 120.0  # seconds between checkpoints
@@ -68,14 +68,14 @@ RECIPES: dict[str, Any] = {
     "bert12-sst2": text.DeepSST2,
     "bert24-sst2": text.DeeperSST2,
     "minilm-mlm": masked_words.MiniLMMLM,
-    "tiny-mlm-planted": planted.TinyPlanted,
+    "tiny-mlm-planted": masked_words.TinyPlanted,
     "mamba-recall": mamba.MambaRecall,
     "mamba-sst2": mamba.MambaSST2,
     "vit-scenes": vision.ViTScenes,
     "resnet-scenes": vision.ResNetScenes,
-    "vit-shortcut": shortcut.ViTShortcut,
+    "vit-shortcut": vision.ViTShortcut,
     "maskrcnn-scenes": detector.MaskRCNNScenes,
-    "vim-scenes": vim.VimScenes,
+    "vim-scenes": vision.VimScenes,
 }
 OWN_DATA = ("attention-sst2", "minilm-mlm")  # trained on what --data names
 

@@ -1,5 +1,3 @@
 """Controls over captured passes: capture once, redraw many. The only room that knows ipywidgets."""
 
 from xai_utils.widgets import attention, closed_form, explorer, foreground, gender, layers, scans
-
-__all__ = ["attention", "closed_form", "explorer", "foreground", "gender", "layers", "scans"]

@@ -8,7 +8,7 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from xai_utils import plots, samples
-from xai_utils.methods import document
+from xai_utils.methods import closed_forms as document
 from xai_utils.models import Model
 from xai_utils.widgets.attention import Canvas
 

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from xai_utils import methods, metrics, plots
-from xai_utils.evaluation import foreground
+from xai_utils.evaluation import on_pictures
 from xai_utils.models import Model, encoding
 from xai_utils.models import detector as detectors
 from xai_utils.models.detector import Detections, Detector
@@ -34,7 +34,7 @@ def faf(
         pictures: with exact masks.
         names: methods on offer (see :data:`methods.METHODS`).
         detector: whose masks are offered beside the exact ones, with both of its thresholds.
-        match: ``"any"`` or ``"class"``, see :func:`foreground.masks`.
+        match: ``"any"`` or ``"class"``, see :func:`on_pictures.masks`.
         classes: mask name to class indices.
     """
     which = widgets.Dropdown(
@@ -62,7 +62,7 @@ def faf(
             maps[key] = methods.explain(method.value, model, pictures[which.value])
         found, picture = maps[key], masked()
         target = [_target(model, picture)] if match == "class" else None
-        truth = foreground.masks(model, [picture], target, match, classes)
+        truth = on_pictures.masks(model, [picture], target, match, classes)
         assert model.preprocessing is not None
         view = encoding.view(picture.image, model.preprocessing)
         left, right = fig.add_axes((0.01, 0.03, 0.47, 0.88)), fig.add_axes((0.51, 0.03, 0.47, 0.88))

@@ -1,5 +1,3 @@
 """Run the notebooks and build the report."""
 
 from xai_utils.workbook import execute, runs
-
-__all__ = ["execute", "runs"]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The report: pages under ``site/`` from the executed notebooks."""

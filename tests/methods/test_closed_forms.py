@@ -6,8 +6,9 @@ import tiny
 import torch
 
 from xai_utils.maths import attention_layer, lime, mask_ratio
-from xai_utils.methods import document, lime_library
-from xai_utils.methods.document import Document
+from xai_utils.methods import closed_forms as document
+from xai_utils.methods import lime_library
+from xai_utils.methods.closed_forms import Document
 from xai_utils.samples import Text
 from xai_utils.sweep import closed_forms
 
