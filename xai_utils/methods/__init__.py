@@ -11,4 +11,5 @@ from xai_utils.methods import (
     occlusion,
     relevance,
 )
+from xai_utils.methods.observation import Observation, View, observe
 from xai_utils.methods.table import METHODS, WEIGHTED, attribute, explain, read_row
