@@ -1,0 +1,223 @@
+"""Models of a hub: fed as their own configuration says; what is not here is named with where it was looked for."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import tiny
+import torch
+import transformers as hf
+from PIL import Image
+from places import ROOT
+from timm.data import create_transform, resolve_model_data_config
+from timm.models import save_for_hf
+
+from xai_utils import models, samples
+from xai_utils.methods import explain
+from xai_utils.models.encoding import encode
+
+# From folders on this disk
+
+
+def picture(size=(90, 60)):
+    noise = np.random.default_rng(3)
+    coarse = noise.random((6, 9, 3))
+    image = np.kron(coarse, np.ones((size[1] // 6, size[0] // 9, 1)))
+    return (image * 255).astype(np.uint8)
+
+
+def test_a_text_classifier_is_loaded_from_a_folder(tmp_path):
+    module = tiny.module("bert", dtype=torch.float32)
+    module.config.id2label = dict(enumerate(tiny.RATINGS))
+    module.save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    model = models.load(f"hf:{tmp_path}")
+    assert (model.classes, model.kind, model.blocks) == (tiny.RATINGS, "text", None)
+    assert model.sha256 == models.state_sha256(module)
+    torch.testing.assert_close(
+        explain("rollout", model, tiny.SENTENCES[0]).scores.double(),
+        explain("rollout", tiny.model("bert"), tiny.SENTENCES[0]).scores,
+    )
+
+
+def test_an_encoder_without_classifier_gets_no_invented_one(tmp_path):
+    tiny.module("bert", dtype=torch.float32).bert.save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    model = models.load(f"hf:{tmp_path}")
+    assert model.classes == () and isinstance(model.module, hf.BertModel)
+    with pytest.raises(ValueError, match="has no classifier"):
+        explain("gradient_norm", model, tiny.SENTENCES[0])
+
+
+PROCESSORS = {
+    "squashed": (hf.ViTImageProcessor, {"size": {"height": 32, "width": 32}, "resample": 2}),
+    "squashed and cropped": (
+        hf.DeiTImageProcessor,
+        {"size": {"height": 40, "width": 40}, "crop_size": {"height": 32, "width": 32}, "resample": 3},
+    ),
+    "shorter side and cropped": (
+        hf.CLIPImageProcessor,
+        {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}, "resample": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("size", [(90, 60), (36, 66)])
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_a_picture_reaches_a_transformers_model_as_its_processor_prepares_it(kind, size, tmp_path):
+    build, settings = PROCESSORS[kind]
+    processor = build(**settings, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
+    tiny.module("vit", dtype=torch.float32).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    model = models.load(f"hf:{tmp_path}")
+    assert (model.preprocessing.mean, model.preprocessing.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    shown = picture(size)
+    found = encode(model, [samples.picture(shown)]).inputs["pixel_values"]
+    wanted = processor(shown, return_tensors="pt")["pixel_values"]
+    assert found.shape == wanted.shape and (found - wanted).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("deit", 2), ("vit", 1)])
+def test_prefix_tokens_of_a_transformers_model_are_counted(name, prefix, tmp_path):
+    tiny.module(name, dtype=torch.float32).save_pretrained(tmp_path)
+    hf.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    model = models.load(f"hf:{tmp_path}")
+    assert model.prefix == prefix
+    assert explain("rollout", model, tiny.samples("vit")[0]).grid == tiny.GRID
+
+
+TRANSFORMS = {
+    "cropped": {"crop_pct": 0.8, "interpolation": "bicubic", "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)},
+    "whole": {"crop_pct": 1.0, "interpolation": "bilinear", "mean": (0.5,) * 3, "std": (0.5,) * 3},
+    "squashed": {"crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bicubic", "mean": (0.5,) * 3},
+}
+
+
+@pytest.mark.parametrize("size", [(90, 60), (36, 66), (333, 187)])
+@pytest.mark.parametrize("kind", TRANSFORMS)
+def test_a_picture_reaches_a_timm_model_as_its_configuration_says(kind, size, tmp_path):
+    module = tiny.module("timm-distilled", dtype=torch.float32)
+    module.pretrained_cfg.update(TRANSFORMS[kind], input_size=(3, tiny.SIDE, tiny.SIDE), num_classes=5)
+    save_for_hf(module, tmp_path, model_args=tiny.TIMM)
+    model = models.load(f"timm:local-dir:{tmp_path}")
+    assert model.sha256 == models.state_sha256(module)
+    assert (model.prefix, model.classes) == (2, tuple(f"class {i}" for i in range(5)))
+    shown = np.asarray(Image.fromarray(picture()).resize(size))
+    transform = create_transform(**resolve_model_data_config(module))
+    found = encode(model, [samples.picture(shown)]).inputs["x"][0]
+    torch.testing.assert_close(found, transform(Image.fromarray(shown)), atol=1e-6, rtol=0)
+
+
+# From its cache, and what is said when they are not there
+
+SCRIPT = """
+import json, sys
+import torch
+from xai_utils import models, runtime, samples
+from xai_utils.models import bundled as loaders
+from xai_utils.methods import explain
+runtime.quiet()
+told = {}
+for name in sys.argv[1:]:
+    try:
+        model = models.load(name)
+        sample = samples.Text("the film is dull") if model.kind == "text" else samples.picture("cat")
+        found = explain("rollout", model, sample)
+        told[name] = {
+            "sha256": model.sha256, "classes": model.classes[:300], "blocks": model.blocks, "prefix": model.prefix,
+            "preprocessing": vars(model.preprocessing or type("", (), {})()), "tokens": len(found.labels),
+        }
+    except Exception as error:
+        told[name] = {"error": type(error).__name__, "message": str(error)}
+print(json.dumps(told, default=str))
+"""
+
+
+def into_cache(home, repository, save):
+    """Lay a repository out as the hub's own cache does."""
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    folder = home / "hub" / f"models--{repository.replace('/', '--')}"
+    snapshot = folder / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text(revision)
+    save(snapshot)
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory):
+    """Load from a cache that holds three models of the table, without a network; return what was told."""
+    home = tmp_path_factory.mktemp("home")
+    torch.manual_seed(1)
+    deit = timm.create_model("deit_tiny_patch16_224")
+    vit = hf.ViTForImageClassification(hf.ViTConfig(**{**tiny.VIT, "num_hidden_layers": 12}))
+    distil = hf.DistilBertForSequenceClassification(hf.DistilBertConfig(**{**tiny.DISTIL, "n_layers": 6}))
+
+    def save_vit(folder):
+        vit.save_pretrained(folder)
+        hf.ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1, 0.2, 0.3]).save_pretrained(folder)
+
+    def save_distil(folder):
+        distil.save_pretrained(folder)
+        tiny.tokenizer().save_pretrained(folder)
+
+    into_cache(home, "timm/deit_tiny_patch16_224.fb_in1k", lambda folder: save_for_hf(deit, folder))
+    into_cache(home, "google/vit-base-patch16-224", save_vit)
+    into_cache(home, "distilbert/distilbert-base-uncased-finetuned-sst-2-english", save_distil)
+    modules = {"deit_tiny": deit, "vit_base": vit, "distilbert-sst2": distil}
+    names = [*modules, "bert-base", "deit_small", "hf:nobody/nothing", "timm:vit_tiny_patch16_224"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE_"))}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home)}
+    command = [sys.executable, "-c", SCRIPT, *names]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), modules, home
+
+
+def test_models_of_the_table_come_from_the_hubs_cache(offline):
+    told, modules, _ = offline
+    for name, module in modules.items():
+        assert "error" not in told[name], told[name]
+        assert told[name]["sha256"] == models.state_sha256(module)
+        assert told[name]["blocks"] == models.MODELS[name].blocks
+    assert (told["deit_tiny"]["tokens"], told["deit_tiny"]["prefix"]) == (196, 1)
+    assert (told["vit_base"]["tokens"], told["vit_base"]["prefix"]) == (16, 1)
+    assert told["distilbert-sst2"]["tokens"] == 6
+    assert told["distilbert-sst2"]["classes"] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+
+
+def test_preprocessing_comes_from_the_models_own_configuration(offline):
+    told = offline[0]
+    deit, vit = (told[name]["preprocessing"] for name in ("deit_tiny", "vit_base"))
+    assert (deit["size"], deit["resize"], deit["interpolation"]) == (224, 248, "bicubic")
+    assert (deit["mean"], deit["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert (vit["size"], vit["mean"]) == (32, [0.1, 0.2, 0.3])
+    assert "tabby" in told["deit_tiny"]["classes"][281]
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "instead"),
+    [
+        ("bert-base", "bert-base-uncased", "minilm"),
+        ("deit_small", "deit_small_patch16_224.fb_in1k", "vit-scenes"),
+        ("hf:nobody/nothing", "nobody/nothing", "minilm-sst2 or vit-scenes"),
+        ("timm:vit_tiny_patch16_224", "vit_tiny_patch16_224", "minilm-sst2 or vit-scenes"),
+    ],
+)
+def test_what_is_not_there_is_named_with_the_cache_and_another_model(offline, name, source, instead):
+    told, _, home = offline
+    assert told[name]["error"] == "Unavailable", told[name]
+    message = told[name]["message"]
+    assert message.startswith(f"{source} is not in the hub cache {home / 'hub'} and cannot be fetched")
+    assert "HF_HUB_OFFLINE is set" in message and message.endswith(f"Or take the bundled {instead}.")
+
+
+def test_other_errors_are_not_taken_for_a_missing_network(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForSequenceClassification"]}')
+    with pytest.raises(OSError, match=r"no file named|model\.safetensors") as caught:
+        models.load(f"hf:{tmp_path}")
+    assert not isinstance(caught.value, models.Unavailable)
