@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import steady
 
-from xai_utils.stats import Interval, holm, mean_interval, permutation_p, permutation_ps
+from xai_utils.stats import Gain, Interval, gains, holm, mean_interval, permutation_p, permutation_ps
 
 
 def sample(seed, count=40):
@@ -119,3 +119,18 @@ def test_holm_by_hand():
     assert list(found) == ["a", "b", "c"]
     assert [found[name] for name in "abc"] == pytest.approx([0.03, 0.06, 0.06])
     assert holm({}) == {}
+
+
+def test_a_family_of_gains_is_each_interval_with_its_adjusted_p():
+    family = {"clear": sample(0), "none": sample(1) - sample(2), "weak": sample(3) - 1.7}
+    found, p = gains(family, 5, 999), holm(permutation_ps(family, 5, 999))
+    assert {name: (one.interval, one.p) for name, one in found.items()} == {
+        name: (mean_interval(values, 5), p[name]) for name, values in family.items()
+    }
+    assert found["clear"].low == found["clear"].interval.low > 0 and "p = 0.00" in str(found["clear"])
+    assert gains({}, 0) == {}
+
+
+@pytest.mark.parametrize(("p", "low", "expected"), [(0.04, 0.1, 0.1), (0.05, 0.1, 0.0), (0.9, -0.2, -0.2)])
+def test_a_gain_that_its_test_does_not_see_is_not_above_zero(p, low, expected):
+    assert Gain(Interval(0.3, low, 0.5, 9), p).low == expected

@@ -141,6 +141,36 @@ def benjamini_hochberg(p_values: Mapping[str, float]) -> dict[str, float]:
     return dict(zip(p_values, map(float, adjusted), strict=True))
 
 
+@dataclass(frozen=True)
+class Gain:
+    """A mean paired difference as one test of a family.
+
+    Attributes:
+        interval: of the mean.
+        p: two-sided, adjusted within the family (:func:`holm`).
+    """
+
+    interval: Interval
+    p: float
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval; not above zero where the adjusted p-value is 5 % or more."""
+        return self.interval.low if self.p < 0.05 else min(self.interval.low, 0.0)
+
+    def __str__(self) -> str:
+        return f"{self.interval}   p = {self.p:.4f}"
+
+
+def gains(differences: Mapping[str, Sequence[float]], seed: int, permutations: int = 9999) -> dict[str, Gain]:
+    """Sum up a family of paired differences on the same samples: bootstrap intervals, permutation tests, Holm.
+
+    Args and errors as in :func:`permutation_ps`; the seed is also that of every bootstrap.
+    """
+    adjusted = holm(permutation_ps(differences, seed, permutations))
+    return {name: Gain(mean_interval(values, seed), adjusted[name]) for name, values in differences.items()}
+
+
 def _sample(values: Sequence[float]) -> np.ndarray:
     data = np.asarray(values, dtype=float)
     if data.ndim != 1 or len(data) < 2 or not np.isfinite(data).all():
