@@ -113,7 +113,7 @@ def capture_attention(
     """
     if model.training:
         raise ValueError("the model is in training mode, so dropout would be inside the maps; call model.eval() first.")
-    attentions = _attention_modules(model)
+    attentions = attention_modules(model)
     if blocks is not None and blocks != len(attentions):
         raise RuntimeError(f"expected {blocks} attention blocks, found {len(attentions)} in {type(model).__name__}.")
     wanted = _wanted(layers, len(attentions))
@@ -173,7 +173,7 @@ def _complete(trace: Trace, count: int) -> None:
         )
 
 
-def _attention_modules(model: nn.Module) -> list[nn.Module]:
+def attention_modules(model: nn.Module) -> list[nn.Module]:
     """Find the attention blocks in the order they are registered, which is the order they run."""
     if isinstance(model, PreTrainedModel):
         named = [m for m in model.modules() if "Attention" in type(m).__name__ and not list(_inner(m))]

@@ -114,7 +114,7 @@ def probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
 def _probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
     batches = tuple(encode(model, [one]) for one in samples)
     operators = removal.operators_for(model)[:OPERATORS]
-    places = tuple(_places(batch) for batch in batches)
+    places = tuple(removal.places(batch) for batch in batches)
     keeps = []
     for batch, place, one in zip(batches, places, samples, strict=True):
         tokens = len(batch.labels[0])
@@ -136,13 +136,6 @@ def _probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
     gone = tuple(~keep[operators[0]][2:][:, place] for keep, place in zip(keeps, places, strict=True))
     truth = tuple(_truth(model, *each) for each in zip(samples, batches, places, targets, strict=True))
     return Probe(batches, targets, places, operators, full, torch.stack(empty), gone, tuple(drops), truth)
-
-
-def _places(batch: Batch) -> Tensor:
-    """Return the tokens that are no specials."""
-    if not batch.spans:
-        return torch.arange(len(batch.labels[0]))
-    return torch.tensor([i for i, (start, end) in enumerate(batch.spans[0]) if start < end])
 
 
 def _truth(model: Model, sample: Sample, batch: Batch, places: Tensor, target: int) -> Tensor | None:

@@ -7,7 +7,7 @@ sample gets the metric ``fails`` of 1 and no other row.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,11 @@ import torch
 from torch import Tensor
 
 from xai_utils import check, methods, metrics, models
+from xai_utils.capture.scans import scanning
 from xai_utils.evaluation import jitter
 from xai_utils.evaluation.probe import Probe, probe
-from xai_utils.methods import nulls, occlusion
-from xai_utils.methods.closed_forms import CLOSED, closed_form
-from xai_utils.metrics import pictures, removal_curves, words
+from xai_utils.metrics import pictures, rankings, removal_curves, words
 from xai_utils.models import Model
-from xai_utils.models.attention_classifier import AttentionClassifier
-from xai_utils.models.vim import Vim
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Sample
 
@@ -72,37 +69,21 @@ METRICS: dict[str, Metric] = {
     "fails": Metric(False),
 }
 
-_CONVOLUTIONAL = ("integrated_gradients", "gradcam")
-_BY_SCANS = ("gradient_norm", "gradient_x_input", "integrated_gradients")  # beside those of hidden_methods
-_OF_TEXTS = ("unified_attention",)  # needs the convolutions of a Mamba of texts
-_NOT_ON_PICTURES = ("flow", "gradcam")  # a maximum flow over 197 tokens takes seconds a picture
-LEAVE = "leave_one_out"  # on texts only: 196 passes a picture
 SETTINGS: dict[str, dict[str, Any]] = {
-    "integrated_gradients": {"steps": 16, "most_steps": 16, "tolerance": 1e9},  # one budget for every sample
-}
+    "integrated_gradients": {"steps": 16, "tolerance": None},  # one budget for every sample
+}  #: options that a sweep gives a method, in place of its own
 
 
 def methods_for(model_name: str) -> list[str]:
-    """Return the methods of the leaderboard for a model, then the nulls."""
+    """Return the methods of the leaderboard for a model, then the nulls: all that suit it and are not slow on its kind.
+
+    A model that reads by scans has the methods of hidden attention under their own names, not those of attention too.
+    """
     model = models.shared(model_name)
-    return [*_line_up(model), *nulls.nulls_for(model)]
-
-
-def _line_up(model: Model) -> tuple[str, ...]:
-    hidden = tuple(name for name, one in methods.METHODS.items() if one.passes and _reads_scans(one.passes))
-    last = (LEAVE,) if model.kind == "text" else ()
-    if isinstance(model.module, AttentionClassifier):
-        return (*CLOSED, "integrated_gradients", *last)
-    if isinstance(model.module, Vim) or (model.kind == "text" and model.blocks == 0):
-        return (*_BY_SCANS, *(name for name in hidden if model.kind == "text" or name not in _OF_TEXTS), *last)
-    if model.blocks == 0:
-        return _CONVOLUTIONAL
-    without = (*hidden, *(("gradcam",) if model.kind == "text" else _NOT_ON_PICTURES))
-    return (*(name for name in methods.METHODS if name not in without), *last)
-
-
-def _reads_scans(passes: Callable[..., Any]) -> bool:
-    return getattr(passes, "__module__", "") == "xai_utils.methods.hidden"
+    suiting = [name for name in methods.methods_for(model) if model.kind not in methods.METHODS[name].slow_on]
+    if scanning(model.module):
+        suiting = [name for name in suiting if methods.METHODS[name].family != "attention"]
+    return suiting
 
 
 def identity(model_name: str) -> str:
@@ -170,13 +151,8 @@ def attributions(
 def _explain(
     model: Model, method: str, samples: Sequence[Sample], targets: Sequence[int], seed: int
 ) -> list[Attribution]:
-    if method in nulls.NULLS:
-        return nulls.null(method, model, samples, targets, seed)
-    if method == LEAVE:
-        return occlusion.leave_one_out(model, samples, targets)
-    if method in CLOSED and isinstance(model.module, AttentionClassifier):
-        return [closed_form(model, one, target, method) for one, target in zip(samples, targets, strict=True)]
-    return methods.explain(method, model, list(samples), list(targets), **SETTINGS.get(method, {}))
+    options = {"seed": seed} if methods.METHODS[method].family == "null" else SETTINGS.get(method, {})
+    return methods.explain(method, model, list(samples), list(targets), **options)
 
 
 def _alone(model: Model, method: str, sample: Sample, target: int, seed: int) -> Attribution | None:
@@ -241,7 +217,7 @@ def marks(asked: Probe, sample: int, scores: Tensor, kind: str, seed: int) -> di
     truth = asked.truth[sample]
     if truth is None:
         return found
-    order = removal_curves.ranking(scores, seed)
+    order = rankings.ranking(scores, seed)
     found["average_precision"] = metrics.average_precision(scores, truth)
     found["auprc"] = words.auprc(scores, truth > 0.5)
     found["hit"] = float(truth[order[0]] > 0)
@@ -251,13 +227,13 @@ def marks(asked: Probe, sample: int, scores: Tensor, kind: str, seed: int) -> di
 
 
 def _text(scores: Tensor, truth: Tensor, seed: int) -> dict[str, float]:
-    marked, inside = words.top_share(scores, RATIONALE_SHARE, seed), truth.numpy() > 0.5
+    marked, inside = rankings.top_share(scores, RATIONALE_SHARE, seed), truth.numpy() > 0.5
     overlap = words.iou_prf(words.spans(marked), words.spans(inside))
     return {"token_f1": words.token_prf(marked, inside)[2], "iou_f1": overlap[2]}
 
 
 def _vision(scores: Tensor, truth: Tensor, seed: int) -> dict[str, float]:
-    marked = pictures.top_area(scores, float(truth.mean()), seed)
+    marked = rankings.top_share(scores, float(truth.mean()), seed)
     return {
         "iou": pictures.iou(marked, truth),
         "pixel_accuracy": pictures.pixel_accuracy(pictures.above_mean(scores), truth),

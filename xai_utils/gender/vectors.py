@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from xai_utils import check, files
+from xai_utils import check, files, runtime
 from xai_utils.capture import capture_attention
 from xai_utils.maths import densray
 from xai_utils.methods import masked
@@ -23,7 +26,7 @@ from xai_utils.samples import gender, passages
 from xai_utils.samples.gender import Item
 from xai_utils.samples.kinds import Text
 
-COLUMNS = ("male", "female")
+SIDES = ("male", "female")
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,56 @@ class Vectors:
     Attributes:
         male: ``(layer + 1, vector, width)``, float32.
         female: same, in the same order: the counterfactual partners.
+        group: ``(vector,)``, the number of the pair of words each belongs to; of a corpus that of its sentence.
     """
 
     male: Tensor
     female: Tensor
+    group: np.ndarray
+
+    def sides(self, layer: int, most: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return both sides at one layer in double precision; ``most`` vectors each, evenly spread, or all."""
+        some = evenly(self.male.shape[1], most)
+        return self.male[layer, some].double(), self.female[layer, some].double()
 
     def direction(self, layer: int, normalised: bool = True, most: int | None = None) -> densray.Direction:
-        """Solve DensRay at one layer in double precision; ``most`` vectors a side, evenly spread, or all."""
-        sides = (self.male[layer], self.female[layer])
-        if most is not None:
-            check.at_least_one("most", most)
-            sides = tuple(side[torch.linspace(0, len(side) - 1, min(most, len(side))).long()] for side in sides)  # type: ignore[assignment]
-        return densray.densray(sides[0].double(), sides[1].double(), normalised)
+        """Solve DensRay at one layer; ``most`` as in :meth:`sides`."""
+        return densray.densray(*self.sides(layer, most), normalised)
+
+    def rays(self, most: int | None = None) -> tuple[Tensor, list[float]]:
+        """Solve DensRay at every layer.
+
+        Returns:
+            Unit vectors ``(layer + 1, width)``, float32, and the share that each has in its positive eigenvalues.
+        """
+        solved = [self.direction(layer, most=most) for layer in range(len(self.male))]
+        return torch.stack([one.vector for one in solved]).float(), [one.explained for one in solved]
+
+    def means(self) -> Tensor:
+        """Return the normalised difference of the means at every layer, ``(layer + 1, width)``, float32."""
+        return torch.stack([densray.mean_difference(*both) for both in zip(self.male, self.female, strict=True)])
+
+    def coordinates(self, rays: Tensor) -> list[tuple[float, float]]:
+        """Return the mean coordinate of the masculine and of the feminine side along each layer's direction."""
+        male, female = ((side @ rays[..., None]).mean((1, 2)).tolist() for side in (self.male, self.female))
+        return list(zip(male, female, strict=True))
+
+    def rank_one_gap(self, most: int | None = None) -> float:
+        """Return how far any entry of unnormalised DensRay is from the mean difference of the same vectors."""
+        layers = range(len(self.male))
+        flat = torch.stack([self.direction(layer, normalised=False, most=most).vector for layer in layers])
+        exact = torch.stack([densray.mean_difference(*self.sides(layer, most)) for layer in layers])
+        return float((flat - exact).abs().max())
 
 
-def states(model: Model, items: Sequence[Item], size: int = 128, quiet: bool = True) -> Tensor:
+def evenly(count: int, most: int | None) -> Tensor:
+    """Return places spread evenly over ``count``, at most ``most`` of them; ``None`` means all."""
+    if most is not None:
+        check.at_least_one("most", most)
+    return torch.linspace(0, count - 1, count if most is None else min(most, count)).long()
+
+
+def states(model: Model, items: Sequence[Item], size: int = 128) -> Tensor:
     """Return the states of one word in every sentence, ``(layer + 1, item, width)``; one pass gives all layers.
 
     Raises:
@@ -56,32 +94,26 @@ def states(model: Model, items: Sequence[Item], size: int = 128, quiet: bool = T
     if not items:
         raise ValueError("no sentence with a gendered word; expected at least one on each side.")
     order = np.argsort([len(item.text) for item in items], kind="stable")
-    found: Tensor | None = None
-    for start in tqdm(range(0, len(items), size), desc="states", disable=quiet):
-        chosen = order[start : start + size]
-        taken = _states(model, [items[i] for i in chosen])
-        found = torch.empty(len(taken), len(items), taken.shape[-1]) if found is None else found
-        found[:, chosen] = taken
-    assert found is not None
-    return found
+    taken = [_states(model, [items[i] for i in order[start : start + size]]) for start in range(0, len(items), size)]
+    return torch.cat(taken, 1)[:, np.argsort(order)]
 
 
-def written(model: Model, pairs: Sequence[tuple[str, str]] | None = None, quiet: bool = True) -> Vectors:
+def written(model: Model, pairs: Sequence[tuple[str, str]] | None = None) -> Vectors:
     """Return the vectors of the written contexts, places and pairs; see :func:`gender.gendered`."""
     male, female = gender.gendered(pairs)
-    return Vectors(states(model, male, quiet=quiet), states(model, female, quiet=quiet))
+    group = np.arange(len(male)) % len(gender.pairs() if pairs is None else pairs)
+    return Vectors(states(model, male), states(model, female), group)
 
 
 def of_corpus(
     model: Model,
     source: str,
-    cache: Path,
     count: int = 5000,
-    pairs: Sequence[tuple[str, str]] | None = None,
     column: str = "text",
     split: str = "train",
+    pairs: Sequence[tuple[str, str]] | None = None,
+    cache: Path = runtime.ROOT / "runs" / "vectors",
     chunk: int = 500,
-    quiet: bool = False,
 ) -> Vectors:
     """Extract ``count`` vectors a side from running text; an interrupted extraction goes on where it stopped.
 
@@ -90,13 +122,12 @@ def of_corpus(
     Args:
         model: the model.
         source: see :func:`passages.stream`.
-        cache: folder for the parts (parquet, each written whole or not at all).
         count: sentences to take, at most.
-        pairs: gender pairs, masculine first; default the bundled ones. Pairs with a word of several tokens are refused.
         column: of the text.
         split: of a hub's data set.
+        pairs: gender pairs, masculine first; default the bundled ones. Pairs with a word of several tokens are refused.
+        cache: folder for the parts (safetensors, each written whole or not at all).
         chunk: sentences a part.
-        quiet: show no progress.
 
     Raises:
         ValueError: no sentence of the corpus holds a gendered word; or see :func:`gender.check_pairs`.
@@ -110,18 +141,18 @@ def of_corpus(
     check.at_least_one("count", count)
     found = islice(candidates(model, source, given, column, split), count)
     folder = cache / _key(model, source, given, column, split, count, chunk)
-    folder.mkdir(parents=True, exist_ok=True)
     parts = []
-    for number in tqdm(range(-(-count // chunk)), desc="corpus", disable=quiet):
+    for number in tqdm(range(-(-count // chunk)), desc="corpus"):
         items = list(islice(found, chunk))
         if not items:
             break
-        parts.append(_part(model, folder / f"part-{number:05d}.parquet", items))
+        parts.append(_part(model, folder / f"part-{number:05d}.safetensors", items))
     if not parts:
         raise ValueError(
             f"no sentence of {Path(source).name} holds a gendered word such as {given[0][0]!r}; give other text."
         )
-    return Vectors(torch.cat([male for male, _ in parts], 1), torch.cat([female for _, female in parts], 1))
+    male, female = (torch.cat(side, 1) for side in zip(*parts, strict=True))
+    return Vectors(male, female, np.arange(male.shape[1]))
 
 
 def candidates(
@@ -137,6 +168,19 @@ def candidates(
             partner = _partner(found[0], given)
             if partner is not None:
                 yield (found[0], partner) if found[0].male else (partner, found[0])
+
+
+def save_directions(model: Model, rays: Tensor, source: str, file: Path | None = None) -> Path:
+    """Write directions ``(layer + 1, width)`` as safetensors with model, weights and data; whole or not at all.
+
+    The file is ``runs/directions/MODEL.safetensors`` unless another is named; its path is returned.
+    """
+    name = model.name.replace(":", "-").replace("/", "-")
+    file = runtime.ROOT / "runs" / "directions" / f"{name}.safetensors" if file is None else file
+    told = {"model": model.name, "weights_sha256": model.sha256, "data": source, "method": "DensRay, class-mean sign"}
+    with files.whole(file) as temporary:
+        save_file({"directions": rays.contiguous()}, temporary, told)
+    return file
 
 
 def _partner(item: Item, given: Sequence[tuple[str, str]]) -> Item | None:
@@ -166,45 +210,21 @@ def _place(model: Model, item: Item, spans: Sequence[tuple[int, int]]) -> int:
 
 
 def _part(model: Model, file: Path, items: list[tuple[Item, Item]]) -> tuple[Tensor, Tensor]:
-    """Read one part, or compute it and write it through a temporary file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    """Read one part, or compute and write it."""
+    told = {"texts": json.dumps([[one.text, two.text] for one, two in items])}
     if not file.is_file():
-        computed = [states(model, [pair[side] for pair in items]) for side in (0, 1)]
-        table = {"text": [one.text for one, _ in items], "partner": [two.text for _, two in items]}
-        for name, side in zip(COLUMNS, computed, strict=True):
-            for layer, rows in enumerate(side.numpy()):
-                flat = pa.array(rows.reshape(-1), pa.float32())
-                table[f"{name}_{layer}"] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
+        computed = {name: states(model, [pair[side] for pair in items]) for side, name in enumerate(SIDES)}
         with files.whole(file) as temporary:
-            pq.write_table(pa.table(table), temporary)
-    read = pq.read_table(file)
-    if read["text"].to_pylist() != [one.text for one, _ in items]:
-        raise ValueError(
-            f"{file.name} in the cache holds other sentences than the corpus now; remove {file.parent.name}."
-        )
-    layers = sum(name.startswith("male_") for name in read.column_names)
-    return tuple(  # type: ignore[return-value]
-        torch.stack([_column(read, f"{name}_{layer}", len(items)) for layer in range(layers)]) for name in COLUMNS
-    )
-
-
-def _column(table: object, name: str, rows: int) -> Tensor:
-    flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)  # type: ignore[index]
-    return torch.from_numpy(flat.copy()).reshape(rows, -1)
+            save_file(computed, temporary, told)
+    with safe_open(file, "pt") as read:
+        if read.metadata() != told:
+            raise ValueError(
+                f"{file.name} in the cache holds other sentences than the corpus now; remove {file.parent.name}."
+            )
+        return read.get_tensor(SIDES[0]), read.get_tensor(SIDES[1])
 
 
 def _key(model: Model, source: str, *rest: object) -> str:
     """Name the folder by everything its content depends on."""
     told = repr((model.sha256, Path(source).name, rest))
     return f"{Path(source).name.replace(':', '-')}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
-
-
-def save_directions(file: Path, vectors: Tensor, model: Model, source: str) -> None:
-    """Write directions ``(layer + 1, width)`` as safetensors with model, weights and data; whole or not at all."""
-    from safetensors.torch import save_file
-
-    told = {"model": model.name, "weights_sha256": model.sha256, "data": source, "method": "DensRay, class-mean sign"}
-    with files.whole(file) as temporary:
-        save_file({"directions": vectors.contiguous()}, temporary, told)

@@ -1,4 +1,4 @@
-""" "A selective state-space layer read as attention: exact, stable, and never larger than asked for.
+r"""A selective state-space layer read as attention: exact, stable, and never larger than asked for.
 
 A selective scan (Mamba) keeps for every channel a state :math:`h_t = e^{\Delta_t A} h_{t-1} + \Delta_t B_t x_t` and
 gives :math:`y_t = C_t \cdot h_t`. Written out, :math:`y = \alpha x` with the lower triangular *hidden attention*

@@ -11,5 +11,6 @@ from xai_utils.methods import (
     occlusion,
     relevance,
 )
+from xai_utils.methods.attention import read_row
 from xai_utils.methods.observation import Observation, View, observe
-from xai_utils.methods.table import METHODS, WEIGHTED, attribute, explain, read_row
+from xai_utils.methods.table import METHODS, attribute, explain, methods_for

@@ -180,13 +180,13 @@ def masked_texts(document: Document, masks: Tensor) -> list[str]:
 
 
 CLOSED = {
-    "attention": "attention mean",
-    "attention_max": "attention max",
-    "gradient_mean": "gradient mean",
-    "gradient_l1": "gradient L1",
-    "gradient_norm": "gradient L2",
-    "gradient_x_input": "gradient × input",
-    "lime": "LIME",
+    "closed_attention": "attention mean",
+    "closed_attention_max": "attention max",
+    "closed_gradient_mean": "gradient mean",
+    "closed_gradient_l1": "gradient L1",
+    "closed_gradient_norm": "gradient L2",
+    "closed_gradient_x_input": "gradient × input",
+    "closed_lime": "LIME",
 }
 
 

@@ -21,12 +21,13 @@ from xai_utils.maths import hidden_attention as ssm
 from xai_utils.maths import hidden_maps
 from xai_utils.maths.selective_scan import Scan
 from xai_utils.methods.observation import class_first
-from xai_utils.models import Model
 from xai_utils.models.encoding import Batch
+from xai_utils.models.kinds import Model
+from xai_utils.models.targets import Asked, given
 
 FORMS = ("right", "published")
 Scores = list[tuple[Tensor, dict[str, Any]]]
-Targets = tuple[int, ...] | None
+Targets = Asked | Sequence[int] | None
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Look:
         return Look(layers, length - 1, gradients, self.streams[:, one, :length], slopes, convolutions)
 
 
-def looks(model: Model, batch: Batch, targets: tuple[int, ...] | None = None, lrp: Collection[str] = ()) -> list[Look]:
+def looks(model: Model, batch: Batch, targets: Targets = None, lrp: Collection[str] = ()) -> list[Look]:
     """Run the model once, and back once from the given classes; pictures stay together, texts lose their padding.
 
     Padding stands behind a text, so that what comes before never reads it: cutting it off is exact.
@@ -81,7 +82,7 @@ def looks(model: Model, batch: Batch, targets: tuple[int, ...] | None = None, lr
             model.module(**batch.inputs)
         else:
             logits = model.logits(batch.inputs)
-            logits[range(len(targets)), targets].sum().backward()
+            given(targets).score(logits).sum().backward()
             gradients = trace.scan_gradients()
             slopes = torch.stack([trace.stream_gradient(i) for i in range(len(trace.streams))])
         streams = torch.stack([stream.detach() for stream in trace.streams])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from xai_utils.models import Model
 from xai_utils.models.encoding import encode
-from xai_utils.models.targets import targets_of
+from xai_utils.models.targets import asked
 from xai_utils.samples.kinds import Sample
 
 
@@ -60,9 +60,9 @@ def word_gradients(
     states.requires_grad_(True)
     with torch.enable_grad():
         logits = model.logits({**inputs, "inputs_embeds": states})
-        targets = targets_of(model, logits, target)
-        assert targets is not None  # a model without a classifier was refused by logits
-        (gradient,) = torch.autograd.grad(logits[range(len(targets)), targets].sum(), states)
+        question = asked(model, logits, target)
+        assert question is not None  # a model without a classifier was refused by logits
+        (gradient,) = torch.autograd.grad(question.score(logits).sum(), states)
     return [gradient[i, : batch.length(i)] for i in range(len(batch))]
 
 

@@ -10,8 +10,9 @@ from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.models import Model
 from xai_utils.models.encoding import Batch, patch_sums
+from xai_utils.models.kinds import Model
+from xai_utils.models.targets import Asked, given
 
 METHOD = "gausslegendre"
 
@@ -19,8 +20,8 @@ METHOD = "gausslegendre"
 def gradients(
     model: Model,
     batch: Batch,
-    targets: Sequence[int],
-    tolerance: float = 0.02,
+    targets: Asked | Sequence[int],
+    tolerance: float | None = 0.02,
     steps: int = 16,
     most_steps: int = 256,
     chunk: int = 32,
@@ -33,8 +34,9 @@ def gradients(
     Args:
         model: text or vision classifier.
         batch: its encoded samples.
-        targets: class index of each sample.
-        tolerance: accepted completeness gap, as a share of ``|score(input) - score(baseline)|``.
+        targets: what is asked of each sample, or its class index.
+        tolerance: accepted completeness gap, as a share of ``|score(input) - score(baseline)|``; ``None`` takes
+            ``steps`` for every sample, whatever the gap.
         steps: Gauss-Legendre nodes to begin with; doubled for the samples whose gap is too large.
         most_steps: where doubling stops.
         chunk: interpolated inputs in one pass; bounds the memory whatever the number of steps.
@@ -47,18 +49,19 @@ def gradients(
     """
     for name, value in (("steps", steps), ("most_steps", most_steps), ("chunk", chunk)):
         check.at_least_one(name, value)
+    question = given(targets)
     found: dict[int, tuple[Tensor, dict[str, Any]]] = {}
     waiting = list(range(len(batch)))
     while waiting:
-        scores, gaps, spans = _pass(model, batch, waiting, [targets[i] for i in waiting], steps, chunk)
+        scores, gaps, spans = _pass(model, batch, waiting, question.of(waiting), steps, chunk)
         relative = gaps.abs() / spans.abs().clamp(min=1e-9)
-        last = 2 * steps > most_steps
+        last = tolerance is None or 2 * steps > most_steps
         for place, sample in enumerate(waiting):
             details = {
                 "steps": steps,
                 "gap": float(gaps[place]),
                 "relative_gap": float(relative[place]),
-                "converged": bool(relative[place] <= tolerance),
+                "converged": tolerance is not None and bool(relative[place] <= tolerance),
             }
             if details["converged"] or last:
                 found[sample] = scores[place][: batch.length(sample)], details
@@ -68,32 +71,33 @@ def gradients(
 
 
 def _pass(
-    model: Model, batch: Batch, chosen: list[int], targets: list[int], steps: int, chunk: int
+    model: Model, batch: Batch, chosen: list[int], question: Asked, steps: int, chunk: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run captum once for some samples: scores ``(sample, position)``, gaps and score differences ``(sample,)``."""
     inputs = {name: tensor[chosen] for name, tensor in batch.inputs.items()}
+    chunk = max(chunk, len(chosen))
     if batch.grid is None:
-        return _words(model, inputs, torch.tensor(targets, device=model.device), steps, max(chunk, len(chosen)))
-    return _pixels(model, batch, inputs, torch.tensor(targets, device=model.device), steps, max(chunk, len(chosen)))
+        return _words(model, inputs, question, steps, chunk)
+    return _pixels(model, batch, inputs, question, steps, chunk)
 
 
 def _words(
-    model: Model, inputs: dict[str, Tensor], targets: Tensor, steps: int, chunk: int
+    model: Model, inputs: dict[str, Tensor], question: Asked, steps: int, chunk: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     ids = inputs["input_ids"]
     rest = [name for name in inputs if name != "input_ids"]
 
-    def forward(words: Tensor, *others: Tensor) -> Tensor:
-        return model.logits({"input_ids": words, **dict(zip(rest, others, strict=True))})
+    def forward(words: Tensor, number: Tensor, *others: Tensor) -> Tensor:
+        logits = model.logits({"input_ids": words, **dict(zip(rest, others, strict=True))})
+        return question.of(number.tolist()).score(logits)
 
-    others = tuple(inputs[name] for name in rest)
+    others = (torch.arange(len(ids)), *(inputs[name] for name in rest))
     baseline = without_words(model, ids)
     module: Any = model.module
     words = module.get_input_embeddings()
     values = LayerIntegratedGradients(forward, words).attribute(
-        ids, baseline, target=targets, additional_forward_args=others, n_steps=steps, method=METHOD,
-        internal_batch_size=chunk,
-    )  # fmt: skip
+        ids, baseline, additional_forward_args=others, n_steps=steps, method=METHOD, internal_batch_size=chunk
+    )
     with torch.inference_mode():
         at_input, nothing = forward(ids, *others), words(baseline)
         # Only the vectors are replaced: ids also tell RoBERTa its positions and GPT-2 its last word.
@@ -102,25 +106,25 @@ def _words(
             difference = at_input - forward(ids, *others)
         finally:
             hook.remove()
-    return _with_gaps(values.sum(-1).detach(), difference.gather(1, targets[:, None]).squeeze(1))
+    return _with_gaps(values.sum(-1).detach(), difference)
 
 
 def _pixels(
-    model: Model, batch: Batch, inputs: dict[str, Tensor], targets: Tensor, steps: int, chunk: int
+    model: Model, batch: Batch, inputs: dict[str, Tensor], question: Asked, steps: int, chunk: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     (name, pixels), *_ = inputs.items()
 
-    def forward(images: Tensor) -> Tensor:
-        return model.logits({name: images})
+    def forward(images: Tensor, number: Tensor) -> Tensor:
+        return question.of(number.tolist()).score(model.logits({name: images}))
 
-    baseline = torch.zeros_like(pixels)
+    baseline, numbers = torch.zeros_like(pixels), torch.arange(len(pixels))
     values = IntegratedGradients(forward).attribute(
-        pixels, baseline, target=targets, n_steps=steps, method=METHOD, internal_batch_size=chunk
+        pixels, baseline, additional_forward_args=(numbers,), n_steps=steps, method=METHOD, internal_batch_size=chunk
     )
     scores = patch_sums(values.detach().sum(1), batch)
     with torch.inference_mode():
-        difference = forward(pixels) - forward(baseline)
-    return _with_gaps(scores, difference.gather(1, targets[:, None]).squeeze(1))
+        difference = forward(pixels, numbers) - forward(baseline, numbers)
+    return _with_gaps(scores, difference)
 
 
 def _with_gaps(scores: Tensor, difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:

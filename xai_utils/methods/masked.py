@@ -1,18 +1,23 @@
-"""Masked language models: sentences with one [MASK], what a model puts there, and one captured pass over a batch."""
+"""Masked language models and a pair of words: what is put at [MASK], and gender scores of one captured pass.
+
+The pass itself is that of every other model, :func:`observation.observe`, asked for one word against another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.capture import capture_attention
 from xai_utils.maths import attcat, densray
-from xai_utils.models import Model, encoding
-from xai_utils.models.encoding import Batch
+from xai_utils.methods import observation
+from xai_utils.methods.observation import Observation
+from xai_utils.models.encoding import Batch, encode
+from xai_utils.models.kinds import Model
+from xai_utils.models.targets import Question
 from xai_utils.samples.kinds import Text
 
 TARGETS = ("difference", "likeliest")
@@ -21,14 +26,10 @@ SPECIALS = ("kept", "masked")
 
 @dataclass(frozen=True)
 class Masked:
-    """One captured pass over sentences with one [MASK] each, detached from the model.
+    """One captured pass over sentences with one [MASK] each, and what it says of a pair of words.
 
     Attributes:
-        batch: the encoded sentences.
-        position: place of [MASK] in each, ``(sample,)``.
-        attention: ``(layer, sample, head, query, key)``.
-        hidden: what enters each block, and last what leaves the last one, ``(layer + 1, sample, token, width)``.
-        gradient: of the target by ``hidden``, same shape.
+        seen: the pass; ``seen.states[:-1]`` are the inputs of the blocks, ``seen.reading`` the places of [MASK].
         probabilities: of both words of the pair at [MASK], ``(sample, 2)``.
         score: logit of the first word minus that of the second, ``(sample,)``.
         likeliest: most likely word at [MASK] in each sentence.
@@ -36,16 +37,39 @@ class Masked:
         explained: ``(sample, token)`` bool, false for padding, special tokens and [MASK].
     """
 
-    batch: Batch
-    position: Tensor
-    attention: Tensor
-    hidden: Tensor
-    gradient: Tensor
+    seen: Observation
     probabilities: Tensor
     score: Tensor
     likeliest: tuple[str, ...]
     real: Tensor
     explained: Tensor
+
+    @property
+    def batch(self) -> Batch:
+        """The encoded sentences."""
+        return self.seen.batch
+
+    @property
+    def position(self) -> Tensor:
+        """Place of [MASK] in each, ``(sample,)``."""
+        return self.seen.reading
+
+    @property
+    def attention(self) -> Tensor:
+        """``(layer, sample, head, query, key)``."""
+        return self.seen.attention
+
+    @property
+    def hidden(self) -> Tensor:
+        """What enters each block and leaves the last one, ``(layer + 1, sample, token, width)``."""
+        assert self.seen.states is not None
+        return self.seen.states
+
+    @property
+    def gradient(self) -> Tensor:
+        """Gradient of the target by :attr:`hidden`, same shape."""
+        assert self.seen.state_gradients is not None
+        return self.seen.state_gradients
 
     def attcat(self, reading: str = "mask row") -> Tensor:
         """Return AttCAT by layer, ``(layer, sample, token)``, from block inputs; see :mod:`attcat`."""
@@ -92,28 +116,6 @@ class Masked:
         return found
 
 
-def token_id(model: Model, word: str) -> int:
-    """Return the id of a word that is one token of the model's vocabulary; ``ValueError`` shows its pieces if not."""
-    pieces = model.tokenizer.tokenize(word)
-    if len(pieces) != 1 or pieces[0] == model.tokenizer.unk_token:
-        raise ValueError(
-            f"{word!r} is {pieces} for {model.name}, not a single token, so there is no one logit for it; take a word "
-            "of its vocabulary, such as 'he'."
-        )
-    return int(model.tokenizer.convert_tokens_to_ids(pieces[0]))
-
-
-def encode_masked(model: Model, texts: Sequence[str]) -> tuple[Batch, Tensor]:
-    """Encode sentences and find their [MASK]; ``ValueError`` unless each has exactly one."""
-    token = model.tokenizer.mask_token
-    batch = encoding.encode(model, [Text(text.replace("[MASK]", token), text) for text in texts])
-    found = batch.inputs["input_ids"] == model.tokenizer.mask_token_id
-    for text, count in zip(texts, found.sum(1).tolist(), strict=True):
-        if count != 1:
-            raise ValueError(f"{text!r} has {count} [MASK]; expected exactly one, written [MASK], in capitals.")
-    return batch, found.long().argmax(1)
-
-
 def observe(
     model: Model,
     texts: Sequence[str],
@@ -131,46 +133,45 @@ def observe(
         specials: ``"kept"``, or ``"masked"``: hide [CLS] and [SEP] from attention as published (another model).
 
     Raises:
-        ValueError: see :func:`token_id` and :func:`encode_masked`; or a model without that head.
+        ValueError: a word of several tokens, a sentence without exactly one [MASK], or a model without that head.
     """
     check.one_of("target", target, TARGETS)
     check.one_of("specials", specials, SPECIALS)
-    first, second = (token_id(model, word) for word in pair)
-    batch, position = encode_masked(model, texts)
-    ids, real = batch.inputs["input_ids"], batch.inputs["attention_mask"].bool()
+    first, second = _ids(model, pair)
+    question = Question(first, second) if target == "difference" else None
+    seen = observation.observe(model, _sentences(texts), question, specials=specials)
+    assert seen.logits is not None
+    ids = seen.batch.inputs["input_ids"]
+    real = seen.batch.inputs["attention_mask"].bool()
     special = torch.isin(ids, torch.tensor(model.tokenizer.all_special_ids, device=ids.device))
-    is_mask = ids == model.tokenizer.mask_token_id
-    inputs = dict(batch.inputs)
-    if specials == "masked":
-        inputs["attention_mask"] = inputs["attention_mask"] * (~special | is_mask)
-    with torch.enable_grad(), capture_attention(model.module, model.blocks, hidden=True) as trace:
-        logits = at_mask(model, inputs, position)
-        score = logits[:, first] - logits[:, second]
-        (score if target == "difference" else logits.amax(-1)).sum().backward()
-        hidden = torch.stack([state.detach() for state in trace.hidden])
-        gradient = torch.stack([trace.hidden_grad(place) for place in range(len(trace.hidden))])
-    logits = logits.detach()
+    both = seen.logits[:, [first, second]]
     return Masked(
-        batch, position, trace.stack(), hidden, gradient, logits.softmax(-1)[:, [first, second]], score.detach(),
-        tuple(model.tokenizer.convert_ids_to_tokens(logits.argmax(-1).tolist())), real, real & ~special,
+        seen, seen.logits.softmax(-1)[:, [first, second]], both[:, 0] - both[:, 1],
+        tuple(model.classes[one] for one in seen.logits.argmax(-1).tolist()), real, real & ~special,
     )  # fmt: skip
 
 
-def at_mask(model: Model, inputs: Mapping[str, Tensor], position: Tensor) -> Tensor:
-    """Return the logits of all words at one place of every sentence, ``(sample, word)``."""
-    logits = getattr(model.module(**inputs), "logits", None)
-    words = len(model.tokenizer)
-    if logits is None or logits.ndim != 3 or logits.shape[-1] < words:
+def encode_masked(model: Model, texts: Sequence[str]) -> tuple[Batch, Tensor]:
+    """Encode sentences and find their [MASK]; ``ValueError`` unless each has exactly one."""
+    batch = encode(model, _sentences(texts))
+    return batch, model.reading(batch.inputs)
+
+
+def _sentences(texts: Sequence[str]) -> list[Text]:
+    return [Text(text, text) for text in texts]
+
+
+def _ids(model: Model, pair: tuple[str, str]) -> list[int]:
+    if model.head != "mask":
         raise ValueError(f"{model.name} does not predict masked words; take minilm-mlm, or mlm:owner/name of a hub.")
-    return logits[torch.arange(len(position)), position, :words]
+    return [model.class_index(word) for word in pair]
 
 
 @torch.inference_mode()
 def pair_probabilities(model: Model, texts: Sequence[str], pair: tuple[str, str] = ("he", "she")) -> Tensor:
     """Return the probabilities of both words at the [MASK] of every sentence, ``(sample, 2)``; no gradient."""
-    ids = [token_id(model, word) for word in pair]
-    batch, position = encode_masked(model, texts)
-    return at_mask(model, batch.inputs, position).softmax(-1)[:, ids]
+    ids = _ids(model, pair)
+    return model.logits(encode(model, _sentences(texts)).inputs).softmax(-1)[:, ids]
 
 
 @torch.inference_mode()
@@ -184,7 +185,7 @@ def word_losses(model: Model, texts: Sequence[str], every: int = 6, size: int = 
     check.at_least_one("every", every)
     found, owner = [], []
     for start in range(0, len(texts), size):
-        batch = encoding.encode(model, [Text(text) for text in texts[start : start + size]])
+        batch = encode(model, [Text(text) for text in texts[start : start + size]])
         ids = batch.inputs["input_ids"]
         special = torch.isin(ids, torch.tensor(model.tokenizer.all_special_ids, device=ids.device))
         shift = torch.arange(start, start + len(ids), device=ids.device)[:, None]

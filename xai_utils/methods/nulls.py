@@ -11,36 +11,35 @@ from torch import Tensor
 
 from xai_utils.models import Model
 from xai_utils.models.encoding import Batch, encode, patch_sums
+from xai_utils.models.targets import Asked
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Sample
 
 SPREAD = 0.25  #: standard deviation of the centre prior, of the picture's side
 
 
-def null(name: str, model: Model, samples: Sequence[Sample], targets: Sequence[int], seed: int) -> list[Attribution]:
+def null(
+    name: str, model: Model, samples: Sequence[Sample], question: Asked | None = None, seed: int = 0
+) -> list[Attribution]:
     """Return the null maps of some samples.
 
     Args:
         name: in :data:`NULLS`, and made for this kind of model.
         model: the model, whose tokens are scored.
         samples: sentences or pictures.
-        targets: explained class of each; only the raw gradient looks at it.
+        question: what is asked of each; only the raw gradient looks at it.
         seed: of the random map, together with the sample's name: the same for every batch.
     """
     batch = encode(model, samples)
     if name == "pixel_gradient":
-        maps = _pixel_gradient(model, batch, targets)
+        assert question is not None
+        maps = _pixel_gradient(model, batch, question)
     else:
         noises = [np.random.default_rng([seed, zlib.crc32(one.name.encode())]) for one in samples]
         maps = [_KNOWING_NOTHING[name](batch, i, noise) for i, noise in enumerate(noises)]
     return [
         Attribution(one, batch.labels[i], name, model.name, unit="none", grid=batch.grid) for i, one in enumerate(maps)
     ]
-
-
-def nulls_for(model: Model) -> tuple[str, ...]:
-    """Return the names of the nulls for a model's kind."""
-    return tuple(name for name, kinds in NULLS.items() if model.kind in kinds)
 
 
 def _random(batch: Batch, sample: int, noise: np.random.Generator) -> Tensor:
@@ -68,12 +67,12 @@ def _position(batch: Batch, sample: int, noise: np.random.Generator) -> Tensor:
     return torch.arange(1.0, len(batch.labels[sample]) + 1, dtype=torch.float64)
 
 
-def _pixel_gradient(model: Model, batch: Batch, targets: Sequence[int]) -> list[Tensor]:
-    """Squared length of the gradient of the class score at the pixels, added up by patch."""
+def _pixel_gradient(model: Model, batch: Batch, question: Asked) -> list[Tensor]:
+    """Squared length of the gradient of what is asked at the pixels, added up by patch."""
     ((name, pixels),) = batch.inputs.items()
     with torch.enable_grad():
         leaf = pixels.clone().requires_grad_()
-        model.logits({name: leaf})[range(len(targets)), list(targets)].sum().backward()
+        question.score(model.logits({name: leaf})).sum().backward()
     assert leaf.grad is not None
     return list(patch_sums(leaf.grad.square().sum(1), batch)[:, batch.prefix :].cpu())
 

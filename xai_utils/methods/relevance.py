@@ -18,11 +18,13 @@ from xai_utils import check
 from xai_utils.capture.lrp import lrp_rules, relevance_rules
 from xai_utils.maths import class_maps, rollout
 from xai_utils.methods.observation import View
-from xai_utils.models import Model
 from xai_utils.models.encoding import Batch, patch_sums
+from xai_utils.models.kinds import Model
+from xai_utils.models.targets import Asked, given
 
 AGGREGATES = ("attribution", "rollout", "last_layer", "second_layer")
 LEVELS = ("tokens", "pixels")
+Targets = Asked | Sequence[int]
 Found = list[tuple[Tensor, dict[str, Any]]]  # per sample the scores of every position, and details
 
 
@@ -46,7 +48,11 @@ class Relevance:
 
 
 def propagate(
-    model: Model, batch: Batch, targets: Sequence[int], preset: str = "transformer_attribution", pixels: bool = False
+    model: Model,
+    batch: Batch,
+    targets: Targets,
+    preset: str = "transformer_attribution",
+    pixels: bool = False,
 ) -> Relevance:
     """Run one forward pass, one plain backward pass for the gradients of attention, and one relevance pass.
 
@@ -55,7 +61,7 @@ def propagate(
     Args:
         model: a transformer with a classifier.
         batch: its encoded samples.
-        targets: class index of each sample.
+        targets: what is asked of each sample, or its class index.
         preset: see :func:`lrp.relevance_rules`.
         pixels: go down to the pixels of pictures.
     """
@@ -70,7 +76,7 @@ def propagate(
         relevance_rules(model.module, preset, model.blocks, _pixel_range(model)) as (trace, rules),
     ):
         logits = model.logits(inputs)
-        chosen = F.one_hot(torch.tensor(targets, device=logits.device), logits.shape[1]).to(logits)
+        chosen = given(targets).seed(logits)
         rules.plain = True
         *gradient, last = torch.autograd.grad(logits, [*trace.attention, trace.hidden[-1]], chosen, retain_graph=True)
         rules.plain = False
@@ -83,7 +89,7 @@ def propagate(
 
 
 def transformer_attribution(
-    model: Model, batch: Batch, targets: Sequence[int], aggregate: str = "attribution", start: int = 0,
+    model: Model, batch: Batch, targets: Targets, aggregate: str = "attribution", start: int = 0,
     normalise: bool = False,
 ) -> Found:  # fmt: skip
     """Explain by the relevance of attention, times its gradient, followed through the layers.
@@ -91,7 +97,7 @@ def transformer_attribution(
     Args:
         model: a transformer with a classifier.
         batch: its encoded samples.
-        targets: class index of each sample.
+        targets: what is asked of each sample, or its class index.
         aggregate: ``"attribution"`` (relevance times gradient, all layers from ``start``), ``"rollout"`` (the same
             without gradient: not attention rollout), ``"last_layer"`` or ``"second_layer"`` (relevance of that layer).
         start: first layer that takes part in a product.
@@ -114,7 +120,7 @@ def transformer_attribution(
     return results
 
 
-def full_lrp(model: Model, batch: Batch, targets: Sequence[int], preset: str = "transformer_attribution") -> Found:
+def full_lrp(model: Model, batch: Batch, targets: Targets, preset: str = "transformer_attribution") -> Found:
     """Explain by the relevance that arrives at the pixels (added up by patch), or at the words behind the embedding."""
     found = propagate(model, batch, targets, preset, pixels=batch.grid is not None)
     scores = patch_sums(found.pixels, batch) if found.pixels is not None else found.hidden[0]
@@ -124,7 +130,7 @@ def full_lrp(model: Model, batch: Batch, targets: Sequence[int], preset: str = "
 
 
 def modified_gradient(
-    preset: str, model: Model, batch: Batch, targets: Sequence[int], level: str = "tokens", **options: Any
+    preset: str, model: Model, batch: Batch, targets: Targets, level: str = "tokens", **options: Any
 ) -> Found:
     """Explain by activation times modified gradient: CP-LRP or AttnLRP (see :func:`lrp.lrp_rules`).
 
@@ -132,7 +138,7 @@ def modified_gradient(
         preset: ``"cp"`` or ``"attnlrp"``.
         model: a transformer with a classifier.
         batch: its encoded samples.
-        targets: class index of each sample.
+        targets: what is asked of each sample, or its class index.
         level: ``"tokens"`` entering the first block (positions included), or ``"pixels"`` added up by patch.
         **options: ``epsilon``, ``gamma``, ``gamma_patches``, ``spare``.
     """
@@ -146,7 +152,7 @@ def modified_gradient(
     with torch.enable_grad(), lrp_rules(model.module, preset, model.blocks, **options) as trace:
         logits = model.logits(inputs)
         states = [*trace.hidden, *([inputs[name]] if level == "pixels" else [])]
-        gradients = torch.autograd.grad(logits[range(len(targets)), list(targets)].sum(), states)
+        gradients = torch.autograd.grad(given(targets).score(logits).sum(), states)
     sums = [
         (state * gradient).detach().sum(1 if state.ndim == 4 else -1)
         for state, gradient in zip(states, gradients, strict=True)
@@ -160,13 +166,13 @@ def modified_gradient(
     ]
 
 
-def gradcam(model: Model, batch: Batch, targets: Sequence[int], layer: str = "layer4") -> Found:
+def gradcam(model: Model, batch: Batch, targets: Targets, layer: str = "layer4") -> Found:
     """Explain a convolutional network by Grad-CAM at one stage, brought onto the batch's grid.
 
     Args:
         model: a convolutional network with a classifier.
         batch: its encoded pictures.
-        targets: class index of each picture.
+        targets: what is asked of each picture, or its class index.
         layer: name of the stage, such as ``"layer1"`` to ``"layer4"`` of a ResNet.
     """
     if batch.grid is None:
@@ -181,7 +187,7 @@ def gradcam(model: Model, batch: Batch, targets: Sequence[int], layer: str = "la
     try:
         with torch.enable_grad():
             logits = model.logits(batch.inputs)
-            (gradient,) = torch.autograd.grad(logits[range(len(targets)), list(targets)].sum(), kept)
+            (gradient,) = torch.autograd.grad(given(targets).score(logits).sum(), kept)
     finally:
         handle.remove()
     if gradient.ndim != 4:

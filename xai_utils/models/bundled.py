@@ -10,7 +10,7 @@ from torch import nn
 
 from xai_utils import check, runtime
 from xai_utils.files import sha256
-from xai_utils.models.kinds import Loaded, Preprocessing
+from xai_utils.models.kinds import Loaded, predicts_words, Preprocessing
 from xai_utils.models.vim import Vim
 
 #: sha256 of the official all-MiniLM-L6-v2 weights, which the installed package must carry unchanged.
@@ -166,7 +166,7 @@ def minilm_masked(source: str, _revision: str | None) -> Loaded:
     loaded: Any = set_peft_model_state_dict(adapted, weights)
     if unknown := loaded.unexpected_keys:
         raise ValueError(f"{source} holds {len(unknown)} weights that fit nowhere, such as {unknown[0]}; `make train`.")
-    return Loaded(adapted.merge_and_unload().float(), (), AutoTokenizer.from_pretrained(minilm_folder()))
+    return predicts_words(adapted.merge_and_unload().float(), AutoTokenizer.from_pretrained(minilm_folder()))
 
 
 def bundled_masked(source: str, _revision: str | None) -> Loaded:
@@ -175,4 +175,4 @@ def bundled_masked(source: str, _revision: str | None) -> Loaded:
 
     folder, _ = bundled(source)
     module = AutoModelForMaskedLM.from_pretrained(folder, dtype="float32")
-    return Loaded(module, (), AutoTokenizer.from_pretrained(folder))
+    return predicts_words(module, AutoTokenizer.from_pretrained(folder))

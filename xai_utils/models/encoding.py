@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,28 @@ class Batch:
         """Positions of one sample, prefix included, padding not."""
         return self.prefix + len(self.labels[sample])
 
+    def one(self, sample: int) -> Batch:
+        """Return one sample by itself, without its padding."""
+        here, n = slice(sample, sample + 1), self.length(sample)
+        cut = {name: values[here] if self.grid else values[here, :n] for name, values in self.inputs.items()}
+        views = None if self.views is None else self.views[here]
+        return Batch(cut, self.labels[here], self.prefix, self.grid, self.spans[here], views)
 
-def encode(model: Model, samples: Sequence[Text | Picture]) -> Batch:
-    """Encode samples for a model; ``ValueError`` for the wrong kind of sample, or one the model cannot take whole."""
+
+def encode(model: Model, samples: Sequence[Text | Picture] | Mapping[str, Tensor]) -> Batch:
+    """Encode samples for a model, or take tensors of one's own as they are.
+
+    Args:
+        model: what will read them. In a sentence for a model of masked words, ``[MASK]`` is its mask token.
+        samples: sentences or pictures; or the model's keyword arguments, first axis the sample: ``input_ids`` with
+            ``attention_mask`` (padding at the end), or normalised pixels ``(sample, 3, row, column)``, in the model's
+            own precision.
+
+    Raises:
+        ValueError: the wrong kind of sample, one that the model cannot take whole, or tensors that do not fit.
+    """
+    if isinstance(samples, Mapping):
+        return _tensors(model, samples)
     if not samples:
         raise ValueError("no sample to encode.")
     wanted = Text if model.kind == "text" else Picture
@@ -94,12 +113,17 @@ def _texts(model: Model, samples: Sequence[Text]) -> Batch:
     limit = min(_positions(model.module), tokenizer.model_max_length)
     for sample in samples:
         _fits(model, sample, limit)
-    coded = tokenizer([s.text for s in samples], padding=True, return_tensors="pt", return_offsets_mapping=True)
+    texts = [s.text.replace("[MASK]", tokenizer.mask_token) if model.head == "mask" else s.text for s in samples]
+    coded = tokenizer(texts, padding=True, return_tensors="pt", return_offsets_mapping=True)
     offsets = coded.pop("offset_mapping").tolist()
     lengths = coded["attention_mask"].sum(1).tolist()
     ids = coded["input_ids"].tolist()
     labels = tuple(tuple(tokenizer.convert_ids_to_tokens(row[:n])) for row, n in zip(ids, lengths, strict=True))
-    spans = tuple(tuple((s, e) for s, e in row[:n]) for row, n in zip(offsets, lengths, strict=True))
+    asks = tokenizer.mask_token_id if model.head == "mask" else None  # the word to predict is not there to be explained
+    spans = tuple(
+        tuple((0, 0) if one == asks else (start, end) for (start, end), one in zip(row[:n], line, strict=False))
+        for row, n, line in zip(offsets, lengths, ids, strict=True)
+    )
     return Batch({k: v.to(model.device) for k, v in coded.items()}, labels, spans=spans)
 
 
@@ -130,22 +154,69 @@ def _pictures(model: Model, samples: Sequence[Picture]) -> Batch:
             raise ValueError(f"the picture {sample.name!r} holds NaN or infinity.")
     views = np.stack([view(sample.image, preprocessing) for sample in samples])
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
-    pixels = ((torch.from_numpy(views) - mean) / std).to(model.device)
+    pixels = ((torch.from_numpy(views) - mean) / std).to(model.device, model.dtype)
     grid = patch_grid(model)
-    labels = tuple(f"{row},{column}" for row in range(grid[0]) for column in range(grid[1]))
     name = "pixel_values" if hasattr(model.module, "config") else "x"
-    return Batch({name: pixels}, (labels,) * len(samples), model.prefix, grid, views=views)
+    return Batch({name: pixels}, (_patches(grid),) * len(samples), model.prefix, grid, views=views)
 
 
-def patch_grid(model: Model) -> tuple[int, int]:
-    """Return ``(rows, columns)`` of a vision model's patches; a CNN gets patches of 8 pixels at 112, 16 at 224."""
-    assert model.preprocessing is not None
+def _patches(grid: tuple[int, int]) -> tuple[str, ...]:
+    return tuple(f"{row},{column}" for row in range(grid[0]) for column in range(grid[1]))
+
+
+def _tensors(model: Model, given: Mapping[str, Tensor]) -> Batch:
+    """Name the tokens of tensors that are encoded already."""
+    inputs = {name: values.to(model.device) for name, values in given.items()}
+    counts = {name: len(values) for name, values in inputs.items()}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        raise ValueError(f"expected tensors of one number of samples, at least one; got {counts or 'none'}.")
+    if "input_ids" in inputs:
+        return _ids(model, inputs)
+    name, pixels = next(iter(inputs.items()))
+    if pixels.ndim != 4 or pixels.dtype != model.dtype:
+        raise ValueError(
+            f"{name} is {pixels.dtype} {tuple(pixels.shape)}; {model.name} takes {model.dtype} (sample, channel, row, "
+            "column), or input_ids."
+        )
+    if not pixels.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinity.")
+    grid = patch_grid(model, (pixels.shape[-2], pixels.shape[-1]))
+    return Batch(inputs, (_patches(grid),) * len(pixels), model.prefix, grid)
+
+
+def _ids(model: Model, inputs: dict[str, Tensor]) -> Batch:
+    ids = inputs["input_ids"]
+    mask = inputs.setdefault("attention_mask", torch.ones_like(ids))
+    if ids.ndim != 2 or mask.shape != ids.shape or not (mask[:, 1:] <= mask[:, :-1]).all() or not mask[:, 0].all():
+        raise ValueError(
+            f"input_ids {tuple(ids.shape)} and attention_mask {tuple(mask.shape)}: expected both (sample, token), with "
+            "ones for the tokens and then zeros for the padding behind them."
+        )
+    rows = [row[: int(real)].tolist() for row, real in zip(ids, mask.sum(1), strict=True)]
+    if model.tokenizer is None:
+        return Batch(inputs, tuple(tuple(map(str, row)) for row in rows))
+    special = set(model.tokenizer.all_special_ids)
+    spans = tuple(tuple((0, 0) if one in special else (i, i + 1) for i, one in enumerate(row)) for row in rows)
+    return Batch(inputs, tuple(tuple(model.tokenizer.convert_ids_to_tokens(row)) for row in rows), spans=spans)
+
+
+def patch_grid(model: Model, size: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Return ``(rows, columns)`` of a vision model's patches.
+
+    Args:
+        model: a transformer with patches of one size; a convolutional network gets 14 × 14 (8 pixels at 112).
+        size: ``(rows, columns)`` of the picture in pixels; by default what the model's preprocessing makes.
+    """
     embed = getattr(model.module, "patch_embed", None)
     if embed is not None:
         return tuple(embed.grid_size)
+    if size is None:
+        assert model.preprocessing is not None  # a vision model has one
+        size = (model.preprocessing.size,) * 2
     config = getattr(model.module, "config", None)
-    side = model.preprocessing.size // (config.patch_size if config is not None else model.preprocessing.size // 14)
-    return side, side
+    patch = getattr(config if config is not None else model.module, "patch_size", None)
+    patch = patch or size[0] // 14
+    return size[0] // patch, size[1] // patch
 
 
 def _resized(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:

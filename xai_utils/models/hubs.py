@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xai_utils.models.kinds import Loaded, Preprocessing, Unavailable
+from xai_utils.models.kinds import Loaded, Preprocessing, Unavailable, predicts_words
 from xai_utils.models.vim import Vim, arguments_of, load_strictly
 
 
@@ -69,7 +69,7 @@ def masked_hub(source: str, revision: str | None) -> Loaded:
     if not any(word in " ".join(config.architectures or ()) for word in ("MaskedLM", "PreTraining")):
         raise ValueError(f"{source} is {config.architectures}, which predicts no masked words; try bert-base-mlm.")
     module = fetch(source, lambda: AutoModelForMaskedLM.from_pretrained(source, revision=revision))
-    return Loaded(module, (), fetch(source, lambda: AutoTokenizer.from_pretrained(source, revision=revision)))
+    return predicts_words(module, fetch(source, lambda: AutoTokenizer.from_pretrained(source, revision=revision)))
 
 
 def _from_processor(processor: Any) -> Preprocessing:

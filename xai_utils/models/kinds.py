@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +42,17 @@ class Loaded:
     tokenizer: Any = None
     preprocessing: Preprocessing | None = None
     prefix: int = 0
+    head: str = "classes"
 
 
 class Unavailable(OSError):
     """A model of a hub that is neither cached nor reachable."""
+
+
+def predicts_words(module: nn.Module, tokenizer: Any) -> Loaded:
+    """Return a model whose answer is the word at [MASK]: its classes are the words of the vocabulary."""
+    words = tuple(str(word) for word in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
+    return Loaded(module, words, tokenizer, head="mask")
 
 
 @dataclass(frozen=True)
@@ -74,13 +81,15 @@ class Model:
 
     Attributes:
         name: as given to :func:`load`.
-        module: the untouched transformers or timm model, or our own.
-        classes: class names in the order of the logits; empty for a model without a classifier.
-        blocks: number of attention blocks, 0 for a model without attention.
+        module: the untouched transformers, timm or torchvision model, or our own.
+        classes: what an answer can be, in the order of the logits: class names, or the words of the vocabulary for a
+            head that predicts a word; empty for a model without a head.
+        blocks: number of attention blocks, 0 for a model without attention, ``None`` where that is not known.
         prefix: leading tokens of a picture that stand for no patch.
         tokenizer: for text models, else ``None``.
         preprocessing: for vision models, else ``None``.
         sha256: of all weights and buffers, in the order of the state dict.
+        head: ``"classes"``, or ``"mask"`` for the word at [MASK].
     """
 
     name: str
@@ -91,31 +100,78 @@ class Model:
     tokenizer: Any
     preprocessing: Preprocessing | None
     sha256: str
+    head: str = "classes"
 
     @property
     def kind(self) -> str:
         """``"text"`` or ``"vision"``."""
-        return "text" if self.tokenizer is not None else "vision"
+        reads = getattr(self.module, "main_input_name", "")
+        return "text" if self.tokenizer is not None or reads == "input_ids" else "vision"
 
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.module.parameters()).device
 
-    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return class scores ``(batch, class)``; ``ValueError`` for a model without a classifier."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next(self.module.parameters()).dtype
+
+    @property
+    def link(self) -> str:
+        """How logits become probabilities: ``"softmax"``, ``"sigmoid"`` (several labels at once) or ``"none"``."""
+        if len(self.classes) == 1:
+            return "none"
+        problem = getattr(getattr(self.module, "config", None), "problem_type", None)
+        return "sigmoid" if problem == "multi_label_classification" else "softmax"
+
+    def reading(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the position that each sample's answer is read from, ``(sample,)``, prefix tokens counted."""
+        first = next(iter(inputs.values()))
+        if self.head == "classes":
+            return torch.zeros(len(first), dtype=torch.long, device=first.device)
+        found = inputs["input_ids"] == self.tokenizer.mask_token_id
+        for ids, count in zip(inputs["input_ids"], found.sum(1).tolist(), strict=True):
+            if count != 1:
+                said = self.tokenizer.decode(ids, skip_special_tokens=True)
+                raise ValueError(f"{said!r} has {count} [MASK]; expected exactly one, written [MASK], in capitals.")
+        return found.long().argmax(1)
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return a score for every answer, ``(sample, answer)``: classes, or words at the position that is read.
+
+        Raises:
+            ValueError: a model without a head, or one whose head gives something else than it should.
+        """
         if not self.classes:
             raise ValueError(f"{self.name} has no classifier, so no class to explain; try minilm-sst2.")
         output = self.module(**inputs)
-        return output if isinstance(output, Tensor) else output.logits
+        found = output if isinstance(output, Tensor) else output.logits
+        if self.head == "classes":
+            return found
+        if found.ndim != 3 or found.shape[-1] < len(self.classes):
+            raise ValueError(f"{self.name} does not predict words; take minilm-mlm, or mlm:owner/name of a hub.")
+        return found[torch.arange(len(found), device=found.device), self.reading(inputs), : len(self.classes)]
 
     def class_index(self, target: int | str) -> int:
-        """Return the index of a class given by index or name; the error lists what exists."""
-        if isinstance(target, str):
-            if target not in self.classes:
-                near = [name for name in self.classes if target.lower() in name.lower()][:8]
-                shown = near or self.classes[:12]
-                raise ValueError(f"{self.name} has no class {target!r}; such as: {', '.join(shown)}.")
+        """Return the index of a class or word given by index or name; the error lists what exists."""
+        if not isinstance(target, str):
+            check.index(f"class of {self.name}", target, len(self.classes))
+            return target % len(self.classes)
+        if self.head != "classes":
+            return self._word_index(target)
+        if target in self.classes:
             return self.classes.index(target)
-        check.index(f"class of {self.name}", target, len(self.classes))
-        return target % len(self.classes)
+        near = [name for name in self.classes if target.lower() in name.lower()][:8]
+        shown = near or self.classes[:12]
+        raise ValueError(f"{self.name} has no class {target!r}; such as: {', '.join(shown)}.")
+
+    def _word_index(self, word: str) -> int:
+        pieces = self.tokenizer.tokenize(word)
+        if len(pieces) != 1 or pieces[0] == self.tokenizer.unk_token:
+            raise ValueError(
+                f"{word!r} is {pieces} for {self.name}, not a single token, so there is no one logit for it; take a "
+                "word of its vocabulary, such as 'he'."
+            )
+        return int(self.tokenizer.convert_tokens_to_ids(pieces[0]))

@@ -17,7 +17,7 @@ from xai_utils import check
 from xai_utils.models import memory
 from xai_utils.models.encoding import Batch, encode
 from xai_utils.models.kinds import Model
-from xai_utils.models.targets import targets_of
+from xai_utils.models.targets import Question, Target, asked
 from xai_utils.samples.kinds import Sample
 
 OPERATORS = {"text": ("mask", "delete", "unknown", "word"), "vision": ("mean", "blur", "black")}
@@ -30,13 +30,24 @@ Replace = Callable[[Tensor], dict[str, Tensor]]
 def operators_for(model: Model) -> tuple[str, ...]:
     """Return the operators that a model knows; a text model without a mask token has no ``"mask"``, and so on."""
     known = OPERATORS[model.kind]
-    return known if model.kind == "vision" else tuple(one for one in known if one == "delete" or _token(model, one))
+    if model.kind == "vision":
+        return known
+    if model.head == "mask":  # a second [MASK] would be a second question
+        known = known[1:]
+    return tuple(one for one in known if one == "delete" or _token(model, one))
+
+
+def places(batch: Batch, sample: int = 0) -> Tensor:
+    """Return the tokens of a sample that may go, all but specials, ``(rank,)``."""
+    if not batch.spans:
+        return torch.arange(len(batch.labels[sample]))
+    return torch.tensor([i for i, (start, end) in enumerate(batch.spans[sample]) if start < end])
 
 
 def scorer(
     model: Model,
     sample: Sample,
-    target: int | str | None = None,
+    target: Target = None,
     operator: str | None = None,
     output: str = "probability",
     batch_size: int = 64,
@@ -46,7 +57,7 @@ def scorer(
     Args:
         model: text or vision model with a classifier.
         sample: one sentence or picture.
-        target: class; ``None`` takes the one predicted for the whole sample.
+        target: class; ``None`` takes the one predicted for the whole sample. Or a question, which names its kind.
         operator: what replaces a token. Text: ``"mask"`` puts [MASK] in its place, ``"unknown"`` [UNK], ``"word"`` the
             word :data:`NEUTRAL`; ``"delete"`` closes the gap. Vision: ``"mean"`` paints its patch in the picture's
             mean colour, ``"blur"`` with the blurred picture (Gaussian of :data:`BLUR` patches), ``"black"`` in black.
@@ -58,19 +69,19 @@ def scorer(
         ``score``: takes ``keep``, ``(mask, token)`` bool over the tokens of ``encode(...).labels[0]``, and returns
         ``(mask,)`` float64 on the CPU. Special tokens of a text have to be kept.
     """
-    operator = OPERATORS[model.kind][0] if operator is None else operator
+    operator = operators_for(model)[0] if operator is None else operator
     check.one_of("output", output, OUTPUTS)
     check.at_least_one("batch_size", batch_size)
+    whole = target if isinstance(target, Question) else Question(target, kind=output)
     batch = encode(model, [sample])
     replace = replacer(model, batch, operator)
     with torch.inference_mode():
-        chosen = targets_of(model, model.logits(batch.inputs), target)
-    assert chosen is not None
+        question = asked(model, model.logits(batch.inputs), whole)
+    assert question is not None
 
     def score(keep: Tensor) -> Tensor:
         _fits(keep, batch)
-        logits = _ask(model, [(replace, keep)], batch_size, memory.BUDGET)
-        return (logits.softmax(-1) if output == "probability" else logits)[:, chosen[0]]
+        return question.of([0] * len(keep)).score(_ask(model, [(replace, keep)], batch_size, memory.BUDGET))
 
     return score
 

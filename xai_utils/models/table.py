@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import nn
 
 from xai_utils import runtime
 from xai_utils.models import bundled, hubs
-from xai_utils.models.kinds import Loaded, Model, Spec, Unavailable
+from xai_utils.models.kinds import Loaded, Model, Preprocessing, Spec, Unavailable
 
 
 def load(name: str, device: torch.device | str = "cpu") -> Model:
@@ -41,15 +41,45 @@ def load(name: str, device: torch.device | str = "cpu") -> Model:
     digest = state_sha256(module)
     runtime.record.models[name] = {"source": spec.source, "revision": spec.revision, "state_sha256": digest}
     return Model(
-        name,
-        module,
-        loaded.classes,
-        spec.blocks,
-        loaded.prefix,
-        loaded.tokenizer,
-        loaded.preprocessing,
-        digest,
-    )
+        name, module, loaded.classes, spec.blocks, loaded.prefix, loaded.tokenizer, loaded.preprocessing, digest,
+        loaded.head,
+    )  # fmt: skip
+
+
+def wrap(
+    module: nn.Module,
+    classes: Sequence[str] = (),
+    tokenizer: Any = None,
+    preprocessing: Preprocessing | None = None,
+    prefix: int = 0,
+    name: str = "own model",
+) -> Model:
+    """Take a model of one's own, of any precision, as it is: the caller's module, frozen nowhere, moved nowhere.
+
+    Args:
+        module: a transformers, timm or torchvision model in evaluation mode.
+        classes: their names, in the order of the logits; by default their numbers, as many as the head has.
+        tokenizer: to explain sentences; tensors of one's own need none (see :func:`encoding.encode`).
+        preprocessing: to explain pictures, likewise.
+        prefix: leading tokens of a picture that stand for no patch, such as 1 for [CLS].
+        name: for plots and errors.
+
+    Raises:
+        ValueError: a module in training mode, or whose number of classes cannot be found out.
+    """
+    if module.training:
+        raise ValueError(f"{name} is in training mode, in which dropout changes every answer; call .eval() first.")
+    named = tuple(classes) or tuple(str(number) for number in range(_classes_of(module)))
+    return Model(name, module, named, None, prefix, tokenizer, preprocessing, state_sha256(module))
+
+
+def _classes_of(module: nn.Module) -> int:
+    """Return the number of outputs of a model's last linear layer."""
+    linear = [one for one in module.modules() if isinstance(one, nn.Linear)]
+    known = getattr(getattr(module, "config", None), "num_labels", None) or getattr(module, "num_classes", None)
+    if known is None and not linear:
+        raise ValueError(f"{type(module).__name__} has no linear head, so its classes are not known; name them.")
+    return int(known if known is not None else linear[-1].out_features)
 
 
 def shared(name: str) -> Model:

@@ -162,7 +162,7 @@ def panel(captured: Captured, name: str) -> Panel:
 
 def _attribution(captured: Captured, name: str) -> Attribution:
     method, seen = methods.METHODS[name], captured.seen
-    if seen is not None and method.score is not None and (seen.gradient is not None or not method.needs_gradient):
+    if seen is not None and method.score is not None and (seen.states is not None or not method.asks):
         return methods.attribute(name, seen)
     return methods.explain(name, captured.model, captured.sample, captured.target)
 

@@ -1,0 +1,163 @@
+"""Attention, rolled out or not, and gradients at the tokens: methods that score one observed sample, no further pass.
+
+Each takes a :class:`observation.View` and options, and returns ``(scores of every position, details)``. ``row`` says
+which row of the ``(query, key)`` matrix is read: ``"reader"``, the token that the answer is read from ([CLS] of a
+classifier, [MASK]); ``"max"`` or ``"mean"`` over queries; or a position.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xai_utils import check
+from xai_utils.maths import attcat as attcat_maths
+from xai_utils.maths import diffusion, flow, rollout, selective
+from xai_utils.methods.observation import View
+
+ROWS = ("reader", "max", "mean")
+Score = tuple[Tensor, dict[str, Any]]
+
+
+def raw_attention(view: View, layer: int = -1, head: int | None = None, row: str | int = "reader") -> Score:
+    """Attention of one layer: one head or their mean, read along one row (see :func:`read_row`)."""
+    check.index("layer", layer, len(view.attention))
+    _reads_others(view, row)
+    maps = view.attention[layer]
+    if head is not None:
+        check.index("head", head, len(maps))
+    return read_row(maps.mean(0) if head is None else maps[head], row, view.reading), {}
+
+
+def attention_rollout(
+    view: View,
+    fusion: str = "mean",
+    discard: float = 0.0,
+    residual: float = 0.5,
+    row: str | int = "reader",
+    layer: int = -1,
+) -> Score:
+    """Attention rollout from the given layer down (see :func:`rollout.fuse` and :func:`rollout.rollout`)."""
+    _reads_others(view, row)
+    maps = rollout.fuse(_below(view.attention, layer), fusion, discard, keep=0)
+    return _roll(view, maps, residual, row)
+
+
+def diffusion_rollout(
+    view: View,
+    filter: str = "spectral",
+    strength: float | None = None,
+    residual: float = 0.5,
+    row: str | int = "reader",
+    layer: int = -1,
+) -> Score:
+    """Rollout of the head means after a filter of their spectrum (see :func:`diffusion.diffuse`)."""
+    _reads_others(view, row)
+    maps = diffusion.diffuse(rollout.fuse(_below(view.attention, layer)), filter, strength)
+    return _roll(view, maps, residual, row)
+
+
+def selective_rollout(
+    view: View,
+    threshold: float = 0.1,
+    distance: str = "total_variation",
+    residual: float = 0.5,
+    row: str | int = "reader",
+    layer: int = -1,
+) -> Score:
+    """Rollout through the layers that differ enough from the last one used (see :mod:`selective`)."""
+    _reads_others(view, row)
+    found = selective.selective_rollout(
+        rollout.fuse(_below(view.attention, layer)), threshold, distance, residual=residual
+    )
+    return read_row(found.rolled[-1], row, view.reading), {"used": found.used.nonzero()[:, 0].tolist()}
+
+
+def gradient_rollout(
+    view: View, discard: float = 0.0, residual: float = 0.5, row: str | int = "reader", layer: int = -1
+) -> Score:
+    """Rollout of attention weighted by its own gradient (see :func:`rollout.gradient_weighted`)."""
+    assert view.gradient is not None
+    _reads_others(view, row)
+    maps = rollout.gradient_weighted(_below(view.attention, layer), _below(view.gradient, layer), discard, keep=0)
+    return _roll(view, maps, residual, row)
+
+
+def attention_flow(view: View, residual: float = 0.5, layer: int = -1, row: int | None = None) -> Score:
+    """Maximum flow from one position behind a layer to every input token, as shares (see :mod:`flow`)."""
+    row = view.reading if row is None else row
+    check.index("row", row, view.attention.shape[-1])
+    _reads_others(view, row)
+    steps = rollout.mix(rollout.fuse(view.attention).double(), residual)
+    return flow.flow_shares(flow.flow(steps, layer, [row % steps.shape[-1]]))[0], {}
+
+
+def gradient_norm(view: View) -> Score:
+    """Length of the gradient at each token entering the first block.
+
+    The sum over the width of the gradient at a word embedding *before* a LayerNorm is zero in exact arithmetic, so
+    the level matters: here it is behind the LayerNorm of BERT's embeddings, and the token itself in a ViT.
+    """
+    assert view.embedding_gradient is not None
+    return view.embedding_gradient.norm(dim=-1), {}
+
+
+def gradient_x_input(view: View) -> Score:
+    """Inner product of each token entering the first block with its gradient; same level as :func:`gradient_norm`."""
+    assert view.embedding is not None and view.embedding_gradient is not None
+    return (view.embedding * view.embedding_gradient).sum(-1), {}
+
+
+def attcat(view: View, weight: str = "reader row") -> Score:
+    """AttCAT: attention times the gradient's share of every token's activation, added over the layers.
+
+    Args:
+        view: with gradients.
+        weight: ``"reader row"``, the attention that the reader pays; or ``"received"``, the column mean of the code.
+
+    Source: Qiang et al. (2022), AttCAT; see :mod:`attcat` for both readings.
+    """
+    check.one_of("weight", weight, ("reader row", "received"))
+    assert view.states is not None and view.state_gradients is not None
+    attention = view.attention[:, None]  # one sample
+    real = torch.ones(1, attention.shape[-1], dtype=torch.bool, device=attention.device)
+    where = torch.tensor([view.reading], device=attention.device)
+    paid = attcat_maths.paid(attention, where) if weight == "reader row" else attcat_maths.received(attention, real)
+    activation = attcat_maths.cat(view.states[:-1, None], view.state_gradients[:-1, None])
+    return attcat_maths.attcat(paid, activation)[:, 0].sum(0), {"weight": weight}
+
+
+def read_row(matrix: Tensor, row: str | int, reading: int = 0) -> Tensor:
+    """Read a ``(query, key)`` matrix: the reader's row, ``"max"`` or ``"mean"`` over queries, or a position's row."""
+    if isinstance(row, int):
+        check.index("row", row, len(matrix))
+        return matrix[row]
+    check.one_of("row", row, ROWS)
+    if row == "reader":
+        return matrix[reading]
+    return matrix.amax(0) if row == "max" else matrix.mean(0)
+
+
+def _reads_others(view: View, row: str | int) -> None:
+    """Refuse to read the first token of a causal model: it comes before all others and reads none of them."""
+    first = (view.reading if row == "reader" else row) == 0
+    if first and view.attention.shape[-1] > 1 and not view.attention[..., 0, 1:].any():
+        raise ValueError(
+            "the row that is read is that of the first token, which reads only itself in every layer and head, as in a "
+            "causal model such as GPT-2. Take the last token, which reads all (row=-1), or row='mean'."
+        )
+
+
+def _below(maps: Tensor, layer: int) -> Tensor:
+    """Return the layers up to and with ``layer``."""
+    check.index("layer", layer, len(maps))
+    return maps[: layer % len(maps) + 1]
+
+
+def _roll(view: View, maps: Tensor, residual: float, row: str | int) -> Score:
+    """Roll out; a single row is carried as a vector, which costs a token's share of the full product."""
+    if row == "reader" or isinstance(row, int):
+        return rollout.rollout_row(maps, view.reading if row == "reader" else int(row), residual, rescale=True), {}
+    return read_row(rollout.rollout(maps, residual, rescale=True)[-1], row), {}

@@ -1,0 +1,93 @@
+"""Which method suits which model: each function returns "" where it does, else the reason in words.
+
+The table of methods carries one of these in every row; the explorer, the sweep and the errors read it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xai_utils.capture.attention import attention_modules
+from xai_utils.capture.scans import scanning
+from xai_utils.models.attention_classifier import AttentionClassifier
+from xai_utils.models.kinds import Model
+from xai_utils.models.vim import Vim
+
+NO_HEAD = "it has no classifier, so no class to explain; try minilm-sst2."
+
+
+def everything(model: Model) -> str:
+    """Suit every model."""
+    return ""
+
+
+def answers(model: Model) -> str:
+    """Suit a model with a head."""
+    return "" if model.classes else NO_HEAD
+
+
+def attends(model: Model) -> str:
+    """Suit a model with attention, or with hidden attention in its place."""
+    return "" if scanning(model.module) else _attention(model)
+
+
+def reads_tokens(model: Model) -> str:
+    """Suit a model with a head whose blocks take tokens, so that a gradient at a token is there."""
+    return attends(model) or answers(model)
+
+
+def weighs(model: Model) -> str:
+    """Suit a model with a head and attention of its own, whose gradient weighs it."""
+    if scanning(model.module):
+        return "it needs the gradient at attention probabilities, and this model reads by scans. Try mamba_attribution."
+    return _attention(model) or answers(model)
+
+
+def follows_rules(model: Model) -> str:
+    """Suit a transformer with a head, for which there are rules of relevance."""
+    if scanning(model.module):
+        return "its rules are those of transformers. Try mamba_lrp."
+    return _attention(model) or answers(model)
+
+
+def scans(model: Model) -> str:
+    """Suit a Mamba or Vision Mamba with a head."""
+    if not scanning(model.module):
+        return f"{type(model.module).__name__} has no selective scan; it is for Mamba and Vision Mamba."
+    return ""
+
+
+def scans_texts(model: Model) -> str:
+    """Suit a Mamba of texts, whose convolutions are captured."""
+    if isinstance(model.module, Vim):
+        return "the two convolutions of Vision Mamba are not captured; take hidden_attention."
+    return scans(model)
+
+
+def convolves(model: Model) -> str:
+    """Suit a convolutional network."""
+    if model.kind == "text":
+        return "it reads texts; Grad-CAM on attention is the method 'attention_gradcam'."
+    if scanning(model.module) or not _attention(model):
+        return "it is no convolutional network; Grad-CAM on attention is the method 'attention_gradcam'."
+    return answers(model)
+
+
+def closed(model: Model) -> str:
+    """Suit the attention classifier of notebook 07, and nothing else."""
+    return "" if isinstance(model.module, AttentionClassifier) else "closed forms are for one layer of attention alone."
+
+
+def of_kind(kinds: Sequence[str], model: Model) -> str:
+    """Suit models of some kinds."""
+    return "" if model.kind in kinds else f"it is a null of {' and '.join(kinds)} models."
+
+
+def _attention(model: Model) -> str:
+    if isinstance(model.module, AttentionClassifier):
+        return "its one layer has forms of its own; take closed_attention or closed_gradient_mean."
+    try:
+        attention_modules(model.module)
+    except TypeError as error:
+        return str(error)
+    return ""
