@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,6 @@ from scipy.stats import (
 )
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
-
-from xai_utils import stats
 
 
 @dataclass(frozen=True)
@@ -49,11 +47,29 @@ def mean_interval(values: Sequence[float], seed: int, level: float = 0.95, resam
     data = _sample(values)
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a share between 0 and 1.")
-    noise = np.random.default_rng(seed)
+    return bootstrap_interval((data,), np.mean, seed, level=level, resamples=resamples)
+
+
+def bootstrap_interval(
+    samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray], seed: int, *, paired: bool = False,
+    level: float = 0.95, resamples: int = 2000,
+) -> Interval:  # fmt: skip
+    """Return a statistic of one or several samples with its percentile bootstrap interval.
+
+    Args:
+        samples: each ``(member,)``, float64.
+        statistic: ``(*samples, axis) -> number``, reduced along ``axis``.
+        seed: of the resampling.
+        paired: draw members of all samples together.
+        level: confidence, in (0, 1).
+        resamples: bootstrap samples.
+    """
     found = bootstrap(
-        (data,), np.mean, confidence_level=level, n_resamples=resamples, method="percentile", rng=noise
-    ).confidence_interval
-    return Interval(float(data.mean()), float(found.low), float(found.high), len(data))
+        samples, statistic, paired=paired, vectorized=True, confidence_level=level, n_resamples=resamples,
+        method="percentile", rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    members = len(samples[0]) if paired else sum(map(len, samples))
+    return Interval(float(statistic(*samples, axis=-1)), float(found.low), float(found.high), members)
 
 
 def rate_interval(hits: Sequence[bool], level: float = 0.95) -> Interval:
@@ -243,7 +259,7 @@ def ranking(scores: Mapping[str, Sequence[float]], higher_is_better: bool, level
     return Ranking(dict(order), critical, p, samples, level)
 
 
-def win_rate(ours: Sequence[float], null: Sequence[float], higher_is_better: bool, seed: int) -> stats.Interval:
+def win_rate(ours: Sequence[float], null: Sequence[float], higher_is_better: bool, seed: int) -> Interval:
     """Return how often a method beats its matched null on the same sample, with interval; a tie counts as half.
 
     Args:
@@ -254,7 +270,7 @@ def win_rate(ours: Sequence[float], null: Sequence[float], higher_is_better: boo
     """
     one, other = _table({"ours": ours, "null": null})
     sign = 1.0 if higher_is_better else -1.0
-    return stats.mean_interval(((np.sign(sign * (one - other)) + 1) / 2).tolist(), seed)
+    return mean_interval(((np.sign(sign * (one - other)) + 1) / 2).tolist(), seed)
 
 
 def _table(scores: Mapping[str, Sequence[float]]) -> np.ndarray:

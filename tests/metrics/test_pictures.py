@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, jaccard_score
 from strategies import normal, steady
 
-from xai_utils.metrics import area, average_precision, cover, hit, keep_masks, lift, mass_inside, removal_curve
+from xai_utils import metrics, stats
+from xai_utils.metrics import average_precision, cover, hit, lift, mass_inside, pictures
 
 NAN = float("nan")
 METRICS = [mass_inside, lift, hit, average_precision]
@@ -102,19 +104,6 @@ def test_mass_and_lift():
     assert lift(scores, vector(0.5, 1, 1, 0)) == pytest.approx(0.5 / 0.625)
 
 
-def test_a_hit_needs_more_than_the_least_share():
-    scores, inside = vector(1, 3, 2), vector(1, 0.2, 0)
-    assert hit(scores, inside) is True and hit(scores, inside, least=0.1) is True
-    assert hit(scores, inside, least=0.2) is False and hit(scores, inside, least=0.5) is False
-    assert hit(-scores, inside, least=0.9) is True
-
-
-def test_average_precision_counts_how_early_the_inside_comes():
-    assert average_precision(vector(4, 3, 2, 1), torch.tensor([True, False, True, False])) == pytest.approx(5 / 6)
-    assert average_precision(vector(1, 2, 3, 4), torch.tensor([True, False, False, False])) == pytest.approx(1 / 4)
-    assert average_precision(vector(4, 3, 2, 1), vector(0.4, 0.6, 0.5, 1)) == pytest.approx((1 / 2 + 2 / 4) / 2)
-
-
 # Refusals
 
 
@@ -138,12 +127,6 @@ def test_scores_without_mass_are_refused(metric):
         metric(vector(-1, 0), vector(1, 0))
 
 
-@pytest.mark.parametrize("inside", [vector(1, 1), vector(0, 0), vector(0.5, 0.2)])
-def test_a_ranking_needs_two_sides(inside):
-    with pytest.raises(ValueError, match="inside and tokens outside"):
-        average_precision(vector(1, 2), inside)
-
-
 def test_a_lift_needs_something_inside():
     with pytest.raises(ValueError, match="inside"):
         lift(vector(1, 2), vector(0, 0))
@@ -151,7 +134,7 @@ def test_a_lift_needs_something_inside():
 
 @pytest.mark.parametrize(("shape", "grid"), [((10, 10), (3, 5)), ((10, 10), (5, 3)), ((4, 4), (8, 8))])
 def test_a_mask_that_does_not_divide_is_refused(shape, grid):
-    with pytest.raises(ValueError, match="does not divide into a grid"):
+    with pytest.raises(ValueError, match="multiples of the grid"):
         cover(np.ones(shape, dtype=bool), grid)
 
 
@@ -160,75 +143,228 @@ def test_an_empty_mask_is_refused():
         cover(np.zeros((4, 4), dtype=bool), (2, 2))
 
 
-# Deletion and insertion
+# Share of the mass on the foreground
 
 
-def equal_steps(steps):
-    return [step / steps for step in range(steps + 1)]
+@st.composite
+def cases(draw):
+    count, rows, columns = draw(st.integers(1, 4)), draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    noise = torch.Generator().manual_seed(draw(st.integers(0, 2**31 - 1)))
+    maps = torch.randn(count, rows, columns, generator=noise, dtype=torch.float64)
+    masks = torch.rand(count, rows * draw(st.integers(1, 4)), columns * 3, generator=noise) < draw(st.floats(0, 1))
+    return maps, masks
 
 
-def test_masks_written_out():
-    order = torch.tensor([3, 0, 2])  # token 1 is never removed
-    gone = [[1, 1, 1, 1], [1, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 0]]
-    back = [[0, 1, 0, 0], [0, 1, 0, 1], [1, 1, 0, 1], [1, 1, 1, 1]]
-    assert keep_masks(order, 4, equal_steps(3)).int().tolist() == gone
-    assert keep_masks(order, 4, equal_steps(3), insert=True).int().tolist() == back
-    assert keep_masks(order, 4, (0, 1)).int().tolist() == [gone[0], gone[-1]]
-    assert keep_masks(order, 4, (0, 0.6, 1)).int().tolist() == [gone[0], gone[2], gone[-1]]
-    assert keep_masks(torch.arange(5), 5, (0, 0.5, 1)).sum(-1).tolist() == [5, 3, 0]  # round(2.5) is 2
-    assert keep_masks(torch.arange(20), 20).sum(-1).tolist() == list(range(20, -1, -2))
+@settings(deadline=None, max_examples=40)
+@given(cases())
+def test_it_is_the_literal_sum(case):
+    maps, masks = case
+    found = metrics.foreground_fraction(maps, masks)
+    for i, (scores, mask) in enumerate(zip(maps, masks, strict=True)):
+        high, wide = mask.shape[0] // scores.shape[0], mask.shape[1] // scores.shape[1]
+        inside = total = 0.0
+        for row in range(scores.shape[0]):
+            for column in range(scores.shape[1]):
+                tile = mask[row * high : (row + 1) * high, column * wide : (column + 1) * wide]
+                mass = max(0.0, float(scores[row, column]))
+                total += mass
+                inside += mass * float(tile.double().mean())
+        assert found.found[i] == mask.any() and found.positive[i] == (total > 0)
+        assert float(found.area[i]) == pytest.approx(float(mask.double().mean()))
+        if found.scored[i]:
+            assert float(found.fraction[i]) == pytest.approx(inside / total)
+            assert float(found.lift[i]) == pytest.approx(inside / total / float(mask.double().mean()))
+        else:
+            assert found.fraction[i].isnan() and found.lift[i].isnan()
 
 
-@steady
-@given(tokens=st.integers(1, 12), steps=st.integers(1, 15), seed=st.integers(0, 999))
-def test_each_step_removes_more_and_insertion_is_the_opposite(tokens, steps, seed):
-    order = normal(2, 3, tokens, seed=seed).argsort(-1)
-    gone = keep_masks(order, tokens, equal_steps(steps))
-    assert gone.shape == (2, 3, steps + 1, tokens) and gone[..., 0, :].all() and not gone[..., -1, :].any()
-    assert (gone[..., 1:, :] <= gone[..., :-1, :]).all()
-    assert torch.equal(keep_masks(order, tokens, equal_steps(steps), insert=True), ~gone)
+@settings(deadline=None, max_examples=40)
+@given(cases(), st.floats(0.01, 1000))
+def test_scale_does_not_matter_and_both_parts_make_one(case, scale):
+    maps, masks = case
+    found, scaled = (metrics.foreground_fraction(one, masks) for one in (maps, maps * scale))
+    torch.testing.assert_close(found.fraction, scaled.fraction, equal_nan=True)
+    other = metrics.foreground_fraction(maps, ~masks)
+    both = found.scored & other.scored
+    torch.testing.assert_close(found.background[both], other.fraction[both])
 
 
-def test_curves_of_a_sum_are_known_and_each_mask_is_asked_for_once():
-    weights, asked = vector(5, 3, 2, 0), []
-
-    def score(keep):
-        asked.append(keep)
-        return keep.double() @ weights
-
-    orders = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]])
-    assert removal_curve(score, orders, 4, equal_steps(4)).tolist() == [[10, 5, 2, 0, 0], [10, 10, 8, 5, 0]]
-    assert removal_curve(score, orders, 4, equal_steps(4), insert=True).tolist() == [
-        [0, 5, 8, 10, 10],
-        [0, 0, 2, 5, 10],
-    ]
-    assert [len(keep) for keep in asked] == [8, 8]  # 10 masks, the first and the last of them twice
+def test_a_uniform_map_has_the_area_and_a_map_on_the_object_has_everything():
+    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+    masks[0, :4, :4], masks[1, :2, :] = True, True
+    uniform = metrics.foreground_fraction(torch.ones(2, 4, 4), masks)
+    assert uniform.fraction.tolist() == uniform.area.tolist() == [0.25, 0.25] and uniform.lift.tolist() == [1, 1]
+    exact = metrics.foreground_fraction(metrics.covers(masks, (4, 4)), masks)
+    assert exact.fraction.tolist() == [1, 1] and exact.lift.tolist() == [4, 4] and exact.background.tolist() == [0, 0]
 
 
-def test_area_by_hand():
-    assert area(vector(1, 1, 1), equal_steps(2)).item() == 1 and area(vector(1, 0), (0, 1)).item() == 0.5
-    assert area(torch.stack([vector(4, 2, 0), vector(0, 0, 4)]), equal_steps(2)).tolist() == [2, 1]
-    assert area(vector(4, 2, 0), (0, 0.25, 1)).item() == 0.25 * 3 + 0.75 * 1
+def test_what_cannot_be_scored_is_counted_and_refused_by_the_statistics():
+    maps, masks = torch.ones(4, 2, 2), torch.ones(4, 4, 4, dtype=torch.bool)
+    masks[0], maps[1], masks[2], maps[2] = False, -1.0, False, 0.0
+    found = metrics.foreground_fraction(maps, masks)
+    assert found.scored.tolist() == [False, False, False, True]
+    assert str(found) == "1 of 4 maps scored, 2 without foreground, 1 without a positive score"
+    with pytest.raises(ValueError, match="3 NaN"):
+        stats.mean_interval(found.fraction.tolist(), 0)
 
 
-@pytest.mark.parametrize(("order", "words"), [
-    ([0, 0], "names a token twice"), ([0, 3], "tokens 0 to 2"), ([-1, 0], "tokens 0 to 2"), ([], "tokens 0 to 2"),
-])  # fmt: skip
-def test_unusable_orders_are_refused(order, words):
-    with pytest.raises(ValueError, match=words):
-        keep_masks(torch.tensor(order, dtype=torch.long), 3)
+def test_soft_masks_and_masks_on_the_grid_are_taken_as_they_are():
+    soft = torch.tensor([[[0.5, 0.0], [1.0, 0.25]]])
+    assert metrics.foreground_fraction(torch.tensor([[[2.0, 1.0], [1.0, 0.0]]]), soft).fraction.item() == 0.5
+    assert metrics.covers(soft.repeat_interleave(3, 1).repeat_interleave(2, 2), (2, 2)).tolist() == soft.tolist()
 
 
-@pytest.mark.parametrize("fractions", [(0,), (0, 0.5), (0.1, 1), (0, 0.7, 0.2, 1), (0, 0.5, 0.5, 1), (0, NAN, 1), ()])
-def test_unusable_fractions_are_refused(fractions):
-    with pytest.raises(ValueError, match="fractions should rise from 0 to 1"):
-        keep_masks(torch.tensor([0, 1]), 2, fractions)
-    with pytest.raises(ValueError, match="fractions should rise from 0 to 1"):
-        area(vector(1, 1), fractions)
+def test_a_batch_of_masks_is_averaged_like_single_ones():
+    masks = torch.rand(3, 28, 42, generator=torch.Generator().manual_seed(0)) > 0.6
+    for one, mask in zip(metrics.covers(masks, (14, 14)), masks, strict=True):
+        torch.testing.assert_close(one.ravel(), metrics.cover(np.asarray(mask), (14, 14)))
 
 
-def test_scores_of_nan_and_curves_of_another_length_are_refused():
-    with pytest.raises(ValueError, match="scores holds 2 of 2"):
-        removal_curve(lambda keep: torch.full((len(keep),), NAN), torch.tensor([0]), 1, (0, 1))
-    with pytest.raises(ValueError, match="1 points does not belong to 11 fractions"):
-        area(vector(1))
+@pytest.mark.parametrize(
+    ("maps", "masks", "message"),
+    [
+        (torch.ones(1, 3, 3), torch.ones(1, 7, 9, dtype=torch.bool), "multiples of the grid .3, 3.*view_mask"),
+        (torch.ones(2, 3, 3), torch.ones(1, 9, 9, dtype=torch.bool), r"maps .2, 3, 3. and masks .1, 9, 9."),
+        (torch.ones(9), torch.ones(1, 9, 9, dtype=torch.bool), "expected .map, row, column."),
+        (torch.ones(1, 3, 3), torch.ones(9, 9, dtype=torch.bool)[None, 0], "expected .map, height, width."),
+        (torch.full((1, 3, 3), torch.nan), torch.ones(1, 9, 9, dtype=torch.bool), "NaN or infinite"),
+        (torch.ones(1, 3, 3), torch.full((1, 9, 9), 255.0), "masks run from 255 to 255"),
+        (torch.ones(0, 3, 3), torch.ones(0, 9, 9, dtype=torch.bool), "expected .map, height, width."),
+    ],
+)
+def test_maps_and_masks_that_do_not_fit_are_refused(maps, masks, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.foreground_fraction(maps, masks)
+
+
+# Maps as segmentations
+
+
+MASK = torch.tensor([1.0, 1.0, 0.5, 0.0])
+
+
+def test_patches_count_by_their_share():
+    marked = torch.tensor([True, False, True, False])
+    assert pictures.pixel_accuracy(marked, MASK) == pytest.approx((1 + 0 + 0.5 + 1) / 4)
+    assert pictures.iou(marked, MASK) == pytest.approx(1.5 / (2 + 2.5 - 1.5))
+    whole = torch.tensor([True, True, False, False])
+    assert pictures.iou(whole, whole) == 1 and pictures.pixel_accuracy(~whole, whole) == 0
+
+
+def test_marks_at_the_mean():
+    scores = torch.tensor([3.0, 1.0, 2.0, -1.0])  # mean 1.25
+    assert pictures.above_mean(scores).tolist() == [True, False, True, False]
+    assert not pictures.above_mean(torch.ones(4)).any()
+
+
+NOISE = torch.Generator().manual_seed(5)
+MASKS = torch.rand(6, 28, 28, generator=NOISE) > 0.7
+MAPS = torch.randn(6, 14, 14, generator=NOISE, dtype=torch.float64)
+
+
+def test_segmentation_is_that_of_the_upsampled_map_at_its_mean():
+    found = pictures.segment(MAPS, MASKS)
+    large = torch.nn.functional.interpolate(MAPS[:, None], (28, 28), mode="bilinear", align_corners=False)[:, 0]
+    for i in range(len(MAPS)):
+        above, truth = (large[i] > large[i].mean()).flatten().numpy(), MASKS[i].flatten().numpy()
+        assert float(found.pixel_accuracy[i]) == pytest.approx((above == truth).mean())
+        assert float(found.iou[i]) == pytest.approx(jaccard_score(truth, above))
+        assert float(found.iou_background[i]) == pytest.approx(jaccard_score(~truth, ~above))
+        assert float(found.average_precision[i]) == pytest.approx(average_precision_score(truth, large[i].flatten()))
+        scaled = ((large[i] - large[i].min()) / (large[i].max() - large[i].min())).flatten().numpy()
+        both = average_precision_score(np.r_[~truth, truth], np.r_[1 - scaled, scaled])
+        assert float(found.both_precision[i]) == pytest.approx(both)
+    means = found.published()
+    assert means["mIoU"] == pytest.approx(50 * float((found.iou + found.iou_background).mean()))
+    assert means["pixel accuracy"] == pytest.approx(100 * float(found.pixel_accuracy.mean()))
+
+
+def test_many_maps_give_what_few_give(monkeypatch):
+    whole = pictures.segment(MAPS, MASKS)
+    monkeypatch.setattr(pictures, "CHUNK", 2)
+    few = vars(pictures.segment(MAPS, MASKS))
+    assert all(torch.equal(values, few[name]) for name, values in vars(whole).items())
+
+
+def test_an_empty_mask_is_not_scored_and_does_not_spoil_the_mean():
+    masks = MASKS.clone()
+    masks[2], masks[4] = False, True
+    found = pictures.segment(MAPS, masks)
+    for values in vars(found).values():
+        assert values.isnan().tolist() == [False, False, True, False, True, False]
+    assert all(np.isfinite(value) for value in found.published().values())
+
+
+def test_the_strongest_token_points():
+    maps, masks = torch.zeros(3, 4, 4), torch.zeros(3, 8, 8, dtype=torch.bool)
+    maps[:, 1, 2] = 1
+    masks[0, 2:4, 4:6], masks[1, 2, 4], masks[2, 0, 0] = True, True, True
+    assert pictures.pointing(maps, masks).tolist() == [True, True, False]
+    assert pictures.pointing(maps, masks, least=0.25).tolist() == [True, False, False]
+
+
+def test_baselines_know_nothing():
+    found = pictures.baselines(6, (14, 14), seed=3)
+    assert {name: tuple(one.shape) for name, one in found.items()} == dict.fromkeys(found, (6, 14, 14))
+    lift = {name: metrics.foreground_fraction(one, MASKS).lift for name, one in found.items()}
+    torch.testing.assert_close(lift["uniform"], torch.ones(6, dtype=torch.float64))
+    assert (lift["random"] - 1).abs().max() < 0.2
+    bell = found["centre prior"][0]
+    torch.testing.assert_close(bell, bell.flip(0))
+    torch.testing.assert_close(bell, bell.T)
+    assert bell[6, 6] == pytest.approx(float(bell.max()))
+    assert float(bell[6, 10] / bell[6, 6]) == pytest.approx(np.exp(-(3.5**2 - 0.5**2) / 14**2 / (2 * 0.25**2)))
+    again, other = (pictures.baselines(6, (14, 14), seed)["random"] for seed in (3, 4))
+    assert torch.equal(again, found["random"]) and not torch.equal(other, again)
+    uniform = pictures.segment(found["uniform"], MASKS)
+    torch.testing.assert_close(uniform.average_precision, MASKS.double().mean((1, 2)))
+    torch.testing.assert_close(uniform.both_precision, torch.full((6,), 0.5, dtype=torch.float64))
+
+
+def test_the_published_table_gives_its_published_ratio():
+    before = [0.109, 0.012, 0.481, 0.294, 0.543, 0.241, 0.922, 0.193, 0.448, 0.467, 0.497]
+    after = [0.143, 0.003, 0.703, 0.448, 0.497, 0.261, 0.927, 0.290, 0.672, 0.573, 0.738]
+    found = pictures.ratio_of_means(after, before, 0)
+    assert (round(found.mean, 3), found.n) == (1.249, 11)
+    assert found.low == pytest.approx(1.10, abs=0.02) and found.high == pytest.approx(1.43, abs=0.03)
+    assert stats.wilcoxon_p(np.subtract(after, before)) == pytest.approx(0.0186, abs=5e-4)
+
+
+def test_pairs_are_drawn_together():
+    values = np.random.default_rng(0).lognormal(size=40)
+    found = pictures.ratio_of_means(2 * values, values, 0)
+    assert found.mean == pytest.approx(2) and found.low == pytest.approx(2) and found.high == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pictures.segment(MAPS, MASKS[:3]), "as many bool"),
+        (lambda: pictures.segment(MAPS, MASKS.double()), "torch.float64"),
+        (lambda: pictures.segment(MAPS * torch.nan, MASKS), "NaN or infinite"),
+        (lambda: pictures.pointing(MAPS, MASKS[:, :27]), "multiples of the grid"),
+        (lambda: pictures.baselines(0, (2, 2), 0), "count is 0"),
+        (lambda: pictures.baselines(2, (2, 2), 0, width=0), "width is 0"),
+        (lambda: pictures.ratio_of_means([1.0, 2.0], [1.0], 0), "two lists"),
+        (lambda: pictures.ratio_of_means([1.0, np.nan], [1.0, 2.0], 0), "finite"),
+        (lambda: pictures.ratio_of_means([1.0, 2.0], [0.0, 0.0], 0), "more than 0"),
+        (lambda: stats.wilcoxon_p([0.0, 0.0]), "all 2 differences are zero"),
+        (lambda: stats.wilcoxon_p([1.0]), "at least two"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: pictures.iou(torch.ones(3).bool(), torch.zeros(3)), "empty"),
+        (lambda: pictures.pixel_accuracy(torch.ones(3), torch.ones(4)), "one length"),
+        (lambda: pictures.above_mean(torch.tensor([1.0, float("nan")])), "NaN"),
+    ],
+)
+def test_bad_marks_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from places import GOLDEN
-from strategies import normal
+from strategies import normal, steady
 
-from xai_utils import metrics
 from xai_utils.metrics import removal_curves
-from xai_utils.metrics.removal_curves import QUARTERS
+from xai_utils.metrics.rankings import ranking
+from xai_utils.metrics.removal_curves import QUARTERS, area, keep_masks, removal_curve
 
 STORED = {name: torch.from_numpy(np.asarray(values)) for name, values in np.load(GOLDEN / "metrics.npz").items()}
 NAN = float("nan")
@@ -17,6 +19,10 @@ NAN = float("nan")
 def same(left, right, atol=1e-12):
     left, right = (torch.as_tensor(one, dtype=torch.float64) for one in (left, right))
     torch.testing.assert_close(left, right, rtol=0, atol=atol)
+
+
+def vector(*values):
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def of_prediction(name):
@@ -54,9 +60,9 @@ def asked(keep):
 
 def test_curves_and_their_areas_are_those_of_the_table():
     order, sixths = STORED["tb_order"], tuple(STORED["tb_x"].tolist())
-    same(removal_curves.ranking(STORED["tb_scores"], 0), order)
+    same(ranking(STORED["tb_scores"], 0), order)
     both = torch.stack([order, order.flip(0)])
-    morf, lerf = metrics.removal_curve(asked, both, 6, sixths)
+    morf, lerf = removal_curve(asked, both, 6, sixths)
     same(morf, STORED["tb_deletion_curve"])
     same(lerf, STORED["tb_deletion_curve_lerf"])
     same(lerf.flip(0), STORED["tb_insertion_curve"])
@@ -84,10 +90,10 @@ def test_areas_are_trapezoids_over_the_fractions(kind):
 def test_insertion_is_the_curve_of_removal_read_backwards(seed):
     weights, scores = normal(8, seed=seed), normal(8, seed=seed + 50)
     ask = lambda keep: torch.sigmoid(keep.double() @ weights)  # noqa: E731
-    order = removal_curves.ranking(scores, 0)
-    inserted = metrics.removal_curve(ask, order, 8, QUARTERS, insert=True)
-    lerf = metrics.removal_curve(ask, order.flip(0), 8, QUARTERS)
-    same(metrics.area(inserted, QUARTERS), removal_curves.insertion(lerf))
+    order = ranking(scores, 0)
+    inserted = removal_curve(ask, order, 8, QUARTERS, insert=True)
+    lerf = removal_curve(ask, order.flip(0), 8, QUARTERS)
+    same(area(inserted, QUARTERS), removal_curves.insertion(lerf))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -110,15 +116,6 @@ def test_the_right_map_of_an_additive_model_is_best_by_every_metric(seed):
     for other in range(20):
         assert all(one >= two - 1e-12 for one, two in zip(right, marks(normal(8, seed=100 + other)), strict=True))
     assert marks(-weights)[-1] == -1 and marks(-weights)[0] == pytest.approx(-right[0])
-
-
-def test_equal_scores_come_in_random_order_that_the_seed_fixes():
-    flat = torch.ones(50)
-    orders = [removal_curves.ranking(flat, seed).tolist() for seed in (0, 0, 1)]
-    assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == list(range(50))
-    assert orders[0] != list(range(50))
-    first = removal_curves.ranking(torch.tensor([0.0, 3.0, 0.0, 1.0]), 5).tolist()
-    assert first[:2] == [1, 3]
 
 
 def test_sparseness_of_known_maps():
@@ -144,14 +141,63 @@ def test_random_removals_leave_other_tokens_alone():
     assert gone.min() >= 1 and gone.max() <= 4 and len(set(gone.tolist())) > 2
 
 
+# Steps of removal
+
+
+def equal_steps(steps):
+    return [step / steps for step in range(steps + 1)]
+
+
+def test_masks_written_out():
+    order = torch.tensor([3, 0, 2])  # token 1 is never removed
+    gone = [[1, 1, 1, 1], [1, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 0]]
+    back = [[0, 1, 0, 0], [0, 1, 0, 1], [1, 1, 0, 1], [1, 1, 1, 1]]
+    assert keep_masks(order, 4, equal_steps(3)).int().tolist() == gone
+    assert keep_masks(order, 4, equal_steps(3), insert=True).int().tolist() == back
+    assert keep_masks(order, 4, (0, 1)).int().tolist() == [gone[0], gone[-1]]
+    assert keep_masks(order, 4, (0, 0.6, 1)).int().tolist() == [gone[0], gone[2], gone[-1]]
+    assert keep_masks(torch.arange(5), 5, (0, 0.5, 1)).sum(-1).tolist() == [5, 3, 0]  # round(2.5) is 2
+    assert keep_masks(torch.arange(20), 20).sum(-1).tolist() == list(range(20, -1, -2))
+
+
+@steady
+@given(tokens=st.integers(1, 12), steps=st.integers(1, 15), seed=st.integers(0, 999))
+def test_each_step_removes_more_and_insertion_is_the_opposite(tokens, steps, seed):
+    order = normal(2, 3, tokens, seed=seed).argsort(-1)
+    gone = keep_masks(order, tokens, equal_steps(steps))
+    assert gone.shape == (2, 3, steps + 1, tokens) and gone[..., 0, :].all() and not gone[..., -1, :].any()
+    assert (gone[..., 1:, :] <= gone[..., :-1, :]).all()
+    assert torch.equal(keep_masks(order, tokens, equal_steps(steps), insert=True), ~gone)
+
+
+def test_curves_of_a_sum_are_known_and_each_mask_is_asked_for_once():
+    weights, asked = vector(5, 3, 2, 0), []
+
+    def score(keep):
+        asked.append(keep)
+        return keep.double() @ weights
+
+    orders = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]])
+    assert removal_curve(score, orders, 4, equal_steps(4)).tolist() == [[10, 5, 2, 0, 0], [10, 10, 8, 5, 0]]
+    assert removal_curve(score, orders, 4, equal_steps(4), insert=True).tolist() == [
+        [0, 5, 8, 10, 10],
+        [0, 0, 2, 5, 10],
+    ]
+    assert [len(keep) for keep in asked] == [8, 8]  # 10 masks, the first and the last of them twice
+
+
+def test_area_by_hand():
+    assert area(vector(1, 1, 1), equal_steps(2)).item() == 1 and area(vector(1, 0), (0, 1)).item() == 0.5
+    assert area(torch.stack([vector(4, 2, 0), vector(0, 0, 4)]), equal_steps(2)).tolist() == [2, 1]
+    assert area(vector(4, 2, 0), (0, 0.25, 1)).item() == 0.25 * 3 + 0.75 * 1
+
+
 # Refusals
 
 
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: removal_curves.ranking(torch.tensor([1.0, NAN]), 0), "NaN"),
-        (lambda: removal_curves.ranking(torch.ones(0), 0), "at least one"),
         (lambda: removal_curves.log_odds(torch.ones(2), torch.zeros(2, 3)), "above 0"),
         (lambda: removal_curves.aopc(torch.ones(2), torch.ones(3, 4)), "expected the same"),
         (lambda: removal_curves.aopc(torch.ones(2), torch.full((2, 3), NAN)), "NaN"),
@@ -166,3 +212,26 @@ def test_random_removals_leave_other_tokens_alone():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("order", "words"), [
+    ([0, 0], "names a token twice"), ([0, 3], "tokens 0 to 2"), ([-1, 0], "tokens 0 to 2"), ([], "tokens 0 to 2"),
+])  # fmt: skip
+def test_unusable_orders_are_refused(order, words):
+    with pytest.raises(ValueError, match=words):
+        keep_masks(torch.tensor(order, dtype=torch.long), 3)
+
+
+@pytest.mark.parametrize("fractions", [(0,), (0, 0.5), (0.1, 1), (0, 0.7, 0.2, 1), (0, 0.5, 0.5, 1), (0, NAN, 1), ()])
+def test_unusable_fractions_are_refused(fractions):
+    with pytest.raises(ValueError, match="fractions should rise from 0 to 1"):
+        keep_masks(torch.tensor([0, 1]), 2, fractions)
+    with pytest.raises(ValueError, match="fractions should rise from 0 to 1"):
+        area(vector(1, 1), fractions)
+
+
+def test_scores_of_nan_and_curves_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="scores holds 2 of 2"):
+        removal_curve(lambda keep: torch.full((len(keep),), NAN), torch.tensor([0]), 1, (0, 1))
+    with pytest.raises(ValueError, match="1 points does not belong to 11 fractions"):
+        area(vector(1))

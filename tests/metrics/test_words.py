@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from places import GOLDEN
 
-from xai_utils.metrics import words
+from xai_utils.metrics import rankings, words
 
 STORED = np.load(GOLDEN / "metrics.npz")
 TEXTS = range(3)
@@ -45,17 +46,10 @@ def test_spans_are_the_runs():
 def test_a_map_that_is_the_truth_gets_one_and_its_opposite_nothing():
     truth = np.array([False, True, True, False, False])
     assert words.auprc(truth.astype(float), truth) == 1
-    marked = words.top_share(truth.astype(float), 0.4, 0)
+    marked = rankings.top_share(torch.from_numpy(truth.astype(float)), 0.4, 0)
     assert words.token_prf(marked, truth) == (1, 1, 1)
     assert words.iou_prf(words.spans(marked), words.spans(truth)) == (1, 1, 1)
     assert words.token_prf(~truth, truth)[2] == 0 and words.iou_prf((), ((1, 3),)) == (0, 0, 0)
-
-
-def test_ties_are_broken_by_the_seed_and_one_token_is_always_marked():
-    flat = np.zeros(40)
-    marks = [words.top_share(flat, 0.25, seed) for seed in (0, 0, 1)]
-    assert (marks[0] == marks[1]).all() and (marks[0] != marks[2]).any()
-    assert {int(one.sum()) for one in marks} == {10} and words.top_share(flat, 0.001, 0).sum() == 1
 
 
 @pytest.mark.parametrize(
@@ -63,7 +57,6 @@ def test_ties_are_broken_by_the_seed_and_one_token_is_always_marked():
     [
         (lambda: words.auprc([1.0, np.nan], [True, False]), "finite"),
         (lambda: words.auprc([1.0, 2.0], [True, True]), "some true and some false"),
-        (lambda: words.top_share([1.0], 0.0, 0), "share"),
         (lambda: words.iou_prf((), (), 0.0), "threshold"),
         (lambda: words.token_prf([True], [True, False]), "shapes"),
     ],

@@ -1,15 +1,6 @@
 """Judge one map. Pure functions on scores, masks and marks."""
 
-from xai_utils.metrics import agreement, pictures, removal_curves, words
-from xai_utils.metrics.pictures import (
-    area,
-    average_precision,
-    cover,
-    covers,
-    foreground_fraction,
-    hit,
-    keep_masks,
-    lift,
-    mass_inside,
-    removal_curve,
-)
+from xai_utils.metrics import agreement, pictures, rankings, removal_curves, words
+from xai_utils.metrics.pictures import cover, covers, foreground_fraction, lift, mass_inside
+from xai_utils.metrics.rankings import average_precision, hit
+from xai_utils.metrics.removal_curves import area, keep_masks, removal_curve

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
-from scipy.stats import bootstrap, kendalltau, permutation_test, rankdata
+from scipy.stats import kendalltau, permutation_test, rankdata
 
-from xai_utils.stats import Interval, mean_interval
+from xai_utils.metrics.rankings import top
+from xai_utils.stats import Interval, bootstrap_interval, mean_interval
 
 
 def spearman(one: ArrayLike, other: ArrayLike) -> np.ndarray:
@@ -57,17 +59,8 @@ def top_overlap(one: ArrayLike, other: ArrayLike, count: int) -> np.ndarray:
         other: scores ``(..., token)``.
         count: how many, 1 to the number of tokens.
     """
-    x, y = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
-    if not 1 <= count <= min(x.shape[-1], y.shape[-1]):
-        raise ValueError(f"count is {count}, expected 1 to {min(x.shape[-1], y.shape[-1])}, the number of tokens.")
-    return (_highest(x, count) & _highest(y, count)).sum(-1) / count
-
-
-def _highest(scores: np.ndarray, count: int) -> np.ndarray:
-    places = np.argsort(-scores, axis=-1, kind="stable")[..., :count]
-    chosen = np.zeros(scores.shape, dtype=bool)
-    np.put_along_axis(chosen, places, True, axis=-1)
-    return chosen
+    x, y = (top(torch.from_numpy(np.asarray(scores, dtype=float)), count) for scores in (one, other))
+    return ((x & y).sum(-1) / count).numpy()
 
 
 def _ranks(values: ArrayLike) -> np.ndarray:
@@ -165,13 +158,8 @@ def matched(
 
 def rank_interval(one: np.ndarray, other: np.ndarray, seed: int, resamples: int = 2000) -> Interval:
     """Return Spearman's correlation of two variables over items with its percentile bootstrap interval."""
-    x, y = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
-    here = float(spearman(x, y))
-    noise = np.random.default_rng(seed)
-    resampled = bootstrap(
-        (x, y), lambda a, b, axis: spearman(a, b), paired=True, n_resamples=resamples, method="percentile", rng=noise
-    ).confidence_interval
-    return Interval(here, float(resampled.low), float(resampled.high), len(x))
+    pair = (np.asarray(one, dtype=float), np.asarray(other, dtype=float))
+    return bootstrap_interval(pair, lambda x, y, axis=-1: spearman(x, y), seed, paired=True, resamples=resamples)
 
 
 def group_difference(one: np.ndarray, other: np.ndarray, seed: int) -> tuple[Interval, float]:
@@ -183,10 +171,8 @@ def group_difference(one: np.ndarray, other: np.ndarray, seed: int) -> tuple[Int
         seed: of both resamplings.
     """
     groups = (np.asarray(one, dtype=float), np.asarray(other, dtype=float))
-    inside = bootstrap(groups, _apart, method="percentile", n_resamples=2000, rng=np.random.default_rng(seed))
     test = permutation_test(groups, _apart, n_resamples=4999, vectorized=True, rng=np.random.default_rng(seed))
-    low, high = inside.confidence_interval
-    return Interval(float(_apart(*groups)), float(low), float(high), sum(map(len, groups))), float(test.pvalue)
+    return bootstrap_interval(groups, _apart, seed), float(test.pvalue)
 
 
 def _apart(one: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:

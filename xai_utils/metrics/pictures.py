@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import bootstrap
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.metrics import pictures
-from xai_utils.stats import Interval
+from xai_utils.metrics.rankings import average_precisions, hits, same_tokens
+from xai_utils.stats import Interval, bootstrap_interval
 
-TENTHS = tuple(step / 10 for step in range(11))
+BLIND = ("uniform", "centre prior", "random")  #: maps that know neither model nor picture, see :func:`baselines`
 
 
 def cover(mask: np.ndarray, grid: tuple[int, int]) -> Tensor:
@@ -26,13 +23,10 @@ def cover(mask: np.ndarray, grid: tuple[int, int]) -> Tensor:
     Raises:
         ValueError: an empty mask, or one whose sides are no multiple of the grid's.
     """
-    height, width = mask.shape
-    if height % grid[0] or width % grid[1]:
-        raise ValueError(f"a mask of {mask.shape} pixels does not divide into a grid of {grid}.")
-    if not mask.any():
+    found = covers(torch.from_numpy(np.ascontiguousarray(mask))[None], grid)[0].flatten()
+    if not found.any():
         raise ValueError("the mask is empty: there is no object to find.")
-    tiles = mask.reshape(grid[0], height // grid[0], grid[1], width // grid[1])
-    return torch.from_numpy(tiles.mean((1, 3)).ravel())
+    return found
 
 
 def covers(masks: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -46,7 +40,7 @@ def covers(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     if masks.ndim != 3 or 0 in masks.shape or masks.shape[1] % grid[0] or masks.shape[2] % grid[1]:
         raise ValueError(
             f"masks have shape {tuple(masks.shape)}, expected (map, height, width) with sides that are multiples of "
-            f"the grid {grid}. Put each mask through the resize and crop of its picture first (encode.view_mask)."
+            f"the grid {grid}. Put each mask through the resize and crop of its picture first (encoding.view_mask)."
         )
     if masks.dtype != torch.bool:
         check.finite("masks", masks)
@@ -133,7 +127,7 @@ def mass_inside(scores: Tensor, inside: Tensor) -> float:
     Raises:
         ValueError: different lengths, NaN, or no positive score at all.
     """
-    _same_length(scores, inside)
+    same_tokens(scores, inside)
     positive = scores.double().clamp(min=0)
     if not positive.any():
         raise ValueError("no score is positive, so there is no mass to place.")
@@ -152,127 +146,14 @@ def lift(scores: Tensor, inside: Tensor) -> float:
     return share / float(inside.double().mean())
 
 
-def hit(scores: Tensor, inside: Tensor, least: float = 0.0) -> bool:
-    """Return whether the greatest score falls on a token of which more than ``least`` is inside (pointing game)."""
-    _same_length(scores, inside)
-    return bool(inside[scores.argmax()] > least)
-
-
-def average_precision(scores: Tensor, inside: Tensor) -> float:
-    """Return how well the ranking finds the tokens inside: 1 is perfect, their share is chance."""
-    _same_length(scores, inside)
-    truth = inside.numpy() > 0.5
-    if truth.all() or not truth.any():
-        raise ValueError("average precision needs tokens inside and tokens outside.")
-    return float(average_precision_score(truth, scores.double().numpy()))
-
-
-def keep_masks(order: Tensor, tokens: int, fractions: Sequence[float] = TENTHS, insert: bool = False) -> Tensor:
-    """Remove tokens from the whole input step by step, or insert them into the emptied one.
-
-    Args:
-        order: ``(..., rank)`` indices of the tokens, most important first; a token left out of it is always kept.
-        tokens: of the input.
-        fractions: of the order that are gone (or back) after each step, rising from 0 to 1; of the product with the
-            number of ranks the nearest whole number counts.
-        insert: begin with all of them gone and put them back.
-
-    Returns:
-        ``(..., step, token)`` bool, true where the token is kept; the first is the untouched (or emptied) input.
-
-    Raises:
-        ValueError: an order that is empty, names a token twice, or one that there is not; fractions that do not rise
-            from 0 to 1.
-    """
-    _rising(fractions)
-    ranks = order.shape[-1]
-    if not ranks or order.min() < 0 or order.max() >= tokens:
-        raise ValueError(f"the order should name some of the tokens 0 to {tokens - 1}, got {order.tolist()}.")
-    times = torch.zeros((*order.shape[:-1], tokens), dtype=torch.long)
-    if times.scatter_add(-1, order, torch.ones_like(order)).max() > 1:
-        raise ValueError(f"the order names a token twice: {order.tolist()}.")
-    place = torch.full_like(times, ranks).scatter(-1, order, torch.arange(ranks).expand_as(order))
-    changed = torch.tensor([round(fraction * ranks) for fraction in fractions])[:, None]
-    reached = place[..., None, :] < changed
-    return reached | (place == ranks)[..., None, :] if insert else ~reached
-
-
-def removal_curve(
-    score: Callable[[Tensor], Tensor],
-    order: Tensor,
-    tokens: int,
-    fractions: Sequence[float] = TENTHS,
-    insert: bool = False,
-) -> Tensor:
-    """Ask the model again after every step of :func:`keep_masks`: deletion, or insertion.
-
-    Args:
-        score: takes ``(mask, token)`` bool, returns ``(mask,)``; each different mask is asked for once.
-        order: ``(..., rank)``, most important first; several maps of one input go in one call.
-        tokens: of the input.
-        fractions: as in :func:`keep_masks`.
-        insert: insertion in place of deletion.
-
-    Returns:
-        ``(..., step)`` scores.
-
-    Source: deletion and insertion of RISE, Petsiuk et al. (2018), arXiv:1806.07421, section 4.1.
-    """
-    masks = keep_masks(order, tokens, fractions, insert)
-    different, place = masks.flatten(0, -2).unique(dim=0, return_inverse=True)
-    values = score(different)
-    check.finite("scores", values)
-    return values[place].view(masks.shape[:-1])
-
-
-def area(curve: Tensor, fractions: Sequence[float] = TENTHS) -> Tensor:
-    """Return the area under ``(..., step)`` over the fractions by the trapezoid rule, ``(...)``.
-
-    For a deletion lower is better, for an insertion higher.
-    """
-    _rising(fractions)
-    if curve.shape[-1] != len(fractions):
-        raise ValueError(f"a curve of {curve.shape[-1]} points does not belong to {len(fractions)} fractions.")
-    return torch.trapezoid(curve, torch.tensor(fractions, dtype=curve.dtype))
-
-
-def _rising(fractions: Sequence[float]) -> None:
-    rising = all(lower < upper for lower, upper in pairwise(fractions))  # false beside NaN
-    if len(fractions) < 2 or not rising or (fractions[0], fractions[-1]) != (0, 1):
-        raise ValueError(f"fractions should rise from 0 to 1, got {list(fractions)}.")
-
-
-def _same_length(scores: Tensor, inside: Tensor) -> None:
-    check.finite("scores", scores)
-    if scores.shape != inside.shape or scores.ndim != 1:
-        raise ValueError(
-            f"scores {tuple(scores.shape)} and truth {tuple(inside.shape)} should be two (token,) vectors."
-        )
-
-
 def above_mean(scores: Tensor) -> Tensor:
     """Mark the patches ``(token,)`` whose score is above the map's own mean; a constant map marks nothing.
 
     Source: the threshold of Chefer et al. (2021a), arXiv:2012.09838, section 4. It makes a blob in the middle of the
     picture look good, so compare with the centre prior.
     """
-    _fits(scores, scores)
+    check.finite("scores", scores)
     return scores > scores.double().mean()
-
-
-def top_area(scores: Tensor, area: float, seed: int) -> Tensor:
-    """Mark as many of the highest patches ``(token,)`` as cover an area, at least one; ties in seeded random order.
-
-    Args:
-        scores: ``(token,)``.
-        area: share of the picture, in (0, 1].
-        seed: of the order of ties.
-    """
-    check.share("area", area)
-    _fits(scores, scores)
-    noise = torch.randperm(len(scores), generator=torch.Generator().manual_seed(seed))
-    order = noise[scores[noise].argsort(descending=True, stable=True)]
-    return torch.zeros(len(scores), dtype=torch.bool).index_fill(0, order[: max(1, round(area * len(scores)))], True)
 
 
 def pixel_accuracy(marked: Tensor, inside: Tensor) -> float:
@@ -282,25 +163,29 @@ def pixel_accuracy(marked: Tensor, inside: Tensor) -> float:
         marked: ``(token,)`` bool.
         inside: ``(token,)`` bool, or share of each patch that is inside.
     """
-    _fits(marked, inside)
+    same_tokens(marked, inside)
     one, other = marked.double(), inside.double()
     return float((one * other + (1 - one) * (1 - other)).mean())
 
 
 def iou(marked: Tensor, inside: Tensor) -> float:
-    """Return intersection over union of the object; patches count by their share inside."""
-    _fits(marked, inside)
-    one, other = marked.double(), inside.double()
-    if not other.any():
+    """Return :func:`overlap` of the ``(token,)`` marked and the object; ``ValueError`` without an object."""
+    same_tokens(marked, inside)
+    if not inside.any():
         raise ValueError("the mask is empty: there is no object to overlap with.")
-    shared = float((one * other).sum())
-    return shared / (float(one.sum() + other.sum()) - shared)
+    return float(overlap(marked, inside))
 
 
-def _fits(one: Tensor, other: Tensor) -> None:
-    if one.shape != other.shape or one.ndim != 1 or not len(one):
-        raise ValueError(f"expected two (token,) vectors of one length, got {tuple(one.shape)}, {tuple(other.shape)}.")
-    check.finite("scores", one)
+def overlap(one: Tensor, other: Tensor) -> Tensor:
+    """Return intersection over union along the last axis, float64; NaN where both are empty.
+
+    Args:
+        one: ``(..., entry)`` bool, or the share by which an entry counts.
+        other: likewise.
+    """
+    one, other = one.double(), other.double()
+    shared = (one * other).sum(-1)
+    return shared / (one.sum(-1) + other.sum(-1) - shared)
 
 
 CHUNK = 64  # maps whose pixels are sorted at once
@@ -370,30 +255,8 @@ def _segment(maps: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
     scaled = torch.where(high > low, (large - low) / (high - low), 0.5)
     both = average_precisions(torch.cat([1 - scaled, scaled], 1), torch.cat([~truth, truth], 1))
     right = (above == truth).double().mean(1)
-    columns = (right, _iou(above, truth), _iou(~above, ~truth), ranked, both)
+    columns = (right, overlap(above, truth), overlap(~above, ~truth), ranked, both)
     return tuple(column.where(~ranked.isnan(), torch.nan) for column in columns)
-
-
-def _iou(one: Tensor, two: Tensor) -> Tensor:
-    return (one & two).sum(1).double() / (one | two).sum(1)
-
-
-def average_precisions(scores: Tensor, truth: Tensor) -> Tensor:
-    """Return the average precision of each row's ranking, ``(row,)``; equal scores are one rank.
-
-    Args:
-        scores: ``(row, entry)``.
-        truth: ``(row, entry)`` bool; a row of only one kind has no ranking to judge and gives NaN.
-    """
-    ordered, order = scores.sort(dim=1, descending=True)
-    hits = truth.gather(1, order).double()
-    places = torch.arange(scores.shape[1])
-    precision = hits.cumsum(1) / (places + 1)
-    ends = F.pad(ordered[:, 1:] != ordered[:, :-1], (0, 1), value=True)
-    last = torch.where(ends, places, len(places)).flip(1).cummin(1).values.flip(1)  # of the entries with equal scores
-    count = hits.sum(1)
-    found = (hits * precision.gather(1, last)).sum(1) / count
-    return found.where((count > 0) & (count < len(places)), torch.nan)
 
 
 def pointing(maps: Tensor, masks: Tensor, least: float = 0.0) -> Tensor:
@@ -402,33 +265,40 @@ def pointing(maps: Tensor, masks: Tensor, least: float = 0.0) -> Tensor:
     Of tokens with equal scores the first counts, so a constant map points at the upper left corner.
     """
     check.finite("maps", maps)
-    inside = pictures.covers(masks, (maps.shape[1], maps.shape[2])).flatten(1)
-    return inside.gather(1, maps.flatten(1).argmax(1, keepdim=True))[:, 0] > least
+    return hits(maps.flatten(1), covers(masks, (maps.shape[1], maps.shape[2])).flatten(1), least)
+
+
+def centre_prior(grid: tuple[int, int], width: float = 0.25, between_centres: bool = False) -> Tensor:
+    """Return a Gaussian in the middle of a grid, ``(row, column)`` float64, 1 at its top.
+
+    Args:
+        grid: rows and columns.
+        width: standard deviation, as a share of the side.
+        between_centres: take the side from the middle of the first patch to that of the last, as the bundled
+            leaderboard does, and not from edge to edge.
+    """
+    if not width > 0:
+        raise ValueError(f"width is {width}, expected more than 0.")
+    steps = [torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for side in grid]
+    row, column = (one / max(len(one) - between_centres, 1) for one in steps)
+    return torch.exp(-(row[:, None] ** 2 + column**2) / (2 * width**2))
 
 
 def baselines(count: int, grid: tuple[int, int], seed: int, width: float = 0.25) -> dict[str, Tensor]:
-    """Return maps that know neither model nor picture, each ``(map, row, column)`` float64.
+    """Return the :data:`BLIND` maps, each ``(map, row, column)`` float64.
 
     Args:
         count: number of maps.
         grid: rows and columns.
         seed: of the random maps.
-        width: standard deviation of the centre prior, as a share of the side.
+        width: of the :func:`centre_prior`.
 
     Returns:
         ``"uniform"``: ones. ``"centre prior"``: a Gaussian in the middle. ``"random"``: independent uniform noise.
     """
     check.at_least_one("count", count)
-    if not width > 0:
-        raise ValueError(f"width is {width}, expected more than 0.")
-    axes = [(torch.arange(side, dtype=torch.float64) + 0.5) / side - 0.5 for side in grid]
-    bell = torch.exp(-(axes[0][:, None] ** 2 + axes[1] ** 2) / (2 * width**2))
-    noise = torch.Generator().manual_seed(seed)
-    return {
-        "uniform": torch.ones(count, *grid, dtype=torch.float64),
-        "centre prior": bell.expand(count, -1, -1),
-        "random": torch.rand(count, *grid, generator=noise, dtype=torch.float64),
-    }
+    noise = torch.rand(count, *grid, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return dict(zip(BLIND, (torch.ones_like(noise), centre_prior(grid, width).expand_as(noise), noise), strict=True))
 
 
 def ratio_of_means(values: Sequence[float], to: Sequence[float], seed: int, level: float = 0.95) -> Interval:
@@ -442,8 +312,6 @@ def ratio_of_means(values: Sequence[float], to: Sequence[float], seed: int, leve
         raise ValueError(f"expected two lists of as many finite numbers, got shapes {above.shape} and {below.shape}.")
     if below.mean() <= 0:
         raise ValueError(f"the mean to divide by is {below.mean():.3g}, expected more than 0.")
-    found = bootstrap(
-        (above, below), lambda a, b, axis: a.mean(axis) / b.mean(axis), paired=True, vectorized=True,
-        confidence_level=level, n_resamples=2000, method="percentile", rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
-    return Interval(float(above.mean() / below.mean()), float(found.low), float(found.high), len(above))
+    return bootstrap_interval(
+        (above, below), lambda a, b, axis=-1: a.mean(axis) / b.mean(axis), seed, paired=True, level=level
+    )

@@ -1,40 +1,99 @@
 """Mark an attribution by what happens when tokens are taken away. Pure functions on scores and on the model's answers.
 
 A *removal curve* holds the model's answers after the first 0, 25, … 100 % of a ranking are gone (see
-:func:`metrics.removal_curve`): ``morf`` takes the most relevant tokens first, ``lerf`` the least relevant first. With
+:func:`removal_curve`): ``morf`` takes the most relevant tokens first, ``lerf`` the least relevant first. With
 the same emptied input at the end, insertion is ``lerf`` read backwards, so its area is the area under ``lerf``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.metrics import pictures
+from xai_utils.metrics.rankings import ranking
 
+TENTHS = tuple(step / 10 for step in range(11))
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def ranking(scores: Tensor, seed: int) -> Tensor:
-    """Return the tokens ``(token,)`` with the highest score first; equal scores come in random order.
+def keep_masks(order: Tensor, tokens: int, fractions: Sequence[float] = TENTHS, insert: bool = False) -> Tensor:
+    """Remove tokens from the whole input step by step, or insert them into the emptied one.
 
     Args:
-        scores: ``(token,)``.
-        seed: of the order of ties. Without it a constant map would remove a text from its beginning and a picture from
-            its top, and be scored for that.
+        order: ``(..., rank)`` indices of the tokens, most important first; a token left out of it is always kept.
+        tokens: of the input.
+        fractions: of the order that are gone (or back) after each step, rising from 0 to 1; of the product with the
+            number of ranks the nearest whole number counts.
+        insert: begin with all of them gone and put them back.
+
+    Returns:
+        ``(..., step, token)`` bool, true where the token is kept; the first is the untouched (or emptied) input.
 
     Raises:
-        ValueError: NaN, infinite, or no token.
+        ValueError: an order that is empty, names a token twice, or one that there is not; fractions that do not rise
+            from 0 to 1.
     """
-    check.finite("scores", scores)
-    if scores.ndim != 1 or not len(scores):
-        raise ValueError(f"scores have shape {tuple(scores.shape)}, expected (token,) with at least one token.")
-    shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(scores)))
-    return shuffled[scores[shuffled].argsort(descending=True, stable=True)]
+    _rising(fractions)
+    ranks = order.shape[-1]
+    if not ranks or order.min() < 0 or order.max() >= tokens:
+        raise ValueError(f"the order should name some of the tokens 0 to {tokens - 1}, got {order.tolist()}.")
+    times = torch.zeros((*order.shape[:-1], tokens), dtype=torch.long)
+    if times.scatter_add(-1, order, torch.ones_like(order)).max() > 1:
+        raise ValueError(f"the order names a token twice: {order.tolist()}.")
+    place = torch.full_like(times, ranks).scatter(-1, order, torch.arange(ranks).expand_as(order))
+    changed = torch.tensor([round(fraction * ranks) for fraction in fractions])[:, None]
+    reached = place[..., None, :] < changed
+    return reached | (place == ranks)[..., None, :] if insert else ~reached
+
+
+def removal_curve(
+    score: Callable[[Tensor], Tensor],
+    order: Tensor,
+    tokens: int,
+    fractions: Sequence[float] = TENTHS,
+    insert: bool = False,
+) -> Tensor:
+    """Ask the model again after every step of :func:`keep_masks`: deletion, or insertion.
+
+    Args:
+        score: takes ``(mask, token)`` bool, returns ``(mask,)``; each different mask is asked for once.
+        order: ``(..., rank)``, most important first; several maps of one input go in one call.
+        tokens: of the input.
+        fractions: as in :func:`keep_masks`.
+        insert: insertion in place of deletion.
+
+    Returns:
+        ``(..., step)`` scores.
+
+    Source: deletion and insertion of RISE, Petsiuk et al. (2018), arXiv:1806.07421, section 4.1.
+    """
+    masks = keep_masks(order, tokens, fractions, insert)
+    different, place = masks.flatten(0, -2).unique(dim=0, return_inverse=True)
+    values = score(different)
+    check.finite("scores", values)
+    return values[place].view(masks.shape[:-1])
+
+
+def area(curve: Tensor, fractions: Sequence[float] = TENTHS) -> Tensor:
+    """Return the area under ``(..., step)`` over the fractions by the trapezoid rule, ``(...)``.
+
+    For a deletion lower is better, for an insertion higher.
+    """
+    _rising(fractions)
+    if curve.shape[-1] != len(fractions):
+        raise ValueError(f"a curve of {curve.shape[-1]} points does not belong to {len(fractions)} fractions.")
+    return torch.trapezoid(curve, torch.tensor(fractions, dtype=curve.dtype))
+
+
+def _rising(fractions: Sequence[float]) -> None:
+    rising = all(lower < upper for lower, upper in pairwise(fractions))  # false beside NaN
+    if len(fractions) < 2 or not rising or (fractions[0], fractions[-1]) != (0, 1):
+        raise ValueError(f"fractions should rise from 0 to 1, got {list(fractions)}.")
 
 
 def keep_both(scores: Tensor, places: Tensor, tokens: int, fractions: Sequence[float], seed: int) -> Tensor:
@@ -44,11 +103,11 @@ def keep_both(scores: Tensor, places: Tensor, tokens: int, fractions: Sequence[f
         scores: of the tokens that may go, ``(rank,)``.
         places: which tokens of the input these are, ``(rank,)``; the others always stay.
         tokens: of the input.
-        fractions: as in :func:`metrics.keep_masks`.
+        fractions: as in :func:`keep_masks`.
         seed: of ties, see :func:`ranking`.
     """
     order = places[ranking(scores, seed)]
-    return pictures.keep_masks(torch.stack([order, order.flip(0)]), tokens, fractions)
+    return keep_masks(torch.stack([order, order.flip(0)]), tokens, fractions)
 
 
 def deletion(morf: Tensor, fractions: Sequence[float] = QUARTERS) -> Tensor:
@@ -61,7 +120,7 @@ def deletion(morf: Tensor, fractions: Sequence[float] = QUARTERS) -> Tensor:
     Source: Petsiuk et al. (2018), arXiv:1806.07421, section 4.1. Differs from: Quantus 0.6, which sums with steps of
         length 1 whatever the fractions are.
     """
-    return pictures.area(morf, fractions)
+    return area(morf, fractions)
 
 
 def insertion(lerf: Tensor, fractions: Sequence[float] = QUARTERS) -> Tensor:
@@ -71,7 +130,7 @@ def insertion(lerf: Tensor, fractions: Sequence[float] = QUARTERS) -> Tensor:
         lerf: probabilities ``(..., step)`` as the least relevant are removed first.
         fractions: of the removal; with ``f`` removed the most relevant ``1 - f`` are there.
     """
-    return pictures.area(lerf, fractions)
+    return area(lerf, fractions)
 
 
 def delta_af(morf: Tensor, lerf: Tensor, fractions: Sequence[float] = QUARTERS) -> Tensor:

@@ -5,30 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn.metrics import auc, precision_recall_curve
+from torch import Tensor
+
+from xai_utils.metrics.pictures import overlap
 
 Span = tuple[int, int]  #: ``[start, end)`` in tokens
-
-
-def top_share(scores: ArrayLike, share: float, seed: int) -> np.ndarray:
-    """Mark the highest ``share`` of the tokens, at least one: ``(token,)`` bool; ties are broken at random.
-
-    Args:
-        scores: ``(token,)``.
-        share: such as the mean length of the human rationales of a data set over that of its texts.
-        seed: of the order of ties.
-
-    Source: the hard rationales of DeYoung et al. (2020), arXiv:1911.03429, section 5.
-    """
-    values = _scores(scores)
-    if not 0 < share <= 1:
-        raise ValueError(f"share is {share}, expected above 0 and at most 1.")
-    shuffled = np.random.default_rng(seed).permutation(len(values))
-    order = shuffled[np.argsort(-values[shuffled], kind="stable")]
-    marked = np.zeros(len(values), dtype=bool)
-    marked[order[: max(1, round(share * len(values)))]] = True
-    return marked
 
 
 def spans(marked: ArrayLike) -> tuple[Span, ...]:
@@ -61,7 +45,8 @@ def iou_prf(found: Sequence[Span], truth: Sequence[Span], threshold: float = 0.5
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold is {threshold}, expected above 0 and at most 1.")
-    hits = sum(max((_iou(one, other) for other in truth), default=0.0) >= threshold for one in found)
+    length = max((end for _, end in (*found, *truth)), default=0)
+    hits = float((overlap(_marks(found, length)[:, None], _marks(truth, length)) >= threshold).any(1).sum())
     precision, recall = hits / max(len(found), 1), hits / max(len(truth), 1)
     return precision, recall, _f1(precision, recall)
 
@@ -79,9 +64,11 @@ def auprc(scores: ArrayLike, truth: ArrayLike) -> float:
     return float(auc(recall, precision))
 
 
-def _iou(one: Span, other: Span) -> float:
-    shared = max(0, min(one[1], other[1]) - max(one[0], other[0]))
-    return shared / max(one[1] - one[0] + other[1] - other[0] - shared, 1)
+def _marks(some: Sequence[Span], length: int) -> Tensor:
+    """Return ``(span, token)`` bool."""
+    places = torch.arange(length)
+    start, end = torch.tensor(some, dtype=torch.long).view(-1, 2, 1).unbind(1)
+    return (start <= places) & (places < end)
 
 
 def _f1(precision: float, recall: float) -> float:
