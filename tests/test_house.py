@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "models": {"check", "files", "maths", "runtime", "samples"},
     "capture": {"check", "maths", "models"},
     "train": {"check", "files", "maths", "models", "runtime", "samples"},
-    "methods": {"capture", "check", "maths", "models", "result", "samples"},
+    "methods": {"capture", "check", "maths", "metrics", "models", "result", "samples"},
     "evaluation": {
         "capture", "check", "maths", "methods", "metrics", "models", "result", "runtime", "samples", "stats"
     },

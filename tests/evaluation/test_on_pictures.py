@@ -1,12 +1,12 @@
-"""Marks of maps against masks: a perfect map, blind maps, pairing, refusals."""
+"""Marks of maps against masks: a perfect map, blind maps, pairing, the foreground that the model sees, refusals."""
 
 import numpy as np
 import pytest
 import tiny
-import torch
 
 from xai_utils.evaluation import on_pictures
 from xai_utils.evaluation.on_pictures import intervals, marks, paired
+from xai_utils.models.encoding import view_mask
 from xai_utils.result import Attribution
 from xai_utils.samples import Picture
 
@@ -87,14 +87,53 @@ def test_methods_that_share_an_observation_are_marked_as_if_alone(target, monkey
         assert together[together["method"] == label]["share"].tolist() == pytest.approx(wanted, rel=1e-4)
 
 
-def test_a_bump_is_highest_in_the_middle():
-    uniform, bump = on_pictures._blind((5, 7))
-    assert torch.equal(uniform, torch.ones(35, dtype=torch.float64)) and bump.argmax() == 17
-
-
 def test_one_picture_or_no_mask_is_refused():
     asked = {"raw": ("hidden_attention", {})}
     with pytest.raises(ValueError, match="at least two"):
         marks(tiny.model("vim"), pictures(1), asked)
     with pytest.raises(ValueError, match="no mask"):
         marks(tiny.model("vim"), tiny.samples("vim"), asked)
+
+
+# The foreground as the model sees it
+
+
+def picture(masks, size=(32, 32), name="one"):
+    return Picture(np.zeros((3, *size), np.float32), name, masks)
+
+
+def half(side, size=(32, 32)):
+    mask = np.zeros(size, dtype=bool)
+    mask[:, : size[1] // 2] = True
+    return mask if side == "left" else ~mask
+
+
+def test_any_mask_counts_or_only_the_explained_class():
+    model, two = tiny.model("timm-vit"), picture({"circle": half("left"), "star": half("right")})
+    assert on_pictures.masks(model, [two]).all()
+    for target, side in ((0, "left"), (2, "right")):
+        assert np.array_equal(on_pictures.masks(model, [two], [target], "class")[0], half(side))
+    assert not on_pictures.masks(model, [two, picture({})], [1, 1], "class").any()
+    named = {"circle": [3, 4], "star": []}
+    assert on_pictures.masks(model, [two], [4], "class", named)[0].sum() == half("left").sum()
+    assert not on_pictures.masks(model, [two], [0], "class", named).any()
+
+
+def test_masks_go_through_the_resize_and_crop_of_their_picture():
+    model, mask = tiny.model("timm-vit"), half("left", (48, 64))
+    (found,) = on_pictures.masks(model, [picture({"a": mask}, (48, 64))])
+    assert found.shape == (32, 32) and np.array_equal(found, view_mask(mask, model.preprocessing))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: on_pictures.masks(m, [picture({})], match="all"), "match is 'all'"),
+        (lambda m: on_pictures.masks(m, [picture({})], match="class"), "needs a class for each of 1"),
+        (lambda m: on_pictures.masks(m, [picture({"a": half("left", (8, 8))})]), r"has \(8, 8\) pixels, the picture"),
+        (lambda _: on_pictures.masks(tiny.model("bert"), [picture({})]), "reads texts"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(tiny.model("timm-vit"))

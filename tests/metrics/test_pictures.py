@@ -321,6 +321,14 @@ def test_baselines_know_nothing():
     torch.testing.assert_close(uniform.both_precision, torch.full((6,), 0.5, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("between_centres", [False, True])
+def test_a_centre_prior_is_highest_in_the_middle(between_centres):
+    bell = pictures.centre_prior((5, 7), between_centres=between_centres)
+    assert bell.argmax() == 17 and bell.max() == 1
+    steps = torch.linspace(-0.5, 0.5, 7, dtype=torch.float64) * (1 if between_centres else 6 / 7)
+    torch.testing.assert_close(bell[2], torch.exp(-(steps**2) / (2 * 0.25**2)))
+
+
 def test_the_published_table_gives_its_published_ratio():
     before = [0.109, 0.012, 0.481, 0.294, 0.543, 0.241, 0.922, 0.193, 0.448, 0.467, 0.497]
     after = [0.143, 0.003, 0.703, 0.448, 0.497, 0.261, 0.927, 0.290, 0.672, 0.573, 0.738]

@@ -212,3 +212,49 @@ def test_the_hash_of_samples_sees_everything_but_the_place():
     ]
     digests = [sets.digest(some) for some in ([text], *others)]
     assert len(set(digests)) == len(digests) and sets.digest([Text("a film", "x", 1)]) == digests[0]
+
+
+# Photographs with masks beside them
+
+
+def write(folder, masks, size=(6, 8), **more):
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*size, 3), 100, np.uint8)).save(folder / "images" / "0007.jpg")
+    for name, values in masks.items():
+        Image.fromarray(values).save(folder / "masks" / name)
+    for name, text in more.items():
+        (folder / f"{name}.json").write_text(text)
+
+
+def test_a_folder_gives_pictures_masks_and_classes(tmp_path):
+    values = np.zeros((6, 8), np.uint8)
+    values[0], values[1], values[2] = 1, 2, 255
+    write(tmp_path, {"0007_teddy_bear.png": values}, classes=json.dumps({"teddy bear": [850]}))
+    found = folders.photographs(tmp_path)
+    (one,) = found.pictures
+    assert one.image.shape == (3, 6, 8) and list(one.masks) == ["teddy bear"]
+    assert one.masks["teddy bear"].sum(1).tolist() == [8, 8, 0, 0, 0, 0]
+    assert found.classes == {"teddy bear": (850,)}
+    (tmp_path / "classes.json").unlink()
+    assert folders.photographs(tmp_path).classes is None
+
+
+@pytest.mark.parametrize(
+    ("masks", "classes", "message"),
+    [
+        ({"0008_cat.png": np.zeros((6, 8), np.uint8)}, "{}", "belongs to no photograph"),
+        ({"0007_cat.png": np.zeros((5, 8), np.uint8)}, "{}", r"has \(5, 8\) pixels"),
+        ({"0007_cat.png": np.zeros((6, 8, 3), np.uint8)}, "{}", "mode RGB, expected one channel"),
+        ({}, '{"cat": 281}', "map each category to a list"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_refused(tmp_path, masks, classes, message):
+    write(tmp_path, masks, classes=classes)
+    with pytest.raises(ValueError, match=message):
+        folders.photographs(tmp_path)
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"no photograph in {tmp_path.name}/images"):
+        folders.photographs(tmp_path)

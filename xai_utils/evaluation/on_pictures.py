@@ -14,6 +14,7 @@ from tqdm import tqdm
 from xai_utils import check, metrics, stats
 from xai_utils.methods import METHODS, attribute, explain
 from xai_utils.methods.observation import observe
+from xai_utils.metrics.pictures import centre_prior
 from xai_utils.models import Model
 from xai_utils.models.encoding import patch_grid, view_mask
 from xai_utils.result import Attribution
@@ -21,6 +22,7 @@ from xai_utils.samples.kinds import Picture
 
 MEASURES = ("share", "lift", "pointing")
 NULLS = ("uniform", "centre", "other scene")
+MATCHES = ("any", "class")
 BATCH = 16  # pictures in one pass
 Asked = Mapping[str, tuple[str, dict[str, Any]]]
 
@@ -65,7 +67,8 @@ def marks(
             shifted = [found[i - 1].scores for i in range(len(found))]
             rows += _rows(model, f"{label}, {NULLS[2]}", pictures, shifted, insides)
     if nulls:
-        for label, scores in zip(NULLS, _blind(patch_grid(model)), strict=False):
+        centre = centre_prior(patch_grid(model), between_centres=True).flatten()
+        for label, scores in zip(NULLS, (torch.ones_like(centre), centre), strict=False):
             rows += _rows(model, label, pictures, [scores] * len(pictures), insides)
     return pd.DataFrame(rows)
 
@@ -101,7 +104,7 @@ def _shared(
     """Explain by all methods that need an observation and no more: one pass for all of them."""
     chosen = {label: one for label, one in asked.items() if one[0] in METHODS and METHODS[one[0]].score is not None}
     found: dict[str, list[Attribution]] = {label: [] for label in chosen}
-    gradient = any(METHODS[name].needs_gradient for name, _ in chosen.values())
+    gradient = any(METHODS[name].asks for name, _ in chosen.values())
     for start in range(0, len(pictures) if chosen else 0, BATCH):
         some = slice(start, start + BATCH)
         seen = observe(model, pictures[some], None if classes is None else classes[some], gradient)
@@ -113,32 +116,35 @@ def _shared(
 def _inside(model: Model, picture: Picture, target: Callable[[Picture], str | int] | None) -> Tensor:
     if not picture.masks:
         raise ValueError(f"{picture.name} has no mask of an object; take samples.scene_pictures.")
-    assert model.preprocessing is not None
-    masks = picture.masks.values() if target is None else [picture.masks[str(target(picture))]]
-    whole = np.any([view_mask(mask, model.preprocessing) for mask in masks], axis=0)
-    return metrics.cover(whole, patch_grid(model))
+    names = picture.masks if target is None else [str(target(picture))]
+    return metrics.cover(_seen(model, picture, names), patch_grid(model))
+
+
+def _seen(model: Model, picture: Picture, names: Collection[str]) -> np.ndarray:
+    """Return the union of some masks of a picture, resized and cropped like it: ``(size, size)`` bool."""
+    if model.preprocessing is None:
+        raise ValueError(f"{model.name} reads texts; only pictures have a foreground.")
+    found = np.zeros((model.preprocessing.size,) * 2, dtype=bool)
+    for name in names:
+        mask = picture.masks[name]
+        if mask.shape != picture.image.shape[1:]:
+            raise ValueError(
+                f"a mask of {picture.name!r} has {mask.shape} pixels, the picture {picture.image.shape[1:]}; "
+                "both go through the same resize and crop, so they must have one size."
+            )
+        found |= view_mask(mask, model.preprocessing)
+    return found
 
 
 def _rows(
     model: Model, label: str, pictures: Sequence[Picture], scores: Sequence[Tensor], insides: Sequence[Tensor]
 ) -> list[dict[str, object]]:
-    return [
-        {
-            "model": model.name, "method": label, "picture": picture.name, "share": metrics.mass_inside(one, inside),
-            "lift": metrics.lift(one, inside), "pointing": float(metrics.hit(one, inside)),
-        }
-        for picture, one, inside in zip(pictures, scores, insides, strict=True)
-    ]  # fmt: skip
-
-
-def _blind(grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return a uniform map and a bump in the middle."""
-    row, column = (torch.linspace(-1, 1, side, dtype=torch.float64) for side in grid)
-    bump = (-(row[:, None].square() + column.square()) / (2 * 0.5**2)).exp()
-    return torch.ones(grid[0] * grid[1], dtype=torch.float64), bump.flatten()
-
-
-MATCHES = ("any", "class")
+    found = []
+    for picture, one, inside in zip(pictures, scores, insides, strict=True):
+        values = metrics.mass_inside(one, inside), metrics.lift(one, inside), float(metrics.hit(one, inside))
+        known = {"model": model.name, "method": label, "picture": picture.name}
+        found.append(known | dict(zip(MEASURES, values, strict=True)))
+    return found
 
 
 def masks(
@@ -166,24 +172,11 @@ def masks(
     check.one_of("match", match, MATCHES)
     if match == "class" and (targets is None or len(targets) != len(pictures)):
         raise ValueError(f"matching by class needs a class for each of {len(pictures)} pictures, got {targets!r}.")
-    if model.preprocessing is None:
-        raise ValueError(f"{model.name} reads texts; only pictures have a foreground.")
-    side = model.preprocessing.size
-    found = np.zeros((len(pictures), side, side), dtype=bool)
+    found = []
     for i, picture in enumerate(pictures):
-        wanted = [
-            mask
-            for name, mask in picture.masks.items()
-            if match == "any" or named(model, targets[i], name, classes)  # type: ignore[index]
-        ]
-        for mask in wanted:
-            if mask.shape != picture.image.shape[1:]:
-                raise ValueError(
-                    f"a mask of {picture.name!r} has {mask.shape} pixels, the picture {picture.image.shape[1:]}; "
-                    "both go through the same resize and crop, so they must have one size."
-                )
-            found[i] |= view_mask(mask, model.preprocessing)
-    return torch.from_numpy(found)
+        names = [name for name in picture.masks if match == "any" or named(model, targets[i], name, classes)]  # type: ignore[index]
+        found.append(_seen(model, picture, names))
+    return torch.from_numpy(np.stack(found))
 
 
 def named(model: Model, target: int, name: str, classes: Mapping[str, Collection[int]] | None = None) -> bool:

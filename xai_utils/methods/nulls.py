@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xai_utils.metrics.pictures import centre_prior
 from xai_utils.models import Model
 from xai_utils.models.encoding import Batch, encode, patch_sums
 from xai_utils.models.targets import Asked
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Sample
-
-SPREAD = 0.25  #: standard deviation of the centre prior, of the picture's side
 
 
 def null(
@@ -37,34 +36,11 @@ def null(
     else:
         noises = [np.random.default_rng([seed, zlib.crc32(one.name.encode())]) for one in samples]
         maps = [_KNOWING_NOTHING[name](batch, i, noise) for i, noise in enumerate(noises)]
+    named = [(None, "")] * len(maps) if question is None else list(zip(question.targets, question.names, strict=True))
     return [
-        Attribution(one, batch.labels[i], name, model.name, unit="none", grid=batch.grid) for i, one in enumerate(maps)
+        Attribution(one, batch.labels[i], name, model.name, *named[i], unit="none", grid=batch.grid)
+        for i, one in enumerate(maps)
     ]
-
-
-def _random(batch: Batch, sample: int, noise: np.random.Generator) -> Tensor:
-    return torch.from_numpy(noise.random(len(batch.labels[sample])))
-
-
-def _uniform(batch: Batch, sample: int, noise: np.random.Generator) -> Tensor:
-    return torch.ones(len(batch.labels[sample]), dtype=torch.float64)
-
-
-def _centre(batch: Batch, sample: int, noise: np.random.Generator) -> Tensor:
-    """A Gaussian in the middle of the picture."""
-    assert batch.grid is not None
-    row, column = (torch.linspace(-0.5, 0.5, size, dtype=torch.float64) for size in batch.grid)
-    return torch.exp(-(row[:, None] ** 2 + column**2) / (2 * SPREAD**2)).flatten()
-
-
-def _length(batch: Batch, sample: int, noise: np.random.Generator) -> Tensor:
-    """Long tokens first."""
-    return torch.tensor([end - start + 1.0 for start, end in batch.spans[sample]], dtype=torch.float64)
-
-
-def _position(batch: Batch, sample: int, noise: np.random.Generator) -> Tensor:
-    """Late tokens first."""
-    return torch.arange(1.0, len(batch.labels[sample]) + 1, dtype=torch.float64)
 
 
 def _pixel_gradient(model: Model, batch: Batch, question: Asked) -> list[Tensor]:
@@ -85,10 +61,11 @@ NULLS: dict[str, tuple[str, ...]] = {
     "position": ("text",),
     "pixel_gradient": ("vision",),
 }
+#: ``(batch, sample, noise) -> (token,)``; long tokens come first, or late ones.
 _KNOWING_NOTHING: dict[str, Callable[[Batch, int, np.random.Generator], Tensor]] = {
-    "random": _random,
-    "uniform": _uniform,
-    "centre": _centre,
-    "length": _length,
-    "position": _position,
+    "random": lambda batch, i, noise: torch.from_numpy(noise.random(len(batch.labels[i]))),
+    "uniform": lambda batch, i, noise: torch.ones(len(batch.labels[i]), dtype=torch.float64),
+    "centre": lambda batch, i, noise: centre_prior(batch.grid or (0, 0), between_centres=True).flatten(),
+    "length": lambda batch, i, noise: torch.tensor([end - start + 1 for start, end in batch.spans[i]]).double(),
+    "position": lambda batch, i, noise: torch.arange(1.0, len(batch.labels[i]) + 1, dtype=torch.float64),
 }

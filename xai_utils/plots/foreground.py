@@ -8,17 +8,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from xai_utils.metrics.pictures import BLIND
 from xai_utils.plots import base
 from xai_utils.stats import Interval
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart; grey for what knows no picture.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
-NULLS = ("uniform", "centre prior", "random")
 
 
 def colour(name: str, place: int) -> str:
     """Return the colour of a method by its place, grey for a baseline."""
-    return "0.55" if name in NULLS else COLOURS[place % len(COLOURS)]
+    return "0.55" if name in BLIND else COLOURS[place % len(COLOURS)]
 
 
 def on_grid(
@@ -38,6 +38,34 @@ def on_grid(
     base.outline(ax, {"": mask})
 
 
+def row(
+    axes: Sequence[Axes],
+    picture: np.ndarray,
+    title: str,
+    masks: Mapping[str, np.ndarray],
+    maps: Mapping[str, Tensor],
+    smooth: bool = False,
+) -> None:
+    """Draw a picture with outlined masks, and beside it one map after the other.
+
+    Args:
+        axes: one for the picture and one for each map.
+        picture: ``(3, height, width)`` in [0, 1].
+        title: above the picture.
+        masks: name to ``(height, width)`` bool; outlined on the maps too, unless they are smooth.
+        maps: title to ``(row, column)``; with a negative score colours are centred at zero, and a map of zeros is
+            called empty.
+        smooth: interpolate between patches.
+    """
+    base.image(axes[0], picture, title)
+    base.outline(axes[0], masks)
+    for ax, (name, scores) in zip(axes[1:], maps.items(), strict=True):
+        above = name if scores.any() else f"{name} (empty)"
+        base.overlay(ax, picture, scores, above, signed=bool((scores < 0).any()), bar=False, smooth=smooth)
+        for mask in () if smooth else masks.values():
+            base.outline(ax, {"": mask})
+
+
 def distributions(ax: Axes, groups: Mapping[str, Sequence[float]], unit: str, null: float | None = None) -> None:
     """Draw one half-transparent violin a method, lying, with median and quartiles, and the null as a dashed line."""
     for place, (name, values) in enumerate(groups.items()):
@@ -51,9 +79,9 @@ def distributions(ax: Axes, groups: Mapping[str, Sequence[float]], unit: str, nu
     _named(ax, list(groups), unit, null)
 
 
-def against_area(ax: Axes, area: Tensor, fractions: Mapping[str, Tensor]) -> None:
+def against_area(ax: Axes, area: Sequence[float], fractions: Mapping[str, Sequence[float]]) -> None:
     """Draw FAF against the foreground's share of the picture; the dashed line is a uniform map, whose lift is 1."""
-    top = 1.04 * float(area.max())
+    top = 1.04 * max(area)
     ax.plot([0, top], [0, top], color="0.4", linestyle="--", linewidth=1, label="uniform map")
     for place, (name, values) in enumerate(fractions.items()):
         ax.scatter(area, values, s=9, alpha=0.5, color=colour(name, place), linewidths=0, label=name)
@@ -62,8 +90,19 @@ def against_area(ax: Axes, area: Tensor, fractions: Mapping[str, Tensor]) -> Non
     ax.spines[["top", "right"]].set_visible(False)
 
 
+def bars(ax: Axes, values: Mapping[str, float], unit: str) -> None:
+    """Draw one lying bar a method, the first on top."""
+    ax.barh(range(len(values)), list(values.values()), color=[colour(name, i) for i, name in enumerate(values)])
+    _named(ax, list(values), unit, None)
+
+
 def pairs(
-    ax: Axes, before: Sequence[float], after: Sequence[float], names: Sequence[str], ends: tuple[str, str]
+    ax: Axes,
+    before: Sequence[float],
+    after: Sequence[float],
+    names: Sequence[str],
+    ends: tuple[str, str],
+    title: str = "",
 ) -> None:
     """Draw one line a picture from its value before to its value after; falling ones in orange, the mean in black.
 
@@ -78,17 +117,26 @@ def pairs(
         ax.text(1.04, floor, names[place], fontsize=7, va="center")
     ax.set_xticks([0, 1], list(ends))
     ax.set(xlim=(-0.1, 1.55 if names else 1.1), ylabel="FAF", ylim=(-0.03, 1.0))
+    ax.set_title(title, fontsize=9)
     ax.spines[["top", "right"]].set_visible(False)
 
 
 def thresholds(
-    ax: Axes, at: Sequence[float], curves: Mapping[str, Sequence[Interval]], exact: Mapping[str, float]
+    ax: Axes, at: Sequence[float], found: Sequence[Mapping[str, Interval]], exact: Mapping[str, float]
 ) -> None:
-    """Draw means with 95 % intervals over a threshold, one line a method; dotted: by exact masks."""
-    for place, (name, found) in enumerate(curves.items()):
-        mean = np.array([one.mean for one in found])
-        errors = np.abs(np.array([[one.low, one.high] for one in found]).T - mean)
-        shifted = np.asarray(at) + 0.006 * (place - (len(curves) - 1) / 2)  # so that bars do not hide each other
+    """Draw means with 95 % intervals over a threshold, one line a method; dotted: by exact masks.
+
+    Args:
+        ax: where to draw.
+        at: values of the threshold.
+        found: at each of them, by method.
+        exact: by method, where known.
+    """
+    for place, name in enumerate(found[0]):
+        means = [one[name] for one in found]
+        mean = np.array([one.mean for one in means])
+        errors = np.abs(np.array([[one.low, one.high] for one in means]).T - mean)
+        shifted = np.asarray(at) + 0.006 * (place - (len(found[0]) - 1) / 2)  # so that bars do not hide each other
         own = colour(name, place)
         ax.errorbar(shifted, mean, errors, color=own, marker="o", markersize=4, linewidth=1.2, label=name)
         if name in exact:
@@ -97,7 +145,7 @@ def thresholds(
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def compared(ax: Axes, exact: Tensor, found: Tensor, what: str = "FAF") -> None:
+def compared(ax: Axes, exact: Sequence[float], found: Sequence[float], what: str = "FAF") -> None:
     """Draw a measure by found masks against the same by exact masks, one dot a picture, and the line of equality."""
     ax.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1)
     ax.scatter(exact, found, s=10, alpha=0.5, color="#0072b2", linewidths=0)
