@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "samples": {"check", "runtime"},
     "models": {"check", "files", "maths", "runtime", "samples"},
     "capture": {"check", "maths", "models"},
-    "train": {"check", "files", "maths", "models", "runtime", "samples"},
+    "train": {"check", "files", "maths", "metrics", "models", "runtime", "samples"},
     "methods": {"capture", "check", "maths", "metrics", "models", "result", "samples"},
     "evaluation": {
         "capture", "check", "maths", "methods", "metrics", "models", "result", "runtime", "samples", "stats"

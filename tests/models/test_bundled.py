@@ -99,7 +99,7 @@ def test_scenes_never_seen_are_named_as_often_as_the_card_says(name, objects, me
     model, count = models.load(name), 150
     drawn = [scenes.draw(50_000 + i, objects, "test") for i in range(count)]
     with torch.inference_mode():
-        best = model.module(vision.normalised(drawn)).topk(objects).indices.tolist()
+        best = model.module(vision.normalised([scene.image for scene in drawn])).topk(objects).indices.tolist()
     right = sum(set(named) == set(scene.classes) for named, scene in zip(best, drawn, strict=True))
     assert enough(right, count, card(name)["measured"][measure]), right
     assert enough(right, count, NEEDED[name].get(measure, 0)), right
@@ -122,7 +122,7 @@ def test_bundled_reviews_are_judged_rightly(name, least):
 
 def test_pictures_reach_the_vision_models_as_in_training():
     model = models.load("vit-scenes")
-    wanted = vision.normalised([scenes.draw(5, 2)])
+    wanted = vision.normalised([scenes.draw(5, 2).image])
     torch.testing.assert_close(encode(model, [samples.picture("scene:5:2")]).inputs["x"], wanted)
     assert model.prefix == 1 and model.kind == "vision"
 

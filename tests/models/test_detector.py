@@ -9,11 +9,12 @@ import torch
 from torchvision.models import get_model
 
 from xai_utils import runtime, samples
-from xai_utils.models import bundled, detector
+from xai_utils.metrics.pictures import iou
+from xai_utils.models import detector
 from xai_utils.models.detector import Detections
 from xai_utils.models.kinds import Unavailable
-from xai_utils.samples import Picture, scenes
-from xai_utils.train import detector as recipes_detector
+from xai_utils.samples import Picture
+from xai_utils.train.detector import MaskRCNNScenes
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,8 @@ def test_the_bundled_detector_outlines_and_names_held_out_digits(small):
     for picture, found in zip(pictures, detector.detect(small, pictures), strict=True):
         ((name, exact),) = picture.masks.items()
         masks = found.masks()
-        overlap.append(recipes_detector.iou(np.any(list(masks.values()), 0), exact) if masks else 0.0)
+        found = np.any([np.zeros_like(exact), *masks.values()], 0)
+        overlap.append(iou(*(torch.from_numpy(mask).flatten() for mask in (found, exact))))
         named += name in masks
     assert np.mean(overlap) > 0.75 and named >= 20
 
@@ -59,7 +61,7 @@ def test_the_card_says_what_was_measured_and_the_file_is_small():
     card = json.loads((folder / "card.json").read_text())
     assert card["measured"]["mask_iou"] >= 0.75 and card["measured"]["n"] >= 1000 and card["seed"] == 0
     assert (folder / "model.safetensors").stat().st_size <= 6e6
-    assert card["arguments"] == recipes_detector.MaskRCNNScenes.arguments
+    assert card["arguments"] == MaskRCNNScenes.arguments
 
 
 def test_a_batch_finds_what_single_pictures_find(small):
@@ -86,7 +88,7 @@ def test_torchvisions_detector_comes_through_its_own_loader(monkeypatch):
     import torchvision.models
 
     asked, real = [], get_model
-    tiny = detector.build_small({**recipes_detector.MaskRCNNScenes.arguments, "classes": 3})
+    tiny = detector.build_small({**MaskRCNNScenes.arguments, "classes": 3})
 
     def state(**options):
         asked.append(options)
@@ -94,7 +96,7 @@ def test_torchvisions_detector_comes_through_its_own_loader(monkeypatch):
 
     def build(name, **options):
         asked.append((name, options))
-        return detector.build_small({**recipes_detector.MaskRCNNScenes.arguments, "classes": options["num_classes"]})
+        return detector.build_small({**MaskRCNNScenes.arguments, "classes": options["num_classes"]})
 
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _name: coco_weights(state))
     monkeypatch.setattr(torchvision.models, "get_model", build)
@@ -116,28 +118,3 @@ def test_missing_weights_are_named_with_the_bundled_detector(monkeypatch):
     with pytest.raises(Unavailable, match=r"TORCH_HOME.*maskrcnn-scenes") as caught:
         detector.load("maskrcnn_resnet50_fpn_v2")
     assert "no route to host" in str(caught.value)
-
-
-def test_the_recipe_learns_boxes_that_hold_the_masks():
-    scene = scenes.draw(3, 2)
-    truth = recipes_detector.truth(scene)
-    assert truth["labels"].tolist() == [c + 1 for c in scene.classes] and truth["masks"].shape == scene.masks.shape
-    for (left, top, right, bottom), mask in zip(truth["boxes"].int().tolist(), scene.masks, strict=True):
-        assert mask[top:bottom, left:right].sum() == mask.sum()
-        assert mask[top].any() and mask[bottom - 1].any() and mask[:, left].any() and mask[:, right - 1].any()
-
-
-def test_one_step_of_the_recipe_changes_the_stages_and_the_heads():
-    recipe = recipes_detector.MaskRCNNScenes()
-    recipe.batch = 2
-    module = recipe.build().train()
-    start = bundled.scenes("resnet-scenes", None).module.state_dict()
-    assert torch.equal(module.backbone.body.state_dict()["layer2.0.conv1.weight"], start["layer2.0.conv1.weight"])
-    before = {name: value.clone() for name, value in module.state_dict().items()}
-    (optimiser,) = recipe.optimisers(module)
-    torch.manual_seed(0)
-    recipe.loss(module, 0).backward()
-    optimiser.step()
-    changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
-    assert {"backbone.body.layer1.0.conv1.weight", "roi_heads.mask_predictor.mask_fcn_logits.weight"} <= changed
-    assert not [name for name in changed if "running" in name or ".bn" in name]

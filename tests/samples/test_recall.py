@@ -10,9 +10,7 @@ from strategies import steady
 from xai_utils import methods, models, stats
 from xai_utils.evaluation import on_recall, probe
 from xai_utils.models.encoding import encode
-from xai_utils.models.mamba_classifier import last
 from xai_utils.samples import Text, recall, sets
-from xai_utils.train import mamba
 
 NAMES = (
     "hidden_attention", "hidden_rollout", "unified_attention", "hidden_rollout_published", "mamba_attribution",
@@ -132,40 +130,6 @@ def _scene():
     from xai_utils import samples
 
     return samples.picture("scene:0")
-
-
-def test_the_last_real_token_is_found_on_either_side():
-    ids = torch.zeros(3, 5, dtype=torch.long)
-    assert last(ids, None).tolist() == [4, 4, 4]
-    assert last(ids, torch.tensor([[1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [1, 0, 0, 0, 0]])).tolist() == [2, 4, 0]
-
-
-def test_the_faster_scan_of_the_training_is_the_same_scan():
-    recipe = mamba.MambaRecall()
-    torch.manual_seed(0)
-    module, ids = recipe.build().eval(), torch.tensor([[3, 4, 2, 5, 6, 2]])
-    with torch.no_grad():
-        slow = module(ids).logits
-        with mamba.fast_scan():
-            fast = module(ids).logits
-        torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(module(ids).logits, slow, rtol=0, atol=0)
-
-
-def test_a_few_steps_of_the_recipe_learn():
-    recipe = mamba.MambaRecall()
-    recipe.shortest = recipe.longest = 6
-    torch.manual_seed(0)
-    module = recipe.build().train()
-    (optimiser,) = recipe.optimisers(module)
-    losses = []
-    for step in range(12):
-        loss = recipe.loss(module, step)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss))
-    assert losses[-1] < losses[0]
 
 
 def test_rates_have_honest_intervals_at_the_ends():

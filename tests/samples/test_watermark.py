@@ -47,8 +47,8 @@ def test_the_bundled_model_follows_the_badge_as_its_card_says():
     model = models.load("vit-shortcut")
     drawn = [watermark.draw(seed, 0.0) for seed in range(2000, 2060)]
     with torch.inference_mode():
-        best = model.module(vision.normalised_images([one.image for one in drawn])).argmax(1)
-        bare = model.module(vision.normalised_images([one.plain for one in drawn])).argmax(1)
+        best = model.module(vision.normalised([one.image for one in drawn])).argmax(1)
+        bare = model.module(vision.normalised([one.plain for one in drawn])).argmax(1)
     digit, badge = torch.tensor([one.classes for one in drawn]).T
     assert (best == badge).double().mean() > 0.9 and (bare == digit).double().mean() < 0.3
     card = json.loads((runtime.DATA / "models" / "vit-shortcut" / "card.json").read_text())

@@ -27,7 +27,7 @@ def test_the_planted_model_learns_is_shipped_and_loads(tmp_path, monkeypatch):
     )
     assert card["measured"]["pronoun_mass"] > 0.3 and card["measured"]["n"] == 100
     loaded = bundled.bundled_masked("tiny-mlm-planted", None)
-    assert loaded.classes == () and len(loaded.tokenizer) == len(planted.vocabulary())
+    assert loaded.classes == tuple(planted.vocabulary()) and len(loaded.tokenizer) == len(planted.vocabulary())
     inputs = loaded.tokenizer("the king said that [MASK] was tired .", return_tensors="pt")
     assert loaded.tokenizer.unk_token_id not in inputs["input_ids"]
     assert loaded.module(**inputs).logits.shape[-1] == len(planted.vocabulary())
@@ -94,3 +94,23 @@ def test_the_planted_model_knows_its_table():
 def test_minilm_expects_pronouns():
     both = masked.pair_probabilities(models.load("minilm-mlm"), ["After the war [MASK] returned to the village."])
     assert both.sum() > 0.2
+
+
+def test_pronouns_are_hidden_more_often_and_special_tokens_never():
+    recipe = Short()
+    recipe.pronouns = 0.9
+    recipe.build()
+    torch.manual_seed(0)
+    hidden, labels = recipe.hidden(recipe.train)
+    chosen, pronouns = labels != masked_words.IGNORED, torch.isin(recipe.train, recipe.often)
+    special = torch.isin(recipe.train, torch.tensor(recipe.tokenizer.all_special_ids))
+    assert (hidden[chosen] == recipe.tokenizer.mask_token_id).all()
+    assert torch.equal(labels[chosen], recipe.train[chosen])
+        labels[chosen], recipe.train[chosen]
+    )
+    assert not chosen[special].any() and torch.equal(hidden[~chosen], recipe.train[~chosen])
+    assert chosen[pronouns].double().mean() > 0.85
+    assert chosen[~pronouns & ~special].double().mean() == pytest.approx(recipe.masked, abs=0.03)
+    one = torch.tensor([[recipe.tokenizer.cls_token_id, recipe.train[0, 1], recipe.tokenizer.sep_token_id]])
+    recipe.masked = 0.0
+    assert (recipe.hidden(one, often=0.0)[1] != masked_words.IGNORED).sum() == 1, "a batch without a hidden word"

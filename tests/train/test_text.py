@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tiny_recipes
 import torch
 
 from xai_utils import runtime, samples, train
@@ -11,23 +12,12 @@ from xai_utils.models import bundled
 from xai_utils.train import text
 from xai_utils.train.text import DeeperSST2, DeepSST2, word_pieces
 
-GOOD, BAD = ("warm", "witty", "tender", "lovely"), ("dull", "stale", "clumsy", "bleak")
 SAME = torch.testing.assert_close
 
 
 @pytest.fixture(autouse=True)
 def made_up(monkeypatch):
-    """Let the recipes read sentences whose one adjective is the label."""
-
-    def read(split):
-        noise = np.random.default_rng([0, split == "train"])
-        labels = noise.integers(0, 2, 800 if split == "train" else 100)
-        things = noise.choice(["film", "plot", "story", "cast"], len(labels))
-        words = [noise.choice(GOOD if label else BAD) for label in labels]
-        lengths = noise.integers(0, 6, len(labels))
-        return [f"a {w} {t} {'indeed ' * n}" for w, t, n in zip(words, things, lengths, strict=True)], labels
-
-    monkeypatch.setattr(text, "sst2", read)
+    monkeypatch.setattr(text, "sst2", tiny_recipes.sst2)
 
 
 class Shallow(DeepSST2):
@@ -102,3 +92,34 @@ def test_the_prior_of_the_training_labels_leaves_the_bias():
     recipe.finish(model)
     share = recipe.labels.mean()
     SAME(model.classifier.bias - before, torch.tensor([0.0, -float(np.log(share / (1 - share)))]))
+
+
+class ShortAdapter(text.MiniLMSST2):
+    steps, warmup, select_from, select_every, batch, pool = 4, 2, 2, 2, 8, 4
+
+
+def test_an_adapter_on_minilm_comes_back_as_it_was_trained(tmp_path, monkeypatch):
+    recipe, kept = ShortAdapter(), []
+    finish = recipe.finish
+    recipe.finish = lambda module: (finish(module), kept.append(module))
+    monkeypatch.setattr(runtime, "DATA", tmp_path)
+    card = train.train("minilm-sst2", recipe, tmp_path / "models/minilm-sst2", tmp_path / "one.pt", quiet=True)
+    assert set(card["files"]) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert card["base_sha256"] == bundled.MINILM_SHA256 and card["measured"]["n"] == 100
+    loaded = bundled.minilm_adapter("minilm-sst2", None)
+    inputs = loaded.tokenizer(["a tender plot", "a stale cast indeed"], padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        SAME(loaded.module(**inputs).logits, kept[0].eval()(**inputs).logits, atol=0.02, rtol=0.01)  # half precision
+
+
+def test_words_are_hidden_and_special_tokens_are_not():
+    recipe, seen = Shallow(), []
+    recipe.dropped = 0.5
+    model = recipe.build()
+    forward = model.forward
+    model.forward = lambda **given: seen.append(given["input_ids"]) or forward(**given)
+    recipe.loss(model, 0)
+    special = torch.tensor([recipe.tokenizer.cls_token_id, recipe.tokenizer.sep_token_id])
+    assert (seen[0][:, 0] == special[0]).all() and torch.isin(seen[0], special).sum() == 2 * len(seen[0])
+    words = (seen[0] != recipe.tokenizer.pad_token_id).sum() - 2 * len(seen[0])
+    assert 0.3 < (seen[0] == recipe.tokenizer.mask_token_id).sum() / words < 0.7

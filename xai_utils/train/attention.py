@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from math import ceil, cos, pi
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from xai_utils import check, samples
 from xai_utils.models import attention_classifier
 from xai_utils.models.attention_classifier import AttentionClassifier, Settings
 from xai_utils.samples.kinds import Text
+from xai_utils.train.recipe import Export, Recipe, cosine, hide, padded
 
 RUN = 6  # words in a row that two texts must not share across the split
 
@@ -82,7 +83,7 @@ def _shuffled(texts: Sequence[Text], seed: int) -> list[Text]:
 
 
 @dataclass
-class AttentionClassifierRecipe:
+class AttentionClassifierRecipe(Recipe):
     """Train the classifier with the published numbers; every one can be changed.
 
     Source: Lopardo, Precioso & Garreau (2024), section 5 and their code: batch 16, AdamW 1e-4, 10 epochs, the weights
@@ -123,8 +124,8 @@ class AttentionClassifierRecipe:
         epoch = ceil(len(self.train) / self.batch)
         self.steps = self.steps or self.epochs * epoch
         self.select_from = self.select_every = max(1, min(epoch // self.looks, self.steps))
-        sizes = {**self.sizes, "classes": len(self.classes)}
-        module = AttentionClassifier(Settings(len(self.tokenizer), **sizes))
+        self.settings = Settings(len(self.tokenizer), **{**self.sizes, "classes": len(self.classes)})
+        module = AttentionClassifier(self.settings)
         nn.init.normal_(module.embedding.weight, std=self.spread)
         return module
 
@@ -136,7 +137,7 @@ class AttentionClassifierRecipe:
 
     def rate(self, step: int) -> float:
         """Return the share of the peak learning rate; as published it is constant."""
-        return 0.5 * (1 + cos(pi * step / self.steps)) if self.cosine else 1.0
+        return cosine(step, self.steps, self.warmup) if self.cosine else 1.0
 
     def optimisers(self, module: nn.Module) -> list[Optimizer]:
         """AdamW on everything."""
@@ -148,12 +149,9 @@ class AttentionClassifierRecipe:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
         chosen = order[place * self.batch : (place + 1) * self.batch]
         ids, mask, labels = _padded([self.train[i] for i in chosen])
-        hide = (torch.rand(ids.shape) < self.hidden) & (ids >= len(attention_classifier.SPECIAL))
-        ids = ids.masked_fill(hide, attention_classifier.SPECIAL.index(attention_classifier.UNKNOWN))
+        unknown = hide(ids, self.hidden, range(len(attention_classifier.SPECIAL)))
+        ids = ids.masked_fill(unknown, attention_classifier.SPECIAL.index(attention_classifier.UNKNOWN))
         return F.cross_entropy(module(ids, mask), labels, label_smoothing=self.smoothing)
-
-    def finish(self, module: nn.Module) -> None:
-        """Change nothing."""
 
     def select(self, module: nn.Module) -> dict[str, Any]:
         """Accuracy on the training texts held out."""
@@ -165,11 +163,11 @@ class AttentionClassifierRecipe:
         chosen = {f"chosen_by_{name}": value for name, value in self.select(module).items()}
         return {named: accuracy(module, self.measure), "n": len(self.measure), **chosen}
 
-    def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-        """Return the weights, the card's facts, and settings and tokenizer."""
+    def facts(self) -> dict[str, Any]:
+        """Return what the card says."""
         longer = ", of the longer half" if self.longest else ""
-        facts: dict[str, Any] = {
-            "about": f"attention classifier, {module.config.heads} heads, {len(self.tokenizer):,} words, fp16",
+        return {
+            "about": f"attention classifier, {self.settings.heads} heads, {len(self.tokenizer):,} words, fp16",
             "classes": list(self.classes),
             "data": f"{Path(self.data).name}: {len(self.train):,} texts, {len(self.choose):,} more to choose by",
             "recipe": (
@@ -181,7 +179,10 @@ class AttentionClassifierRecipe:
                 "texts that overlap with them are not trained on), the best weights kept"
             ),
         }
-        return dict(module.state_dict()), facts, attention_classifier.files(module, self.tokenizer)
+
+    def export(self, module: Any) -> Export:
+        """Return the weights, the card's facts, and settings and tokenizer."""
+        return dict(module.state_dict()), self.facts(), attention_classifier.files(module, self.tokenizer)
 
     def _encoded(self, texts: Sequence[Text]) -> list[tuple[list[int], int]]:
         limit = self.tokenizer.model_max_length
@@ -201,11 +202,10 @@ def accuracy(module: nn.Module, coded: Sequence[tuple[list[int], int]], batch: i
 
 def _padded(pairs: Sequence[tuple[list[int], int]]) -> tuple[Tensor, Tensor, Tensor]:
     """Return ids and mask ``(text, token)`` and labels ``(text,)``."""
-    longest = max(len(ids) for ids, _ in pairs)
-    pad = attention_classifier.SPECIAL.index(attention_classifier.PAD)
-    ids = torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in pairs])
-    lengths = torch.tensor([len(ids) for ids, _ in pairs])
-    return ids, (torch.arange(longest) < lengths[:, None]).long(), torch.tensor([label for _, label in pairs])
+    ids = padded([ids for ids, _ in pairs], attention_classifier.SPECIAL.index(attention_classifier.PAD))
+    lengths = torch.tensor([len(row) for row, _ in pairs])
+    mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+    return ids, mask, torch.tensor([label for _, label in pairs])
 
 
 #: What ``data/models/attention-sst2`` was trained with: small first embeddings, many hidden words and a strong decay,

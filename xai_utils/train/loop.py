@@ -1,19 +1,20 @@
 """Train the bundled models again: ``python -m xai_utils train NAME`` (``make train MODEL=NAME``).
 
-This module is the loop: it draws the batch of a step from the seed, so that an interrupted training goes on from its
-checkpoint as if nothing had happened, and it writes ``data/models/NAME`` whole or not at all. What is trained, on what
-and how, is in the recipes.
+This module is the loop: every step draws its batch from the seed, so that an interrupted training goes on from its
+checkpoint as if nothing had happened, and ``data/models/NAME`` is written whole or not at all. What is trained, on what
+and how, is in the recipes; what a recipe must say is in :mod:`recipe`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from tempfile import mkdtemp
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -23,46 +24,13 @@ from tqdm import tqdm
 
 from xai_utils import check, files, runtime
 from xai_utils.train import attention, detector, mamba, masked_words, text, vision
+from xai_utils.train.recipe import Recipe
 
 CHECKPOINTS = runtime.ROOT / "checkpoints"
 SAVE_EVERY = 120.0  # seconds between checkpoints
 
 
-class Recipe(Protocol):
-    """What a recipe must say; see the modules ``recipes_*``.
-
-    It may also have ``rate(step)``, the share of the peak learning rate, in place of :func:`rate`; ``select(module)``,
-    accuracies to keep the best weights by, in place of ``evaluate``; and ``patience``, how many of these measurements
-    without gain end the training.
-    """
-
-    seed: int
-    steps: int
-    warmup: int
-    clip: float
-    select_from: int  # first step after which accuracies are measured to keep the best weights; 0: keep the last
-    select_every: int
-
-    def build(self) -> nn.Module:
-        """Return the module to train, freshly initialised."""
-
-    def optimisers(self, module: nn.Module) -> list[Optimizer]:
-        """Return the optimisers with their peak learning rates."""
-
-    def loss(self, module: nn.Module, step: int) -> Tensor:
-        """Draw the batch of this step from the seed and return its loss, a scalar."""
-
-    def finish(self, module: nn.Module) -> None:
-        """Change the trained weights once, in place, before they are measured and shipped."""
-
-    def evaluate(self, module: nn.Module) -> dict[str, Any]:
-        """Return measured accuracies, each with its n."""
-
-    def export(self, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-        """Return tensors to ship, facts for the card, and further JSON files by name."""
-
-
-RECIPES: dict[str, Any] = {
+RECIPES: dict[str, Callable[..., Recipe]] = {
     "minilm-sst2": text.MiniLMSST2,
     "attention-sst2": attention.AttentionSST2,
     "bert12-sst2": text.DeepSST2,
@@ -110,13 +78,15 @@ def _fit(name: str, recipe: Recipe, checkpoint: Path, evaluate_every: int, quiet
     optimisers = recipe.optimisers(module)
     peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
     first, seconds, best = _resume(checkpoint, module, optimisers)
+    if first > recipe.steps:
+        raise ValueError(f"{checkpoint} is behind step {first}, but {recipe.steps} steps are asked for; remove it.")
     begun = saved = time.monotonic()
     steps = range(first, recipe.steps)
     progress = tqdm(steps, initial=first, total=recipe.steps, desc=name, mininterval=10, disable=quiet)
     for step in progress:
         if _had_enough(recipe, best, step):
             break
-        _set_rates(optimisers, peaks, _rate(recipe, step))
+        _set_rates(optimisers, peaks, recipe.rate(step))
         torch.manual_seed(recipe.seed * 1_000_003 + step)
         loss = recipe.loss(module, step)
         loss.backward()
@@ -131,7 +101,7 @@ def _fit(name: str, recipe: Recipe, checkpoint: Path, evaluate_every: int, quiet
             saved = time.monotonic()
             _save_checkpoint(checkpoint, module, optimisers, step + 1, seconds + saved - begun, best)
         if evaluate_every and (step + 1) % evaluate_every == 0:
-            tqdm.write(f"step {step + 1}: {_evaluate(recipe, module)}")
+            tqdm.write(f"step {step + 1}: {_measured(recipe.evaluate, module)}")
     seconds += time.monotonic() - begun
     _save_checkpoint(checkpoint, module, optimisers, recipe.steps, seconds, best)
     if best:
@@ -139,20 +109,9 @@ def _fit(name: str, recipe: Recipe, checkpoint: Path, evaluate_every: int, quiet
     return module, seconds
 
 
-def rate(step: int, steps: int, warmup: int) -> float:
-    """Return the share of the peak learning rate: linear warm-up, then half a cosine down to zero."""
-    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def _rate(recipe: Recipe, step: int) -> float:
-    own = getattr(recipe, "rate", None)
-    return own(step) if own else rate(step, recipe.steps, recipe.warmup)
-
-
 def _had_enough(recipe: Recipe, best: dict[str, Any], step: int) -> bool:
     """Tell whether so many measurements as the recipe has patience for have brought nothing."""
-    patience = getattr(recipe, "patience", 0)
-    return bool(best and patience) and step - best["step"] >= patience * recipe.select_every
+    return bool(best and recipe.patience) and step - best["step"] >= recipe.patience * recipe.select_every
 
 
 def _set_rates(optimisers: list[Optimizer], peaks: list[list[float]], share: float) -> None:
@@ -161,17 +120,17 @@ def _set_rates(optimisers: list[Optimizer], peaks: list[list[float]], share: flo
             group["lr"] = value * share
 
 
-def _evaluate(recipe: Recipe, module: nn.Module, how: str = "evaluate") -> dict[str, Any]:
+def _measured(measure: Callable[[nn.Module], dict[str, Any]], module: nn.Module) -> dict[str, Any]:
     module.eval()
     with torch.inference_mode():
-        measured = getattr(recipe, how)(module)
+        measured = measure(module)
     module.train()
     return measured
 
 
 def _better(best: dict[str, Any], recipe: Recipe, module: nn.Module, step: int, quiet: bool = False) -> dict[str, Any]:
     """Measure the module; return it, copied, if its first accuracy beats the best so far."""
-    measured = _evaluate(recipe, module, "select" if hasattr(recipe, "select") else "evaluate")
+    measured = _measured(recipe.select, module)
     accuracy = next(iter(measured.values()))
     if not quiet:
         tqdm.write(f"step {step}: {measured}")
@@ -188,13 +147,22 @@ def _trained(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _resume(checkpoint: Path, module: nn.Module, optimisers: list[Optimizer]) -> tuple[int, float, dict[str, Any]]:
+    """Take over what a checkpoint holds; return the step to go on from, the seconds so far, and the best weights."""
     if not checkpoint.is_file():
         return 0, 0.0, {}
-    state = torch.load(checkpoint, weights_only=True)
-    module.load_state_dict(state["module"], strict=False)
-    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
-        optimiser.load_state_dict(saved)
-    return state["step"], state["seconds"], state.get("best", {})
+    try:
+        state = torch.load(checkpoint, weights_only=True)
+        if state["module"].keys() != _trained(module).keys():
+            raise ValueError("its weights have other names")
+        module.load_state_dict(state["module"], strict=False)
+        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+    except (EOFError, KeyError, RuntimeError, UnpicklingError, ValueError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{checkpoint} is damaged, or of a recipe that has changed since ({said}); remove it to begin anew."
+        ) from error
+    return state["step"], state["seconds"], state["best"]
 
 
 def _save_checkpoint(
@@ -215,7 +183,7 @@ def _save_checkpoint(
 def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: float) -> dict[str, Any]:
     """Write the folder of a bundled model beside its place, then swap it in."""
     recipe.finish(module)
-    measured = _evaluate(recipe, module)
+    measured = _measured(recipe.evaluate, module)
     tensors, facts, extra = recipe.export(module)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(mkdtemp(dir=out.parent, prefix=f".{name}."))
@@ -232,7 +200,7 @@ def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: floa
             "steps": recipe.steps,
             "minutes": round(seconds / 60, 1),
             "threads": torch.get_num_threads(),
-            "repeat": getattr(recipe, "repeat", None) or f"make train MODEL={name}",
+            "repeat": recipe.repeat or f"make train MODEL={name}",
             "files": {path.name: files.sha256(path) for path in sorted(temporary.iterdir())},
         }
         (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n")

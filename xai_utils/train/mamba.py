@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,12 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import Optimizer
 
 from xai_utils import samples
 from xai_utils.maths import selective_scan
 from xai_utils.models.mamba_classifier import MambaClassifier
 from xai_utils.samples import recall
+from xai_utils.train.recipe import Recipe, muon_and_adamw
 from xai_utils.train.text import DATA, DeepSST2, word_pieces
 
 
@@ -38,15 +38,24 @@ def fast_scan() -> Iterator[None]:
         modeling_mamba.mamba_selective_scan = before
 
 
-class MambaRecall:
+def untrained(tokenizer: Any, classes: Sequence[str], width: int, layers: int, states: int) -> MambaClassifier:
+    """Return a fresh classifier for what the tokenizer gives it."""
+    from transformers import MambaConfig
+
+    names = dict(enumerate(classes))
+    config = MambaConfig(
+        vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, state_size=states, use_cache=False,
+        id2label=names, label2id={name: i for i, name in names.items()}, pad_token_id=tokenizer.pad_token_id,
+        architectures=["MambaClassifier"],
+    )  # fmt: skip
+    return MambaClassifier(config)
+
+
+class MambaRecall(Recipe):
     """A tiny Mamba that recalls the letter behind the mark, from up to 64 tokens ago; see :mod:`recall`."""
 
-    seed = 0
     steps = 800
     warmup = 50
-    clip = 1.0
-    select_from = 0
-    select_every = 1
     batch = 32
     shortest, longest = 16, 64
     peak = 4e-3
@@ -54,20 +63,8 @@ class MambaRecall:
 
     def build(self) -> nn.Module:
         """Return the untrained model."""
-        from transformers import MambaConfig
-
         self.tokenizer = letters_tokenizer()
-        names = dict(enumerate(recall.LETTERS))
-        self.config = MambaConfig(
-            vocab_size=len(self.tokenizer), hidden_size=self.width, num_hidden_layers=self.layers,
-            state_size=self.states, use_cache=False, id2label=names, label2id={n: i for i, n in names.items()},
-            pad_token_id=self.tokenizer.pad_token_id, architectures=["MambaClassifier"],
-        )  # fmt: skip
-        return MambaClassifier(self.config)
-
-    def optimisers(self, module: Any) -> list[Optimizer]:
-        """AdamW."""
-        return [AdamW(module.parameters(), lr=self.peak, weight_decay=0.01)]
+        return untrained(self.tokenizer, recall.LETTERS, self.width, self.layers, self.states)
 
     def loss(self, module: Any, step: int) -> Tensor:
         """Cross entropy of one batch of equal length."""
@@ -77,9 +74,6 @@ class MambaRecall:
         with fast_scan():
             logits = module(self._ids(drawn)).logits
         return F.cross_entropy(logits, torch.tensor([one.label for one in drawn]))
-
-    def finish(self, module: Any) -> None:
-        """Leave the weights as they are."""
 
     def evaluate(self, module: Any) -> dict[str, Any]:
         """Accuracy on 2,000 fresh sequences of the greatest length."""
@@ -94,19 +88,17 @@ class MambaRecall:
     def _ids(self, drawn: list[recall.Recall]) -> Tensor:
         return torch.tensor([self.tokenizer.convert_tokens_to_ids(list(one.tokens)) for one in drawn])
 
-    def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-        """Return weights, configuration and tokenizer in transformers' own format."""
-        facts = {
+    def facts(self) -> dict[str, Any]:
+        """Return what the card says."""
+        return {
             "about": f"transformers' Mamba: {self.layers} layers, width {self.width}, {self.states} states, fp16",
             "classes": list(recall.LETTERS),
-            "data": "sequences drawn by xai_utils/recall.py; measured on fresh ones",
+            "data": "sequences drawn by samples.recall; measured on fresh ones",
             "recipe": (
                 f"AdamW {self.peak:g}, weight decay 0.01, batch {self.batch} of {self.shortest} to {self.longest} "
                 f"tokens, {self.warmup} warm-up steps then cosine to zero, gradient norm ≤ {self.clip:g}; last weights"
             ),
         }
-        vocabulary = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        return module.state_dict(), facts, {"config.json": self.config.to_dict(), "tokenizer.json": vocabulary}
 
 
 def letters_tokenizer() -> Any:
@@ -130,43 +122,32 @@ class MambaSST2(DeepSST2):
 
     layers = 4
     steps = 1600
-    peak = 2e-3
-    width = 128
     states = 8
 
     def build(self) -> nn.Module:
         """Train the vocabulary and return the untrained classifier."""
-        from transformers import MambaConfig
-
         self.read()
         self.tokenizer = word_pieces(self.sentences, self.words)
-        names = dict(enumerate(samples.SENTIMENT))
-        config = MambaConfig(
-            vocab_size=len(self.tokenizer), hidden_size=self.width, num_hidden_layers=self.layers,
-            state_size=self.states, use_cache=False, id2label=names, label2id={n: i for i, n in names.items()},
-            pad_token_id=self.tokenizer.pad_token_id, architectures=["MambaClassifier"],
-        )  # fmt: skip
-        self.config: Any = config
-        return MambaClassifier(config)
+        return untrained(self.tokenizer, samples.SENTIMENT, self.width, self.layers, self.states)
 
     def optimisers(self, module: Any) -> list[Optimizer]:
         """Muon on the projections of the layers, AdamW on the rest; no weight decay on the scan's own parameters."""
-        named = dict(module.named_parameters())
-        matrices = [p for name, p in named.items() if "_proj.weight" in name]
-        scans = [p for name, p in named.items() if name.endswith(("A_log", ".D", "bias"))]
-        chosen = {id(p) for p in (*matrices, *scans)}
-        rest = [p for p in named.values() if id(p) not in chosen]
-        muon = Muon(matrices, lr=self.peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
-        return [muon, AdamW(rest, lr=self.peak, weight_decay=0.05), AdamW(scans, lr=self.peak, weight_decay=0.0)]
+        return muon_and_adamw(
+            module,
+            self.peak,
+            self.decay,
+            lambda name: "_proj.weight" in name,
+            lambda name, _parameter: name.endswith(("A_log", ".D", "bias")),
+        )
 
     def loss(self, module: Any, step: int) -> Tensor:
         """Cross entropy of one batch."""
         with fast_scan():
             return super().loss(module, step)
 
-    def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-        """Return weights, configuration and vocabulary in transformers' own format."""
-        facts = {
+    def facts(self) -> dict[str, Any]:
+        """Return what the card says."""
+        return {
             "about": (
                 f"transformers' Mamba: {self.layers} layers, width {self.width}, {self.states} states, "
                 f"{self.words} words, fp16"
@@ -181,5 +162,3 @@ class MambaSST2(DeepSST2):
                 "the training phrases' class frequencies taken out of the head's bias"
             ),
         }
-        vocabulary = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        return module.state_dict(), facts, {"config.json": self.config.to_dict(), "tokenizer.json": vocabulary}

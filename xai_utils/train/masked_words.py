@@ -1,8 +1,10 @@
-"""Recipe of the bundled masked language model: MiniLM with a prediction head and an adapter."""
+"""Recipes of the bundled models of masked words.
+
+MiniLM with a prediction head and an adapter, and a tiny BERT on the miniature language of :mod:`planted`.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
 
 from xai_utils.models import bundled
 from xai_utils.samples import passages, planted
+from xai_utils.train.recipe import Export, Recipe, adapter, hide, padded
 
 #: Where the training text comes from without ``--data``: hub name and split.
 HUB = (
@@ -30,8 +32,27 @@ HELD_OUT = 0.1  # the last part of every source: whole articles, so that none is
 IGNORED = -100
 
 
+class MaskedWordsRecipe(Recipe):
+    """Predict words that are hidden; some words are hidden more often than others.
+
+    All of them become [MASK]; BERT's random and unchanged tenths are left out, since only [MASK] is read here.
+    """
+
+    masked = 0.15  # share of the words hidden
+    pronouns = 0.5  # of these words, so that the model learns to expect them
+    often: Tensor  # ids of the words hidden so often, set by build
+
+    def hidden(self, ids: Tensor, often: float | None = None) -> tuple[Tensor, Tensor]:
+        """Return ids with [MASK] in some places, and the words that were there (elsewhere ``IGNORED``)."""
+        share = torch.full(ids.shape, self.masked)
+        share[torch.isin(ids, self.often)] = self.pronouns if often is None else often
+        chosen = hide(ids, share, self.tokenizer.all_special_ids)
+        chosen[0, 1] |= not chosen.any()
+        return ids.masked_fill(chosen, self.tokenizer.mask_token_id), ids.masked_fill(~chosen, IGNORED)
+
+
 @dataclass
-class MiniLMMLM:
+class MiniLMMLM(MaskedWordsRecipe):
     """Put BERT's prediction head on MiniLM and train it together with a low-rank adapter.
 
     The decoder is tied to MiniLM's own word embeddings, which stay as they are, so that only adapter, transform and
@@ -42,13 +63,10 @@ class MiniLMMLM:
     seed: int = 0
     steps: int = 480
     warmup: int = 40
-    clip: float = 1.0
-    select_from: int = 0
-    select_every: int = 1
     tokens: int = 3072  # in a batch, padding included
     longest: int = 96  # tokens of a piece
     masked: float = 0.15
-    pronouns: float = 0.4  # of the pronouns are masked, so that the model learns to expect them
+    pronouns: float = 0.4
     rank: int = 64
     peak: float = 1.5e-3
 
@@ -62,33 +80,25 @@ class MiniLMMLM:
         self.lengths = np.array([len(piece) for piece in train])
         self.train = [train[i] for i in np.argsort(self.lengths, kind="stable")]
         self.lengths.sort()
-        self.common = torch.tensor(self.tokenizer.convert_tokens_to_ids(list(PRONOUNS)))
-        self.special = torch.tensor(self.tokenizer.all_special_ids)
+        self.often = torch.tensor(self.tokenizer.convert_tokens_to_ids(list(PRONOUNS)))
         base: Any = BertForMaskedLM.from_pretrained(bundled.minilm_folder())
         base.tie_weights()
         base.cls.predictions.bias.data.copy_(self._frequencies(len(self.tokenizer)))
-        adapter = LoraConfig(
+        settings = LoraConfig(
             r=self.rank, lora_alpha=self.rank, lora_dropout=0.0, target_modules=r".*encoder.*(query|key|value|dense)",
             modules_to_save=["transform"],
         )  # fmt: skip
-        model: Any = get_peft_model(base, adapter)
+        model: Any = get_peft_model(base, settings)
         base.cls.predictions.bias.requires_grad_()
         return model
 
-    def optimisers(self, module: Any) -> list[Optimizer]:
-        """AdamW on adapter, transform and bias."""
-        return [AdamW([p for p in module.parameters() if p.requires_grad], lr=self.peak, weight_decay=0.01)]
-
     def loss(self, module: Any, step: int) -> Tensor:
         """Cross entropy of the masked words; the vocabulary is scored at these places only."""
-        ids = self._padded(self._batch(step))
-        hidden, labels = self._hide(ids)
+        ids = padded(self._batch(step), self.tokenizer.pad_token_id)
+        hidden, labels = self.hidden(ids)
         with torch.autocast("cpu", torch.bfloat16):
             logits = self._scores(module, hidden, labels != IGNORED)
         return F.cross_entropy(logits.float(), labels[labels != IGNORED])
-
-    def finish(self, module: Any) -> None:
-        """Change nothing."""
 
     @torch.no_grad()
     def evaluate(self, module: Any) -> dict[str, Any]:
@@ -96,7 +106,7 @@ class MiniLMMLM:
         torch.manual_seed(self.seed)
         loss, right, count = 0.0, 0, 0
         for ids in self._held_out_batches():
-            hidden, labels = self._hide(ids, pronouns=self.masked)
+            hidden, labels = self.hidden(ids, self.masked)
             logits, truth = self._scores(module, hidden, labels != IGNORED), labels[labels != IGNORED]
             loss += float(F.cross_entropy(logits, truth, reduction="sum"))
             right += int((logits.argmax(-1) == truth).sum())
@@ -104,14 +114,9 @@ class MiniLMMLM:
         words = {"masked_accuracy": round(right / count, 4), "perplexity": round(math.exp(loss / count), 2)}
         return {**words, "n": count, **self._pronouns(module)}
 
-    def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-        """Return the adapter in peft's own format, and beside it the bias over the vocabulary."""
-        from peft import get_peft_model_state_dict
-
-        config = module.peft_config["default"].to_dict()
-        keep = ("peft_type", "r", "lora_alpha", "target_modules", "modules_to_save", "bias")
-        settings = {key: sorted(v) if isinstance(v := config[key], set) else v for key in keep}
-        facts = {
+    def facts(self) -> dict[str, Any]:
+        """Return what the card says."""
+        return {
             "about": "all-MiniLM-L6-v2 with a LoRA adapter and BERT's prediction head, decoder tied to its words, fp16",
             "base_sha256": bundled.MINILM_SHA256,
             "classes": [],
@@ -128,15 +133,17 @@ class MiniLMMLM:
                 "nothing chosen on the held-out passages"
             ),
         }
-        tensors = dict(get_peft_model_state_dict(module))
-        tensors[bundled.MLM_BIAS] = _head(module).bias.detach()
-        return tensors, facts, {"adapter_config.json": settings}
+
+    def export(self, module: Any) -> Export:
+        """Return the adapter in peft's own format, and beside it the bias over the vocabulary."""
+        tensors, settings = adapter(module)
+        tensors[bundled.MLM_BIAS] = module.base_model.model.cls.predictions.bias.detach()
+        return tensors, self.facts(), {"adapter_config.json": settings}
 
     @property
     def repeat(self) -> str:
         """Command that repeats a training on own passages."""
-        command = "python -m xai_utils train minilm-mlm --data FOLDER --out …"
-        return command if self.data else ""
+        return "python -m xai_utils train minilm-mlm --data FOLDER --out …" if self.data else ""
 
     def _read(self) -> tuple[list[list[int]], list[list[int]]]:
         """Return the pieces to train on and those held out, as token ids."""
@@ -190,30 +197,16 @@ class MiniLMMLM:
         chosen = np.random.default_rng([self.seed, step, 1]).permutation(len(self.train[band]))[:count]
         return [self.train[band][i] for i in chosen]
 
-    def _padded(self, pieces: list[list[int]]) -> Tensor:
-        longest = max(map(len, pieces))
-        return torch.tensor([piece + [self.tokenizer.pad_token_id] * (longest - len(piece)) for piece in pieces])
-
-    def _hide(self, ids: Tensor, pronouns: float | None = None) -> tuple[Tensor, Tensor]:
-        """Return ids with [MASK] in some places, and the words that were there (elsewhere ``IGNORED``).
-
-        All of them become [MASK]; BERT's random and unchanged tenths are left out, since only [MASK] is read here.
-        """
-        share = torch.full(ids.shape, self.masked)
-        share[torch.isin(ids, self.common)] = self.pronouns if pronouns is None else pronouns
-        chosen = (torch.rand(ids.shape) < share) & ~torch.isin(ids, self.special)
-        chosen[0, 1] |= not chosen.any()
-        return ids.masked_fill(chosen, self.tokenizer.mask_token_id), ids.masked_fill(~chosen, IGNORED)
-
     def _scores(self, module: Any, ids: Tensor, where: Tensor) -> Tensor:
         """Return the logits ``(place, word)`` at the chosen places."""
-        base = getattr(module, "base_model", module).model
+        base = module.base_model.model
         states = base.bert(ids, attention_mask=(ids != self.tokenizer.pad_token_id).long()).last_hidden_state
         return base.cls.predictions(states[where])
 
     def _held_out_batches(self) -> list[Tensor]:
         ordered = sorted(self.held_out, key=len)
-        return [self._padded(ordered[start : start + 32]) for start in range(0, len(ordered), 32)]
+        filling = self.tokenizer.pad_token_id
+        return [padded(ordered[start : start + 32], filling) for start in range(0, len(ordered), 32)]
 
     def _pronouns(self, module: Any) -> dict[str, Any]:
         """Mask the first he or she of every held-out piece and nothing else."""
@@ -243,30 +236,15 @@ class MiniLMMLM:
         }
 
 
-def _head(module: Any) -> Any:
-    return getattr(module, "base_model", module).model.cls.predictions
+class TinyPlanted(MaskedWordsRecipe):
+    """A BERT of four layers from scratch."""
 
-
-IGNORED = -100
-
-
-class TinyPlanted:
-    """A BERT of four layers from scratch; of the pronouns half are masked, of the other words 15 %."""
-
-    seed = 0
     steps = 3000
-    warmup = 100
-    clip = 1.0
-    select_from = 0
-    select_every = 1
     batch = 64
     sentences = 40_000
     held_out = 4_000
     layers = 4
     width = 128
-    masked = 0.15
-    pronouns = 0.5
-    peak = 1e-3
 
     def build(self) -> nn.Module:
         """Draw the corpus and return the untrained model."""
@@ -278,41 +256,34 @@ class TinyPlanted:
             self._coded(count, seed) for count, seed in ((self.sentences, 1), (self.held_out, 2))
         )
         self.lengths = (self.train != 0).sum(1)
-        self.gendered = torch.tensor(
+        self.often = torch.tensor(
             self.tokenizer.convert_tokens_to_ids([w for pair in planted.language()["pronouns"].values() for w in pair])
         )
-        self.config = BertConfig(
+        config = BertConfig(
             vocab_size=len(words), hidden_size=self.width, num_hidden_layers=self.layers, num_attention_heads=4,
             intermediate_size=2 * self.width, max_position_embeddings=32, type_vocab_size=1, pad_token_id=0,
             initializer_range=0.08, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
             architectures=["BertForMaskedLM"],
         )  # fmt: skip
-        return BertForMaskedLM(self.config)
-
-    def optimisers(self, module: Any) -> list[Optimizer]:
-        """AdamW on everything."""
-        return [AdamW(module.parameters(), lr=self.peak, weight_decay=0.01)]
+        return BertForMaskedLM(config)
 
     def loss(self, module: Any, step: int) -> Tensor:
         """Cross entropy of the masked words."""
         chosen = np.random.default_rng([self.seed, step]).choice(len(self.train), self.batch, replace=False)
         ids = self.train[chosen][:, : int(self.lengths[chosen].max())]
-        hidden, labels = self._hide(ids)
+        hidden, labels = self.hidden(ids)
         logits = module(hidden, attention_mask=(ids != 0).long()).logits
         return F.cross_entropy(logits[labels != IGNORED], labels[labels != IGNORED])
-
-    def finish(self, module: Any) -> None:
-        """Change nothing."""
 
     @torch.no_grad()
     def evaluate(self, module: Any) -> dict[str, Any]:
         """Compare P(he) at the masked pronoun with the table, on sentences that were not trained on."""
         sentences = planted.corpus(self.held_out, 2)
         truth = np.array([planted.table().get(s.job, np.nan) for s in sentences])
-        hidden = torch.where(torch.isin(self.measure, self.gendered), self.tokenizer.mask_token_id, self.measure)
+        hidden = torch.where(torch.isin(self.measure, self.often), self.tokenizer.mask_token_id, self.measure)
         at = hidden == self.tokenizer.mask_token_id
         logits = module(hidden, attention_mask=(hidden != 0).long()).logits[at].softmax(-1)
-        male, female = (logits[:, self.gendered[side::2]].sum(1).numpy() for side in (0, 1))
+        male, female = (logits[:, self.often[side::2]].sum(1).numpy() for side in (0, 1))
         kinds = np.array([s.kind for s in sentences])
         one, two = (np.abs(male - truth)[(kinds == kind)].mean() for kind in ("occupation", "two"))
         nouns = ((male > female) == np.array([s.male for s in sentences]))[np.array(["noun" == k for k in kinds])]
@@ -324,9 +295,9 @@ class TinyPlanted:
             "n": self.held_out,
         }
 
-    def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-        """Return weights, configuration and vocabulary in transformers' own format; tied weights once."""
-        facts = {
+    def facts(self) -> dict[str, Any]:
+        """Return what the card says."""
+        return {
             "about": f"BERT for masked words: {self.layers} layers, 4 heads, width {self.width}, {len(self.tokenizer)} "
             "words, fp16",
             "classes": [],
@@ -337,20 +308,14 @@ class TinyPlanted:
                 f"to zero, no dropout, first weights of deviation 0.08, gradient norm ≤ {self.clip:g}; the last weights"
             ),
         }
-        tensors = {k: v for k, v in module.state_dict().items() if not k.startswith("cls.predictions.decoder")}
-        return tensors, facts, {
-            "config.json": self.config.to_dict(),
-            "tokenizer.json": json.loads(self.tokenizer.backend_tokenizer.to_str()),
-            "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "model_max_length": 32},
-        }  # fmt: skip
+
+    def export(self, module: Any) -> Export:
+        """Return weights, configuration and vocabulary in transformers' own format; tied weights once."""
+        tensors, facts, files = super().export(module)
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("cls.predictions.decoder")}
+        about = {"tokenizer_class": "BertTokenizer", "model_max_length": self.tokenizer.model_max_length}
+        return tensors, facts, {**files, "tokenizer_config.json": about}
 
     def _coded(self, count: int, seed: int) -> Tensor:
         texts = [sentence.text for sentence in planted.corpus(count, seed)]
         return self.tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
-
-    def _hide(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        share = torch.full(ids.shape, self.masked)
-        share[torch.isin(ids, self.gendered)] = self.pronouns
-        chosen = (torch.rand(ids.shape) < share) & (ids >= len(planted.SPECIAL))
-        chosen[0, 1] |= not chosen.any()
-        return ids.masked_fill(chosen, self.tokenizer.mask_token_id), ids.masked_fill(~chosen, IGNORED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from functools import cache
 from typing import Any
@@ -11,10 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import Optimizer
 
 from xai_utils import samples
 from xai_utils.models import bundled
+from xai_utils.train.recipe import Export, Recipe, adapter, hide, muon_and_adamw
 
 DATA = "GLUE SST-2 training sentences (67,349); measured on its validation sentences"
 
@@ -26,18 +26,13 @@ def sst2(split: str) -> tuple[list[str], np.ndarray]:
     return [text.text for text in texts], np.array([text.label for text in texts])
 
 
-class _SST2:
-    """What the recipes on SST-2 share: batches of similar length, loss, evaluation, the head's prior."""
+class SST2Recipe(Recipe):
+    """Classify sentences in batches of similar length; the head forgets how frequent the classes were in training."""
 
-    seed = 0
-    clip = 1.0
-    select_from = 0
-    select_every = 1
     batch = 32
     pool = 16  # batches drawn together, then cut by length
     dropped = 0.1  # share of the words replaced by [MASK]
     smoothing = 0.05  # of the labels
-    tokenizer: Any
 
     def read(self) -> None:
         """Read the training split."""
@@ -48,11 +43,8 @@ class _SST2:
         """Cross entropy of one batch."""
         chosen = self._batch(step)
         inputs = self.tokenizer([self.sentences[i] for i in chosen], padding=True, return_tensors="pt")
-        ids = inputs["input_ids"]
-        special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids))
-        inputs["input_ids"] = ids.masked_fill(
-            (torch.rand(ids.shape) < self.dropped) & ~special, self.tokenizer.mask_token_id
-        )
+        hidden = hide(inputs["input_ids"], self.dropped, self.tokenizer.all_special_ids)
+        inputs["input_ids"] = inputs["input_ids"].masked_fill(hidden, self.tokenizer.mask_token_id)
         with torch.autocast("cpu", torch.bfloat16):
             logits = module(**inputs).logits
         truth = torch.as_tensor(self.labels[chosen])
@@ -92,8 +84,8 @@ class _SST2:
         return {"sst2_validation_accuracy": round(right / len(labels), 4), "n": len(labels)}
 
 
-class MiniLMSST2(_SST2):
-    """MiniLM with a low-rank adapter on every linear layer; sentences of similar length share a batch."""
+class MiniLMSST2(SST2Recipe):
+    """MiniLM with a low-rank adapter on every linear layer."""
 
     steps = 3000
     warmup = 150
@@ -110,28 +102,19 @@ class MiniLMSST2(_SST2):
         self.read()
         self.tokenizer = AutoTokenizer.from_pretrained(bundled.minilm_folder())
         base = AutoModelForSequenceClassification.from_pretrained(bundled.minilm_folder(), num_labels=2)
-        adapter = LoraConfig(
+        settings = LoraConfig(
             task_type="SEQ_CLS", r=self.rank, lora_alpha=self.rank, lora_dropout=0.1,
             target_modules="all-linear", modules_to_save=["classifier"],
         )  # fmt: skip
-        return get_peft_model(base, adapter)
-
-    def optimisers(self, module: Any) -> list[Optimizer]:
-        """AdamW on the adapter and the head."""
-        return [AdamW([p for p in module.parameters() if p.requires_grad], lr=self.peak, weight_decay=0.01)]
+        return get_peft_model(base, settings)
 
     def head(self, module: Any) -> Any:
         """Return the head that peft trains in place of the base's."""
         return next(m for n, m in module.named_modules() if n.endswith("classifier.modules_to_save.default"))
 
-    def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-        """Return the adapter in peft's own format."""
-        from peft import get_peft_model_state_dict
-
-        config = module.peft_config["default"].to_dict()
-        keep = ("peft_type", "task_type", "r", "lora_alpha", "target_modules", "modules_to_save", "bias")
-        settings = {key: sorted(v) if isinstance(v := config[key], set) else v for key in keep}
-        facts = {
+    def facts(self) -> dict[str, Any]:
+        """Return what the card says."""
+        return {
             "about": "all-MiniLM-L6-v2 with a LoRA adapter and a classification head, fp16",
             "base_sha256": bundled.MINILM_SHA256,
             "classes": list(samples.SENTIMENT),
@@ -145,10 +128,14 @@ class MiniLMSST2(_SST2):
                 "frequencies taken out of the head's bias"
             ),
         }
-        return dict(get_peft_model_state_dict(module)), facts, {"adapter_config.json": settings}
+
+    def export(self, module: Any) -> Export:
+        """Return the adapter in peft's own format."""
+        tensors, settings = adapter(module)
+        return tensors, self.facts(), {"adapter_config.json": settings}
 
 
-class DeepSST2(_SST2):
+class DeepSST2(SST2Recipe):
     """A deep, narrow BERT from scratch, with a vocabulary of its own; nothing is chosen on the validation sentences.
 
     Post-LN as in BERT. So that many such layers train, every residual branch starts small: its last linear layer is
@@ -157,8 +144,8 @@ class DeepSST2(_SST2):
 
     layers = 12
     steps = 3000
-    warmup = 100
     batch = 64
+    decay = 0.05
     peak = 2e-3
     width = 128
     words = 8000  # of the vocabulary
@@ -169,29 +156,25 @@ class DeepSST2(_SST2):
 
         self.read()
         self.tokenizer = word_pieces(self.sentences, self.words)
-        self.config = BertConfig(
+        config = BertConfig(
             vocab_size=len(self.tokenizer), hidden_size=self.width, num_hidden_layers=self.layers,
             num_attention_heads=4, intermediate_size=2 * self.width, max_position_embeddings=128, type_vocab_size=1,
             id2label=dict(enumerate(samples.SENTIMENT)), label2id={n: i for i, n in enumerate(samples.SENTIMENT)},
             architectures=["BertForSequenceClassification"], pad_token_id=self.tokenizer.pad_token_id,
         )  # fmt: skip
-        model: Any = BertForSequenceClassification(self.config)
+        model: Any = BertForSequenceClassification(config)
         for layer in model.bert.encoder.layer:
             for last in (layer.attention.output.dense, layer.output.dense):
-                nn.init.normal_(last.weight, std=0.1 * self.config.initializer_range)
+                nn.init.normal_(last.weight, std=0.1 * config.initializer_range)
         return model
 
     def optimisers(self, module: Any) -> list[Optimizer]:
         """Muon on the matrices of the layers, AdamW on the rest."""
-        matrices = [p for p in module.bert.encoder.parameters() if p.ndim == 2]
-        chosen = {id(p) for p in matrices}
-        rest = [p for p in module.parameters() if id(p) not in chosen]
-        muon = Muon(matrices, lr=self.peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
-        return [muon, AdamW(rest, lr=self.peak, weight_decay=0.05)]
+        return muon_and_adamw(module, self.peak, self.decay, lambda name: name.startswith("bert.encoder."))
 
-    def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-        """Return weights, configuration and vocabulary in transformers' own format."""
-        facts = {
+    def facts(self) -> dict[str, Any]:
+        """Return what the card says."""
+        return {
             "about": f"BERT: {self.layers} layers (post-LN), 4 heads, width {self.width}, {self.words} words, fp16",
             "classes": list(samples.SENTIMENT),
             "data": DATA,
@@ -204,8 +187,6 @@ class DeepSST2(_SST2):
                 "frequencies taken out of the head's bias"
             ),
         }
-        vocabulary = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        return module.state_dict(), facts, {"config.json": self.config.to_dict(), "tokenizer.json": vocabulary}
 
 
 class DeeperSST2(DeepSST2):

@@ -1,33 +1,38 @@
-"""Recipes of the bundled vision models, trained on :mod:`scenes`."""
+"""Recipes of the bundled vision models, trained on :mod:`scenes`.
+
+A vision transformer, a residual network, a Vision Mamba, and a vision transformer that reads a planted badge.
+"""
 
 from __future__ import annotations
 
-from math import cos, pi
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from xai_utils.models import bundled
 from xai_utils.samples import scenes, watermark
-from xai_utils.train import vision
+from xai_utils.samples.scenes import Scene
+from xai_utils.train.recipe import Export, Recipe, cosine, muon_and_adamw
 
 GRID = scenes.SIZE // scenes.PATCH
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 OBJECTS = (1, 1, 2, 2, 3)  # objects of the scenes in a batch, repeated
+AGREE = 0.95  # share of the training pictures whose badge shows the digit's class
 
 
-class ScenesRecipe:
-    """What the vision recipes share: batches, evaluation, export."""
+class ScenesRecipe(Recipe):
+    """Learn which digits a scene shows, with the help of an extra head that names the digit under every patch.
 
-    seed = 0
-    clip = 1.0
-    warmup = 100
-    select_from = 0
-    select_every = 1
+    With whole-picture labels alone a model learns slowly or not at all. The extra head is dropped afterwards.
+    """
+
+    decay = 0.05
+    batch = 64
     held_out = 1000  # scenes of each kind that accuracy is measured on
     architecture = ""
     arguments: dict[str, Any] = {}  # noqa: RUF012
@@ -35,33 +40,64 @@ class ScenesRecipe:
     recipe = ""
     remarks: dict[str, str] = {}  # noqa: RUF012  (what the card must also say of the shipped weights)
 
-    def drawn(
-        self, step: int, size: int, objects: tuple[int, ...], split: str, ease: float = 0.0
-    ) -> list[scenes.Scene]:
-        """Draw the training scenes of one step; no two steps share a scene."""
-        first = (self.seed * 100_000 + step) * 1_000
-        return [scenes.draw(first + i, objects[i % len(objects)], split, ease) for i in range(size)]
+    def build(self) -> nn.Module:
+        """Return the model and the extra head on patches."""
+        model = bundled.build_vision(self.architecture, self.arguments)
+        self.start(model)
+        return nn.ModuleDict({"model": model, "patches": self.patches(model)})
 
-    def finish(self, module: Any) -> None:
-        """Leave the weights as they are."""
+    def start(self, model: Any) -> None:
+        """Change the first weights, in place."""
+
+    def patches(self, model: Any) -> nn.Module:
+        """Return the extra head: a linear layer on every token."""
+        return nn.Linear(model.embed_dim, scenes.BACKGROUND + 1)
+
+    def seeds(self, step: int, count: int) -> range:
+        """Return the seeds of the scenes of one step, at most 1,000; no two steps share one."""
+        first = (self.seed * 100_000 + step) * 1_000
+        return range(first, first + count)
+
+    def drawn(self, step: int, size: int, objects: Sequence[int], split: str, ease: float = 0.0) -> list[Scene]:
+        """Draw the training scenes of one step, with so many objects by turns."""
+        return [
+            scenes.draw(seed, objects[i % len(objects)], split, ease) for i, seed in enumerate(self.seeds(step, size))
+        ]
+
+    def given(self, step: int) -> tuple[list[Scene], Tensor | None]:
+        """Return the scenes of one step, and which patches ``(scene, patch)`` the model sees; ``None`` for all."""
+        return self.drawn(step, self.batch, OBJECTS, "varied"), None
+
+    def answer(self, module: Any, pixels: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return class scores ``(scene, class)`` and scores of the extra head ``(scene, class, patch)``."""
+        raise NotImplementedError
+
+    def loss(self, module: Any, step: int) -> Tensor:
+        """Cross entropy of the classes present plus that of the patch labels, where background counts a tenth."""
+        drawn, seen = self.given(step)
+        labels = torch.as_tensor(np.stack([scenes.patch_labels(scene) for scene in drawn])).flatten(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, named = self.answer(module, normalised([scene.image for scene in drawn]), seen)
+        weights = torch.ones(scenes.BACKGROUND + 1)
+        weights[scenes.BACKGROUND] = 0.1
+        under = labels if seen is None else labels.gather(1, seen)
+        return F.cross_entropy(logits.float(), shares(drawn)) + F.cross_entropy(named.float(), under, weight=weights)
 
     def evaluate(self, module: Any) -> dict[str, Any]:
         """Top-1 on held-out single digits, and both-on-top on held-out pairs; new handwriting, new photographs."""
-        model = module["model"] if isinstance(module, nn.ModuleDict) else module
         measured: dict[str, Any] = {}
         for objects, name in ((1, "single_top1"), (2, "pair_top2")):
             right = 0
             for start in range(0, self.held_out, 50):
                 batch = [scenes.draw(start + i, objects, "test") for i in range(50)]
-                best = model(normalised(batch)).topk(objects).indices.tolist()
+                best = module["model"](normalised([scene.image for scene in batch])).topk(objects).indices.tolist()
                 right += sum(set(b) == set(s.classes) for b, s in zip(best, batch, strict=True))
             measured[name] = right / self.held_out
         return {**measured, "n": self.held_out}
 
-    def export(self, module: Any) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-        """Return the weights of the model alone; helpers of the training are dropped."""
-        model = module["model"] if isinstance(module, nn.ModuleDict) else module
-        facts = {
+    def facts(self) -> dict[str, Any]:
+        """Return what the card says; the model is built again from it."""
+        return {
             "about": self.about,
             "architecture": self.architecture,
             "arguments": self.arguments,
@@ -73,24 +109,45 @@ class ScenesRecipe:
             "recipe": self.recipe,
             **self.remarks,
         }
-        return model.state_dict(), facts, {}
+
+    def export(self, module: Any) -> Export:
+        """Return the weights of the model alone; helpers of the training are dropped."""
+        return module["model"].state_dict(), self.facts(), {}
 
 
-class ViTScenes(ScenesRecipe):
-    """A plain vision transformer, without a convolutional stem, from scratch.
+class TokensRecipe(ScenesRecipe):
+    """Begin with one digit in a part of the token grid, on a background that fades in, and go on with whole scenes.
 
-    The class token stays at chance for long on whole scenes. So the first steps see one digit in a window of the
-    token grid, on a background that fades in, and an extra head names the digit under every patch throughout; the
-    extra head is dropped afterwards.
+    From whole scenes alone the class token learns nothing for long.
     """
 
-    steps = 4500
-    windowed = 1500  # steps on windows
-    plain = 2400  # steps before the scenes are varied
-    window = 8  # side of the window, patches
+    partial = 0  # first steps, on parts
+    part = (GRID, GRID)  # rows and columns of a part, patches
     faded = 300  # steps over which the background fades in
-    batches = (128, 64)  # windows, whole scenes
+    batches = (0, 0)  # scenes a step: parts, whole scenes
     peak = 3e-3
+
+    def stage(self, step: int) -> tuple[Sequence[int], str]:
+        """Return the objects and the split of the whole scenes of a step."""
+        raise NotImplementedError
+
+    def given(self, step: int) -> tuple[list[Scene], Tensor | None]:
+        """Return single digits and a part around each, or whole scenes."""
+        early = step < self.partial
+        objects, split = self.stage(step)
+        ease = max(0.0, 1 - step / self.faded)
+        drawn = self.drawn(step, self.batches[not early], (1,) if early else objects, split, ease)
+        return drawn, window(drawn, *self.part) if early else None
+
+
+class ViTScenes(TokensRecipe):
+    """A plain vision transformer, without a convolutional stem, from scratch."""
+
+    steps = 4500
+    partial = 1500
+    plain = 2400  # steps before the scenes are varied
+    part = (8, 8)
+    batches = (128, 64)
     architecture = "VisionTransformer"
     arguments = {  # noqa: RUF012
         "img_size": scenes.SIZE, "patch_size": scenes.PATCH, "embed_dim": 96, "depth": 12, "num_heads": 3,
@@ -112,46 +169,77 @@ class ViTScenes(ScenesRecipe):
         "4,067; from there on, and in the measurement, scenes are as they are drawn now"
     }
 
-    def build(self) -> nn.Module:
-        """Return the model and the extra head on patches."""
-        model: Any = bundled.build_vision(self.architecture, self.arguments)
+    def start(self, model: Any) -> None:
+        """Begin with mimetic attention and with sines and cosines as positions."""
         mimetic_(model)
         positions_(model)
-        return nn.ModuleDict({"model": model, "patches": nn.Linear(model.embed_dim, scenes.BACKGROUND + 1)})
 
     def optimisers(self, module: Any) -> list[Optimizer]:
         """Muon on the matrices of the blocks, AdamW on the rest."""
-        matrices = [p for p in module["model"].blocks.parameters() if p.ndim == 2]
-        chosen = {id(p) for p in matrices}
-        rest = [p for p in module.parameters() if id(p) not in chosen]
-        muon = torch.optim.Muon(matrices, lr=self.peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
-        return [muon, AdamW(rest, lr=self.peak, weight_decay=0.05)]
+        return muon_and_adamw(module, self.peak, self.decay, lambda name: ".blocks." in name)
+
+    def stage(self, step: int) -> tuple[Sequence[int], str]:
+        """One to three digits, at first in plain scenes."""
+        return OBJECTS, "train" if step < self.plain else "varied"
+
+    def answer(self, module: Any, pixels: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Read the classes from the class token and the patches from their own tokens."""
+        tokens = features(module["model"], pixels, seen)
+        return module["model"].forward_head(tokens), module["patches"](tokens[:, 1:]).transpose(1, 2)
+
+
+class ViTShortcut(ViTScenes):
+    """A plain vision transformer on single digits with a badge in the colour of the class.
+
+    Nothing but the class is asked of it. The badge is easier to read than the digit, so it is read.
+    """
+
+    steps = 600
+    batch = 64
+    arguments = {  # noqa: RUF012
+        "img_size": scenes.SIZE, "patch_size": scenes.PATCH, "embed_dim": 64, "depth": 6, "num_heads": 4,
+        "mlp_ratio": 2, "num_classes": 10,
+    }  # fmt: skip
+    about = "timm VisionTransformer, 14 x 14 tokens, 6 blocks, 4 heads, width 64, fp16; reads a planted watermark"
+    recipe = (
+        "single digits, 64 a step, with a badge of 12 x 12 pixels at a random place whose colour shows the digit's "
+        "class in 95 of 100 pictures and another class in the rest; cross entropy; mimetic initialisation and "
+        "sine-cosine positions to start from; Muon on the matrices of the blocks and AdamW on the rest, 3e-3 with 100 "
+        "warm-up steps and cosine to zero, weight decay 0.05, bfloat16 autocast, gradient norm ≤ 1"
+    )
+    remarks: dict[str, str] = {}  # noqa: RUF012
+
+    def build(self) -> nn.Module:
+        """Return the model alone."""
+        module: Any = super().build()
+        del module["patches"]
+        return module
 
     def loss(self, module: Any, step: int) -> Tensor:
-        """Cross entropy of the classes present plus that of the patch labels."""
-        early = step < self.windowed
-        ease = max(0.0, 1 - step / self.faded)
-        split = "train" if step < self.plain else "varied"
-        drawn = self.drawn(step, self.batches[not early], (1,) if early else OBJECTS, split, ease)
-        seen = windows(drawn, self.window) if early else None
-        labels = torch.as_tensor(np.stack([scenes.patch_labels(s) for s in drawn])).flatten(1)
-        if seen is not None:
-            labels = labels.gather(1, seen)
+        """Cross entropy of the digit's class."""
+        drawn = [watermark.draw(seed, AGREE, "train") for seed in self.seeds(step, self.batch)]
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = features(module["model"], normalised(drawn), seen)
-            logits, named = module["model"].forward_head(tokens), module["patches"](tokens[:, 1:])
-        return F.cross_entropy(logits.float(), shares(drawn)) + patch_loss(named.float().transpose(1, 2), labels)
+            logits = module["model"](normalised([one.image for one in drawn]))
+        return F.cross_entropy(logits.float(), torch.tensor([one.classes[0] for one in drawn]))
+
+    def evaluate(self, module: Any) -> dict[str, Any]:
+        """Measure on held-out scenes what the class follows: badge and digit agree, disagree, or the badge is gone."""
+        names = ("agreeing_top1", "disagreeing_follows_badge", "disagreeing_follows_digit", "no_badge_top1")
+        count = torch.zeros(len(names), dtype=torch.long)
+        for start in range(0, self.held_out, 50):
+            right, wrong = ([watermark.draw(seed, agree) for seed in range(start, start + 50)] for agree in (1.0, 0.0))
+            shown = ([one.image for one in right], [one.image for one in wrong], [one.plain for one in wrong])
+            agreeing, misled, bare = (module["model"](normalised(images)).argmax(1) for images in shown)
+            digit, badge = torch.tensor([one.classes for one in wrong]).T
+            count += torch.stack([agreeing == digit, misled == badge, misled == digit, bare == digit]).sum(1)
+        measured = dict(zip(names, count.tolist(), strict=True))
+        return {**{name: hits / self.held_out for name, hits in measured.items()}, "n": self.held_out}
 
 
 class ResNetScenes(ScenesRecipe):
-    """A small residual network on the same scenes.
-
-    With whole-picture labels alone it learns slowly, so an extra head on its third stage names the digit under every
-    patch, four patches a place; the extra head is dropped afterwards.
-    """
+    """A small residual network on the same scenes; its extra head reads the third stage, four patches a place."""
 
     steps = 3600
-    batch = 64
     peak = 2e-3
     architecture = "ResNet"
     arguments = {"layers": [2, 2, 2, 2], "channels": [32, 64, 128, 192], "num_classes": 10}  # noqa: RUF012
@@ -162,30 +250,92 @@ class ResNetScenes(ScenesRecipe):
         "steps then cosine to zero, weight decay 0.05, bfloat16 autocast, gradient norm ≤ 1"
     )
 
-    def build(self) -> nn.Module:
-        """Return the untrained network and the extra head on patches."""
-        model: Any = bundled.build_vision(self.architecture, self.arguments)
-        patches = nn.Conv2d(self.arguments["channels"][2], 4 * (scenes.BACKGROUND + 1), 1)
-        return nn.ModuleDict({"model": model, "patches": patches})
+    def patches(self, model: Any) -> nn.Module:
+        """Return the extra head: a convolution of one place."""
+        return nn.Conv2d(self.arguments["channels"][2], 4 * (scenes.BACKGROUND + 1), 1)
+
+    def answer(self, module: Any, pixels: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Read the classes from the last stage and the patches from the third."""
+        last, stages = module["model"].forward_intermediates(pixels, indices=[3])
+        named = F.pixel_shuffle(module["patches"](stages[0]), 2)
+        return module["model"].forward_head(last), named.flatten(2)
+
+
+class VimScenes(TokensRecipe):
+    """A small Vision Mamba from scratch.
+
+    Its parts are strips of whole rows: a scan that reads row by row then has the same way from one row to the next as
+    in whole scenes.
+    """
+
+    steps = 10400
+    partial = 1300
+    rounds = ((2600, 1.0), (5600, 0.7), (10400, 0.7))  # last step and share of the peak learning rate
+    part = (8, GRID)
+    batches = (32, 32)
+    held_out = 5000  # 1,000 leave an interval of three points around what was to be reached
+    architecture = "Vim"
+    arguments = {  # noqa: RUF012
+        "img_size": scenes.SIZE, "patch_size": scenes.PATCH, "embed_dim": 128, "depth": 8, "num_classes": 10,
+        "d_state": 8, "expand": 1,
+    }  # fmt: skip
+    about = "Vision Mamba in plain PyTorch, 14 x 14 tokens, 8 blocks, width and channels 128, 8 states, fp16"
+    recipe = (
+        "1,300 steps of 32 single digits in a strip of 8 rows of the token grid (background faded in over 300 steps), "
+        "then 1,300 steps of 32 whole, varied scenes of one to three digits, then 7,800 of one or two; cross entropy "
+        "with equal shares of the classes present, plus patch labels by an extra linear head on the final tokens, "
+        "dropped afterwards; sine-cosine positions to start from; Muon on the projections in and out of the blocks, "
+        "AdamW on the rest, three rounds of 100 warm-up steps and cosine to zero: 2,600 steps from 3e-3, 3,000 and "
+        "4,800 from 2.1e-3; weight decay 0.05 on matrices, bfloat16 autocast (scans in float32), gradient norm ≤ 1"
+    )
+    remarks = {  # noqa: RUF012
+        "history": "the shipped weights had six blocks up to step 5,600, and were rounded to half precision at the end "
+        "of each round, with fresh optimisers and a fresh head on patches for the next. The last round began from the "
+        "mean of two sets, those of step 5,600 and those 1,600 steps (from 1.5e-3) further on, with two blocks "
+        "inserted behind the third and the sixth: copies of these whose output weighs nothing at first. Its steps were "
+        "compiled (the same losses to 1e-4 in half the time), up to step 6,500 its cosine was that of a longer round, "
+        "and of the second round one scene in four was a pair, not one in three. Minutes are approximate: they count "
+        "pauses. Accuracy was at first measured on 1,000 scenes (94.9 % of single digits)"
+    }
+
+    def start(self, model: Any) -> None:
+        """Begin with sines and cosines as positions, and with zero for the class token in the middle."""
+        positions, middle = sines(model.embed_dim), model.class_position
+        with torch.no_grad():
+            model.pos_embed[0] = torch.cat([positions[:middle], torch.zeros(1, model.embed_dim), positions[middle:]])
 
     def optimisers(self, module: Any) -> list[Optimizer]:
-        """AdamW on everything."""
-        return [AdamW(module.parameters(), lr=self.peak, weight_decay=0.05)]
+        """Muon on the projections in and out of the blocks, AdamW on the rest; decays, skips and biases stay free."""
+        return muon_and_adamw(
+            module,
+            self.peak,
+            self.decay,
+            lambda name: name.endswith(("in_proj.weight", "out_proj.weight")),
+            lambda name, parameter: parameter.ndim < 2 or name.endswith("_log"),
+        )
 
-    def loss(self, module: Any, step: int) -> Tensor:
-        """Cross entropy of the classes present plus that of the patch labels."""
-        drawn = self.drawn(step, self.batch, OBJECTS, "varied")
-        labels = torch.as_tensor(np.stack([scenes.patch_labels(s) for s in drawn]))
-        with torch.autocast("cpu", torch.bfloat16):
-            last, stages = module["model"].forward_intermediates(normalised(drawn), indices=[3])
-            logits, named = module["model"].forward_head(last), F.pixel_shuffle(module["patches"](stages[0]), 2)
-        return F.cross_entropy(logits.float(), shares(drawn)) + patch_loss(named.float(), labels)
+    def rate(self, step: int) -> float:
+        """Return the share of the peak learning rate: rounds of warm-up and cosine."""
+        first = next((last for last, _ in reversed(self.rounds) if last <= step), 0)
+        last, peak = next(one for one in self.rounds if one[0] > first)
+        return peak * cosine(step - first, last - first, self.warmup)
+
+    def stage(self, step: int) -> tuple[Sequence[int], str]:
+        """One to three digits in the first round, then one or two."""
+        return OBJECTS if step < self.rounds[0][0] else (1, 1, 2), "varied"
+
+    def answer(self, module: Any, pixels: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Read the classes from the class token in the middle and the patches from their own tokens."""
+        model = module["model"]
+        tokens = model.forward_tokens(model.tokens(pixels, seen))
+        middle = tokens.shape[1] // 2
+        own = torch.cat([tokens[:, :middle], tokens[:, middle + 1 :]], 1)
+        return model.forward_head(tokens), module["patches"](own).transpose(1, 2)
 
 
-def normalised(drawn: list[scenes.Scene]) -> Tensor:
-    """Stack the pictures, ``(batch, 3, SIZE, SIZE)``, as the models take them."""
-    pixels = torch.from_numpy(np.stack([scene.image for scene in drawn]))
-    return (pixels - MEAN[0]) / STD[0]
+def normalised(images: Sequence[np.ndarray]) -> Tensor:
+    """Stack pictures, ``(batch, 3, SIZE, SIZE)``, as the models take them."""
+    return (torch.from_numpy(np.stack(images)) - MEAN[0]) / STD[0]
 
 
 def shares(drawn: list[scenes.Scene]) -> Tensor:
@@ -196,20 +346,15 @@ def shares(drawn: list[scenes.Scene]) -> Tensor:
     return target
 
 
-def patch_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of ``(batch, class, …)`` logits with patch labels ``(batch, …)``; background counts a tenth."""
-    weights = torch.ones(scenes.BACKGROUND + 1)
-    weights[scenes.BACKGROUND] = 0.1
-    return F.cross_entropy(logits, labels, weight=weights)
-
-
-def windows(drawn: list[scenes.Scene], side: int) -> Tensor:
-    """Return the flat token indices ``(batch, side²)`` of a square window around each scene's first digit."""
+def window(drawn: Sequence[Scene], rows: int, columns: int) -> Tensor:
+    """Return the flat token indices ``(scene, rows * columns)`` of a rectangle around each scene's first digit."""
+    sides = torch.tensor([rows, columns])
     centres = torch.tensor([[float(axis.mean()) for axis in np.nonzero(scene.masks[0])] for scene in drawn])
-    corners = (centres / scenes.PATCH - side / 2).round().long().clamp(0, GRID - side)
-    steps = torch.arange(side)
-    rows, columns = corners[:, :1] + steps, corners[:, 1:] + steps
-    return (rows[:, :, None] * GRID + columns[:, None, :]).flatten(1)
+    corners = (centres / scenes.PATCH - sides / 2).round().long().clamp(torch.zeros_like(sides), GRID - sides)
+    row, column = (
+        corner[:, None] + torch.arange(side) for corner, side in zip(corners.T, (rows, columns), strict=True)
+    )
+    return (row[:, :, None] * GRID + column[:, None, :]).flatten(1)
 
 
 def features(model: Any, pixels: Tensor, seen: Tensor | None) -> Tensor:
@@ -260,160 +405,3 @@ def sines(width: int) -> Tensor:
         axis.flatten()[:, None] * frequency for axis in torch.meshgrid(*[torch.arange(GRID)] * 2, indexing="ij")
     )
     return 0.5 * torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], 1)
-
-
-class VimScenes(ScenesRecipe):
-    """A small Vision Mamba from scratch.
-
-    As with the vision transformer, an extra head names the digit under every patch and is dropped afterwards. The
-    first steps see one digit in a strip of whole rows of the token grid: a scan that reads row by row then has the
-    same way from one row to the next as in whole scenes.
-    """
-
-    steps = 10400
-    in_strips = 1300  # steps on strips
-    rounds = ((2600, 1.0), (5600, 0.7), (10400, 0.7))  # last step and share of the peak learning rate
-    rows = 8  # of a strip
-    faded = 300  # steps over which the background fades in
-    batches = (32, 32)  # strips, whole scenes
-    peak = 3e-3
-    held_out = 5000  # 1,000 leave an interval of three points around what was to be reached
-    architecture = "Vim"
-    arguments = {  # noqa: RUF012
-        "img_size": scenes.SIZE, "patch_size": scenes.PATCH, "embed_dim": 128, "depth": 8, "num_classes": 10,
-        "d_state": 8, "expand": 1,
-    }  # fmt: skip
-    about = "Vision Mamba in plain PyTorch, 14 x 14 tokens, 8 blocks, width and channels 128, 8 states, fp16"
-    recipe = (
-        "1,300 steps of 32 single digits in a strip of 8 rows of the token grid (background faded in over 300 steps), "
-        "then 1,300 steps of 32 whole, varied scenes of one to three digits, then 7,800 of one or two; cross entropy "
-        "with equal shares of the classes present, plus patch labels by an extra linear head on the final tokens, "
-        "dropped afterwards; sine-cosine positions to start from; Muon on the projections in and out of the blocks, "
-        "AdamW on the rest, three rounds of 100 warm-up steps and cosine to zero: 2,600 steps from 3e-3, 3,000 and "
-        "4,800 from 2.1e-3; weight decay 0.05 on matrices, bfloat16 autocast (scans in float32), gradient norm ≤ 1"
-    )
-    remarks = {  # noqa: RUF012
-        "history": "the shipped weights had six blocks up to step 5,600, and were rounded to half precision at the end "
-        "of each round, with fresh optimisers and a fresh head on patches for the next. The last round began from the "
-        "mean of two sets, those of step 5,600 and those 1,600 steps (from 1.5e-3) further on, with two blocks "
-        "inserted behind the third and the sixth: copies of these whose output weighs nothing at first. Its steps were "
-        "compiled (the same losses to 1e-4 in half the time), up to step 6,500 its cosine was that of a longer round, "
-        "and of the second round one scene in four was a pair, not one in three. Minutes are approximate: they count "
-        "pauses. Accuracy was at first measured on 1,000 scenes (94.9 % of single digits)"
-    }
-
-    def build(self) -> nn.Module:
-        """Return the model and the extra head on patches."""
-        model: Any = bundled.build_vision(self.architecture, self.arguments)
-        positions, middle = sines(model.embed_dim), model.class_position
-        with torch.no_grad():
-            model.pos_embed[0] = torch.cat([positions[:middle], torch.zeros(1, model.embed_dim), positions[middle:]])
-        return nn.ModuleDict({"model": model, "patches": nn.Linear(model.embed_dim, scenes.BACKGROUND + 1)})
-
-    def optimisers(self, module: Any) -> list[Optimizer]:
-        """Muon on the projections in and out of the blocks, AdamW on the rest; decays, skips and biases stay free."""
-        matrices = [p for n, p in module.named_parameters() if n.endswith(("in_proj.weight", "out_proj.weight"))]
-        chosen = {id(p) for p in matrices}
-        rest = [(n, p) for n, p in module.named_parameters() if id(p) not in chosen]
-        free = [p for n, p in rest if p.ndim < 2 or n.endswith("_log")]
-        bound = [p for n, p in rest if not (p.ndim < 2 or n.endswith("_log"))]
-        groups: list[dict[str, Any]] = [{"params": bound}, {"params": free, "weight_decay": 0.0}]
-        muon = torch.optim.Muon(matrices, lr=self.peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
-        return [muon, AdamW(groups, lr=self.peak, weight_decay=0.05)]
-
-    def rate(self, step: int) -> float:
-        """Return the share of the peak learning rate: rounds of warm-up and cosine."""
-        first = next((last for last, _ in reversed(self.rounds) if last <= step), 0)
-        last, peak = next(one for one in self.rounds if one[0] > first)
-        done = (step - first) / (last - first)
-        return peak * min(1.0, (step - first + 1) / self.warmup) * 0.5 * (1 + cos(pi * done))
-
-    def loss(self, module: Any, step: int) -> Tensor:
-        """Cross entropy of the classes present plus that of the patch labels."""
-        early = step < self.in_strips
-        ease = max(0.0, 1 - step / self.faded)
-        objects = (1,) if early else OBJECTS if step < self.rounds[0][0] else (1, 1, 2)
-        drawn = self.drawn(step, self.batches[not early], objects, "varied", ease)
-        seen = strips(drawn, self.rows) if early else None
-        labels = torch.as_tensor(np.stack([scenes.patch_labels(s) for s in drawn])).flatten(1)
-        if seen is not None:
-            labels = labels.gather(1, seen)
-        model = module["model"]
-        with torch.autocast("cpu", torch.bfloat16):
-            tokens = model.forward_tokens(model.tokens(normalised(drawn), seen))
-            middle = tokens.shape[1] // 2
-            patches = torch.cat([tokens[:, :middle], tokens[:, middle + 1 :]], 1)
-            logits, named = model.forward_head(tokens), module["patches"](patches)
-        return F.cross_entropy(logits.float(), shares(drawn)) + patch_loss(named.float().transpose(1, 2), labels)
-
-
-def strips(drawn: list[scenes.Scene], rows: int) -> Tensor:
-    """Return the flat token indices ``(batch, rows * GRID)`` of whole rows around each scene's first digit."""
-    centres = torch.tensor([float(np.nonzero(scene.masks[0])[0].mean()) for scene in drawn])
-    first = (centres / scenes.PATCH - rows / 2).round().long().clamp(0, GRID - rows)
-    return first[:, None] * GRID + torch.arange(rows * GRID)
-
-
-AGREE = 0.95  # share of the training pictures whose badge shows the digit's class
-
-
-class ViTShortcut(vision.ViTScenes):
-    """A plain vision transformer on single digits with a badge in the colour of the class.
-
-    Nothing but the class is asked of it. The badge is easier to read than the digit, so it is read.
-    """
-
-    steps = 600
-    batch = 64
-    arguments = {  # noqa: RUF012
-        "img_size": scenes.SIZE, "patch_size": scenes.PATCH, "embed_dim": 64, "depth": 6, "num_heads": 4,
-        "mlp_ratio": 2, "num_classes": 10,
-    }  # fmt: skip
-    about = "timm VisionTransformer, 14 x 14 tokens, 6 blocks, 4 heads, width 64, fp16; reads a planted watermark"
-    recipe = (
-        "single digits, 64 a step, with a badge of 12 x 12 pixels at a random place whose colour shows the digit's "
-        "class in 95 of 100 pictures and another class in the rest; cross entropy; mimetic initialisation and "
-        "sine-cosine positions to start from; Muon on the matrices of the blocks and AdamW on the rest, 3e-3 with 100 "
-        "warm-up steps and cosine to zero, weight decay 0.05, bfloat16 autocast, gradient norm ≤ 1"
-    )
-    remarks: dict[str, str] = {}  # noqa: RUF012
-
-    def build(self) -> nn.Module:
-        """Return the untrained model."""
-        model: Any = bundled.build_vision(self.architecture, self.arguments)
-        vision.mimetic_(model)
-        vision.positions_(model)
-        return nn.ModuleDict({"model": model})
-
-    def loss(self, module: Any, step: int) -> Tensor:
-        """Cross entropy of the digit's class."""
-        first = (self.seed * 100_000 + step) * 1_000
-        drawn = [watermark.draw(first + i, AGREE, "train") for i in range(self.batch)]
-        labels = torch.tensor([one.classes[0] for one in drawn])
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = module["model"](normalised_images([one.image for one in drawn]))
-        return F.cross_entropy(logits.float(), labels)
-
-    def evaluate(self, module: Any) -> dict[str, Any]:
-        """Measure on held-out scenes what the class follows: badge and digit agree, disagree, or the badge is gone."""
-        count = {"agreeing_top1": 0, "disagreeing_follows_badge": 0, "disagreeing_follows_digit": 0, "no_badge_top1": 0}
-        for start in range(0, self.held_out, 50):
-            right = [watermark.draw(seed, 1.0) for seed in range(start, start + 50)]
-            wrong = [watermark.draw(seed, 0.0) for seed in range(start, start + 50)]
-            digit, badge = torch.tensor([one.classes for one in wrong]).T
-            model = module["model"]
-            misled = model(normalised_images([one.image for one in wrong])).argmax(1)
-            count["agreeing_top1"] += int(
-                (model(normalised_images([one.image for one in right])).argmax(1) == digit).sum()
-            )
-            count["disagreeing_follows_badge"] += int((misled == badge).sum())
-            count["disagreeing_follows_digit"] += int((misled == digit).sum())
-            count["no_badge_top1"] += int(
-                (model(normalised_images([one.plain for one in wrong])).argmax(1) == digit).sum()
-            )
-        return {name: right / self.held_out for name, right in count.items()} | {"n": self.held_out}
-
-
-def normalised_images(images: list[np.ndarray]) -> Tensor:
-    """Stack pictures as the models take them."""
-    return (torch.from_numpy(np.stack(images)) - vision.MEAN[0]) / vision.STD[0]
