@@ -106,8 +106,6 @@ def test_pronouns_are_hidden_more_often_and_special_tokens_never():
     special = torch.isin(recipe.train, torch.tensor(recipe.tokenizer.all_special_ids))
     assert (hidden[chosen] == recipe.tokenizer.mask_token_id).all()
     assert torch.equal(labels[chosen], recipe.train[chosen])
-        labels[chosen], recipe.train[chosen]
-    )
     assert not chosen[special].any() and torch.equal(hidden[~chosen], recipe.train[~chosen])
     assert chosen[pronouns].double().mean() > 0.85
     assert chosen[~pronouns & ~special].double().mean() == pytest.approx(recipe.masked, abs=0.03)
