@@ -64,3 +64,12 @@ def test_chance_is_the_mean_over_all_rankings(tokens, marked):
     assert on_words.chance(tokens, marked) == pytest.approx(np.mean(every))
     with pytest.raises(ValueError, match="some, and not all"):
         on_words.chance(tokens, tokens)
+
+
+def test_the_label_is_explained_by_every_method(model):
+    texts = samples.reviews(6)
+    asked = {"length": ("gradient_norm", {}), "no rules": ("mamba_lrp", {"rules": ()})}
+    found = on_words.gained(model, texts, asked)
+    for label, (name, options) in asked.items():
+        own = methods.explain(name, model, texts, [one.label for one in texts], **options)
+        np.testing.assert_allclose(found[label], on_words.gains(model, texts, own))

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_utils import methods
+from xai_utils import methods, stats
+from xai_utils.evaluation.on_pictures import Asked
 from xai_utils.models import Model
 from xai_utils.samples import recall
 from xai_utils.samples.kinds import Text
@@ -96,3 +97,19 @@ def _letters(sequence: Recall) -> list[int]:
 def _predicted(model: Model, sequences: Sequence[Recall]) -> np.ndarray:
     ids = torch.tensor([model.tokenizer.convert_tokens_to_ids(list(one.tokens)) for one in sequences])
     return model.logits({"input_ids": ids.to(model.device)}).argmax(1).cpu().numpy()
+
+
+def pointed(model: Model, sequences: Sequence[Recall], asked: Asked) -> dict[str, Pointing]:
+    """Ask many methods, each as name in the table and options, where the answer of every sequence is."""
+    return {
+        label: pointing(scores_of(name, model, sequences, **options), sequences)
+        for label, (name, options) in asked.items()
+    }
+
+
+def exact_by_distance(found: Pointing, sequences: Sequence[Recall]) -> dict[int, stats.Interval]:
+    """Return the share of exact hits with Wilson's interval for every distance from the answer to the end."""
+    hits: dict[int, list[bool]] = {}
+    for hit, sequence in zip(found.exact.tolist(), sequences, strict=True):
+        hits.setdefault(sequence.distance, []).append(hit)
+    return {distance: stats.rate_interval(some) for distance, some in hits.items()}

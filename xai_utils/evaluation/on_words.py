@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from xai_utils import metrics
+from xai_utils import methods, metrics
+from xai_utils.evaluation.on_pictures import Asked
 from xai_utils.models import Model
 from xai_utils.models.encoding import encode, rationale_mask
 from xai_utils.result import Attribution
@@ -51,3 +52,15 @@ def chance(tokens: int, marked: int) -> float:
         raise ValueError(f"{marked} of {tokens} tokens are marked; expected some, and not all.")
     ranks = np.arange(1, tokens + 1)
     return float(((1 + (ranks - 1) * (marked - 1) / (tokens - 1)) / ranks).mean())
+
+
+def gained(model: Model, texts: Sequence[Text], asked: Asked) -> dict[str, np.ndarray]:
+    """Explain the label of every text by many methods, each as name in the table and options, and return their gains.
+
+    The label is explained whether or not the model agrees with it.
+    """
+    labels = [one.label for one in texts]
+    return {
+        label: gains(model, texts, methods.explain(name, model, texts, labels, **options))
+        for label, (name, options) in asked.items()
+    }

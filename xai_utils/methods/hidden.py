@@ -146,15 +146,19 @@ def unified_attention(
     """
 
     def score(seen: Look, start: int) -> Tensor:
-        if not seen.convolutions:
-            raise TypeError(f"{model.name}: convolutions are captured of text models only; take hidden_attention.")
-        maps = torch.stack([
-            ssm.of_scan(scans[0], "all", True, kernel, slope).abs().mean(1)
-            for scans, (kernel, slope) in zip(seen.layers[start:], seen.convolutions[start:], strict=True)
-        ])  # fmt: skip
-        return (hidden_maps.rolled if rolled else hidden_maps.raw)(maps, seen.position)
+        return (hidden_maps.rolled if rolled else hidden_maps.raw)(unified_maps(seen, start), seen.position)
 
     return _scored(looks(model, batch), score, start)
+
+
+def unified_maps(seen: Look, start: int = 0) -> Tensor:
+    """Return the maps of :func:`unified_attention` from one layer on, ``(layer, sample, query, key)``; same error."""
+    if not seen.convolutions:
+        raise TypeError("convolutions are captured of text models only; of Vision Mamba take hidden_attention.")
+    return torch.stack([
+        ssm.of_scan(scans[0], "all", True, kernel, slope).abs().mean(1)
+        for scans, (kernel, slope) in zip(seen.layers[start:], seen.convolutions[start:], strict=True)
+    ])  # fmt: skip
 
 
 def hidden_rollout_published(model: Model, batch: Batch, targets: Targets, start: int | None = None) -> Scores:
