@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from xai_utils.models import Model, Preprocessing, state_sha256
 from xai_utils.models.attention_classifier import AttentionClassifier, Settings, word_tokenizer
+from xai_utils.models.kinds import predicts_words
 from xai_utils.models.vim import Vim
 from xai_utils.samples import Picture, Text
 
@@ -124,6 +125,20 @@ def wrap(name: str, built: nn.Module) -> Model:
         f"tiny {name}", built, RATINGS if text else SHAPES, ATTENTIONS[name], PREFIX.get(name, 0),
         tokenizer(cls=name != "gpt2") if text else None, preprocessing, state_sha256(built),
     )  # fmt: skip
+
+
+def regression() -> nn.Module:
+    """Build a BERT with a head of one number."""
+    torch.manual_seed(0)
+    return hf.BertForSequenceClassification(hf.BertConfig(**{**BERT, "num_labels": 1})).double().eval()
+
+
+def masked(name: str, built: nn.Module, reader: hf.PreTrainedTokenizerFast) -> Model:
+    """Make a :class:`Model` of a module that predicts masked words."""
+    found = predicts_words(built, reader)
+    return Model(
+        name, built, found.classes, built.config.num_hidden_layers, 0, reader, None, state_sha256(built), found.head
+    )
 
 
 @cache

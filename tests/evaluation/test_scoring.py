@@ -5,9 +5,8 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import models
+from xai_utils import methods, models
 from xai_utils.evaluation import probe, scoring
-from xai_utils.methods import nulls, occlusion
 from xai_utils.models import removal
 from xai_utils.models.encoding import encode
 from xai_utils.result import Attribution
@@ -152,7 +151,7 @@ def test_a_map_that_fails_does_not_take_the_others_with_it(known, monkeypatch):
 
 def test_leave_one_out_is_a_loop_over_tokens(known):
     model, text = known["bert"], judged(known["bert"], WORDS)
-    (found,) = occlusion.leave_one_out(model, [text], [1], "unknown")
+    found = methods.explain("leave_one_out", model, text, 1, operator="unknown")
     score = removal.scorer(model, text, 1, "unknown", "logit")
     whole = float(score(_keep(found.scores, [])[None]))
     for i in range(1, len(found.scores) - 1):
@@ -164,20 +163,20 @@ def test_leave_one_out_is_a_loop_over_tokens(known):
 def test_null_maps_know_what_they_should(known, name):
     model = known[name]
     some = tiny.samples(name)
-    for method in nulls.nulls_for(model):
-        maps = nulls.null(method, model, some, [0] * len(some), 0)
-        again = nulls.null(method, model, some[1:], [0] * (len(some) - 1), 0)
+    for method in (one for one in methods.methods_for(model) if methods.METHODS[one].family == "null"):
+        maps = methods.explain(method, model, some, 0)
+        again = methods.explain(method, model, some[1:], 0)
         assert all(isinstance(one, Attribution) for one in maps)
         for one, other in zip(maps[1:], again, strict=True):  # the same in any batch
             torch.testing.assert_close(one.scores, other.scores, rtol=1e-4, atol=1e-7)
     if name == "timm-vit":
-        centre = nulls.null("centre", model, some, [0] * 3, 0)[0].picture()
+        centre = methods.explain("centre", model, some[0]).picture()
         assert centre.flatten().argmax() in (5, 6, 9, 10) and torch.equal(centre, centre.flip(0).flip(1))
 
 
 def test_the_pixel_gradient_is_the_gradient_at_the_pixels(known):
     model, some = known["timm-vit"], tiny.samples("timm-vit")
-    found = nulls.null("pixel_gradient", model, some, [1, 2, 3], 0)
+    found = methods.explain("pixel_gradient", model, some, [1, 2, 3])
     for one, target, sample in zip(found, [1, 2, 3], some, strict=True):
         pixels = encode(model, [sample]).inputs["x"].requires_grad_()
         model.logits({"x": pixels})[0, target].backward()

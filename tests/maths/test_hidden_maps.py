@@ -162,7 +162,7 @@ def test_a_batch_gives_what_a_loop_gives(method):
     loop = [explain(method, model, one, target=1) for one in pictures]
     for found, alone in zip(explain(method, model, pictures, target=1), loop, strict=True):
         assert len(found.scores) == 16 and found.grid == tiny.GRID
-        assert found.target == (1 if METHODS[method].needs_gradient else None)
+        assert found.target == (1 if METHODS[method].asks else None)
         torch.testing.assert_close(found.scores, alone.scores, rtol=1e-3, atol=1e-6)
 
 

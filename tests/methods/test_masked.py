@@ -17,7 +17,6 @@ from tokenizers import models as tokenizer_models
 from xai_utils.capture import capture_attention, intervene
 from xai_utils.maths import attcat, densray
 from xai_utils.methods import masked
-from xai_utils.models import Model, state_sha256
 
 STORED = np.load(GOLDEN / "attcat.npz")
 SAME = torch.testing.assert_close
@@ -53,7 +52,7 @@ def original():
     module.load_state_dict(load_file(GOLDEN / "bert_mlm.safetensors"))
     module.requires_grad_(False)
     read = words(["[PAD]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(4, 57))])
-    return Model("golden", module, (), 4, 0, read, None, state_sha256(module))
+    return tiny.masked("golden", module, read)
 
 
 @cache
@@ -65,7 +64,7 @@ def small():
         for parameter in module.parameters():
             parameter.normal_(std=0.3)
     module.requires_grad_(False)
-    return Model("tiny mlm", module, (), tiny.BLOCKS, 0, tiny.tokenizer(), None, state_sha256(module))
+    return tiny.masked("tiny mlm", module, tiny.tokenizer())
 
 
 @pytest.mark.parametrize("sentence", [0, 1])
@@ -157,9 +156,9 @@ def test_anything_but_one_mask_is_refused(text):
 
 def test_words_models_and_names_are_checked():
     with pytest.raises(ValueError, match="not a single token"):
-        masked.token_id(small(), "warm film")
+        small().class_index("warm film")
     with pytest.raises(ValueError, match="not a single token"):
-        masked.token_id(small(), "xylophone")
+        small().class_index("xylophone")
     with pytest.raises(ValueError, match="does not predict masked words"):
         masked.observe(tiny.model("bert"), TEXTS[:1], PAIR)
     with pytest.raises(ValueError, match="target is 'loud'"):

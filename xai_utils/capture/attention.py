@@ -1,4 +1,4 @@
-"""Record attention, hidden states and mixing vectors of transformers and timm models, and leave no trace.
+"""Record attention, hidden states and mixing vectors of transformers, timm and torchvision models; leave no trace.
 
 Everything is a context manager that undoes itself, also after an error. Nothing is patched by class, so other models
 in the process are untouched.
@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -97,7 +99,7 @@ def capture_attention(
     attention (SDPA) is off inside the block only. Parameters may be frozen: gradients start at the embeddings.
 
     Args:
-        model: a transformers or timm model in evaluation mode.
+        model: a transformers, timm or torchvision model in evaluation mode.
         blocks: number of attention blocks that must be found; ``None`` accepts any but zero.
         layers: keep only these (memory: ``batch x heads x tokens² x 4`` bytes each); default all.
         hidden: also keep the hidden states that enter and leave the blocks.
@@ -121,8 +123,7 @@ def capture_attention(
     with ExitStack() as undo:
         undo.callback(model.register_forward_pre_hook(lambda *_: trace.clear()).remove)
         start_gradients(model, undo)
-        open_attention = _open_transformers if isinstance(model, PreTrainedModel) else _open_timm
-        open_attention(model, attentions, _keeper(trace, wanted), undo)
+        _opener(model, attentions)(model, attentions, _keeper(trace, wanted), undo)
         if hidden:
             _keep_hidden(blocks_of(model, len(attentions)), trace, undo)
         if values:
@@ -179,6 +180,7 @@ def attention_modules(model: nn.Module) -> list[nn.Module]:
         named = [m for m in model.modules() if "Attention" in type(m).__name__ and not list(_inner(m))]
     else:
         named = [m for m in model.modules() if hasattr(m, "fused_attn") and hasattr(m, "attn_drop")]
+        named = named or [m for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
     if not named:
         raise TypeError(
             f"{type(model).__name__} has no attention block that can be seen; for convolutional networks use Grad-CAM, "
@@ -190,6 +192,12 @@ def attention_modules(model: nn.Module) -> list[nn.Module]:
 def _inner(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the attention modules inside an attention module (BERT wraps its self-attention)."""
     yield from (m for m in module.modules() if m is not module and "Attention" in type(m).__name__)
+
+
+def _opener(model: nn.Module, attentions: list[nn.Module]) -> Callable[..., None]:
+    if isinstance(model, PreTrainedModel):
+        return _open_transformers
+    return _open_torch if isinstance(attentions[0], nn.MultiheadAttention) else _open_timm
 
 
 def _open_transformers(
@@ -215,6 +223,31 @@ def _open_timm(_model: Any, attentions: list[nn.Module], keep: Callable[[Tensor]
         attention.fused_attn = False  # type: ignore[assignment]
         hook = attention.attn_drop.register_forward_hook(lambda _m, _a, out: keep(out))  # type: ignore[union-attr, operator]
         undo.callback(hook.remove)
+
+
+def _open_torch(_model: Any, attentions: list[nn.Module], keep: Callable[[Tensor], None], undo: ExitStack) -> None:
+    """Let torch's own attention (torchvision's ViT) go step by step, so that its probabilities are on the graph."""
+    for attention in attentions:
+        attention.forward = partial(_step_by_step, attention, keep)  # type: ignore[method-assign, arg-type]
+        undo.callback(delattr, attention, "forward")
+
+
+def _step_by_step(
+    attention: nn.MultiheadAttention, keep: Callable[[Tensor], None], query: Tensor, key: Tensor, value: Tensor,
+    **options: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Attend to the same tokens as they come, ``(batch, token, width)``; the sums are those of torch's own forward."""
+    if query is not key or key is not value or not attention.batch_first:
+        raise TypeError("only self-attention with the batch first is captured; this model attends to something else.")
+    if any(options.get(name) is not None for name in ("key_padding_mask", "attn_mask")):
+        raise TypeError("torch's attention is captured without masks only; this model gives one.")
+    packed = F.linear(query, attention.in_proj_weight, attention.in_proj_bias)
+    queries, keys, values = (
+        one.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for one in packed.chunk(3, -1)
+    )
+    probabilities = (queries @ keys.transpose(-2, -1) * attention.head_dim**-0.5).softmax(-1)
+    keep(probabilities)
+    return attention.out_proj((probabilities @ values).transpose(1, 2).flatten(2)), None
 
 
 def start_gradients(model: nn.Module, undo: ExitStack) -> None:

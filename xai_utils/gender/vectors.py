@@ -137,7 +137,7 @@ def of_corpus(
     """
     given = gender.pairs() if pairs is None else gender.check_pairs(pairs)
     for word in {word for pair in given for word in pair}:
-        masked.token_id(model, word)
+        model.class_index(word)
     check.at_least_one("count", count)
     found = islice(candidates(model, source, given, column, split), count)
     folder = cache / _key(model, source, given, column, split, count, chunk)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,14 +18,18 @@ from xai_utils.samples.kinds import Sample
 
 
 def null(
-    name: str, model: Model, samples: Sequence[Sample], question: Asked | None = None, seed: int = 0
+    name: str,
+    model: Model,
+    samples: Sequence[Sample] | Mapping[str, Tensor],
+    question: Asked | None = None,
+    seed: int = 0,
 ) -> list[Attribution]:
     """Return the null maps of some samples.
 
     Args:
         name: in :data:`NULLS`, and made for this kind of model.
         model: the model, whose tokens are scored.
-        samples: sentences or pictures.
+        samples: sentences, pictures, or tensors of one's own.
         question: what is asked of each; only the raw gradient looks at it.
         seed: of the random map, together with the sample's name: the same for every batch.
     """
@@ -34,12 +38,13 @@ def null(
         assert question is not None
         maps = _pixel_gradient(model, batch, question)
     else:
-        noises = [np.random.default_rng([seed, zlib.crc32(one.name.encode())]) for one in samples]
+        names = map(str, range(len(batch))) if isinstance(samples, Mapping) else (one.name for one in samples)
+        noises = [np.random.default_rng([seed, zlib.crc32(name.encode())]) for name in names]
         maps = [_KNOWING_NOTHING[name](batch, i, noise) for i, noise in enumerate(noises)]
-    named = [(None, "")] * len(maps) if question is None else list(zip(question.targets, question.names, strict=True))
+    pairs = [(None, "")] * len(maps) if question is None else zip(question.targets, question.names, strict=True)
     return [
-        Attribution(one, batch.labels[i], name, model.name, *named[i], unit="none", grid=batch.grid)
-        for i, one in enumerate(maps)
+        Attribution(one, batch.labels[i], name, model.name, target, called, "none", False, batch.grid)
+        for i, (one, (target, called)) in enumerate(zip(maps, pairs, strict=True))
     ]
 
 

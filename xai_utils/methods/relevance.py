@@ -239,9 +239,9 @@ def _pixel_range(model: Model) -> tuple[Tensor, Tensor] | None:
     """Return the normalised values of black and of white, each ``(3, 1, 1)``."""
     if model.preprocessing is None:
         return None
-    mean, std = (
-        torch.tensor(v, device=model.device)[:, None, None] for v in (model.preprocessing.mean, model.preprocessing.std)
-    )
+    like = {"device": model.device, "dtype": model.dtype}
+    told = (model.preprocessing.mean, model.preprocessing.std)
+    mean, std = (torch.tensor(values, **like)[:, None, None] for values in told)  # type: ignore[arg-type]
     return -mean / std, (1 - mean) / std
 
 
@@ -254,3 +254,12 @@ def _stage(model: Model, layer: str) -> nn.Module:
         stages = ", ".join(name for name, _ in model.module.named_children())
         raise ValueError(f"{model.name} has no stage {layer!r}; its parts are: {stages}.")
     return model.module.get_submodule(layer)
+
+
+def by_start(model: Model, batch: Batch, targets: Targets) -> Tensor:
+    """Return transformer attribution by the first layer of its product, ``(start, sample, position)``, in one pass."""
+    found = propagate(model, batch, targets)
+    pairs = zip(found.attention, found.gradient, strict=True)
+    weighted = torch.stack([class_maps.positive_mean(*pair) for pair in pairs])
+    readers = found.readers.to(weighted) / found.readers.sum(-1, keepdim=True)
+    return torch.stack([class_maps.compose_row(weighted, readers, start) for start in range(len(weighted))])

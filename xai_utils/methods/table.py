@@ -37,7 +37,7 @@ class Method:
         maps: ``(model, samples, asked, **options) -> [Attribution]``, for what needs the samples themselves.
         asks: whether it explains what is asked (a class, a word), and so needs a head.
         signed: whether negative scores mean evidence against what is asked.
-        unit: of a score; ``"asked"`` stands for the unit of the number that is asked for.
+        unit: of a score; ``asked`` in it stands for the unit of the number that is asked for.
         suits: ``model -> ""``, or the reason why the method cannot explain it.
         family: ``"attention"``, ``"gradient"``, ``"relevance"``, ``"hidden"``, ``"closed form"``, ``"removal"`` or
             ``"null"``.
@@ -92,6 +92,8 @@ def explain(
     single = isinstance(samples, (Text, Picture))
     many: Any = [samples] if isinstance(samples, (Text, Picture)) else samples
     count = len(next(iter(many.values()), ())) if isinstance(many, Mapping) else len(many)
+    if isinstance(many, Mapping) and not count:
+        encode(model, many)  # says what is wrong with them
     questions = per_sample(target, count)
     found: list[Attribution] = []
     for start in range(0, count, batch_size):
@@ -113,8 +115,6 @@ def _explain(
     batch = encode(model, some)
     question = _question(model, batch, target) if method.asks else None
     if method.maps is not None:
-        if isinstance(some, Mapping):
-            raise TypeError(f"{name} reads words and pictures, not tensors; give samples.")
         return method.maps(model, some, question, **options)
     assert method.passes is not None
     found = method.passes(model, batch, question, **options)
@@ -158,7 +158,7 @@ def _label(
         model.name,
         None if question is None else question.targets[sample],
         "" if question is None else question.names[sample],
-        method.unit if question is None or method.unit != "asked" else question.unit,
+        method.unit if question is None else method.unit.replace("asked", question.unit),
         method.signed,
         batch.grid,
         details,
@@ -170,7 +170,9 @@ def methods_for(model: Model) -> tuple[str, ...]:
     return tuple(name for name, method in METHODS.items() if not method.suits(model))
 
 
-def _closed(name: str, model: Model, samples: Sequence[Sample], question: Asked) -> list[Attribution]:
+def _closed(name: str, model: Model, samples: Sequence[Sample] | Tensors, question: Asked) -> list[Attribution]:
+    if isinstance(samples, Mapping):
+        raise TypeError(f"{name} is of words; give sentences, not tensors.")
     pairs = zip(samples, question.targets, strict=True)
     return [closed_forms.closed_form(model, one, target, name) for one, target in pairs]
 

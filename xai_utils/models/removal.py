@@ -202,11 +202,13 @@ def _texts(model: Model, batch: Batch, operator: str) -> Replace:
 
 def _pictures(model: Model, batch: Batch, operator: str) -> Replace:
     ((name, pixels),) = batch.inputs.items()
-    assert batch.grid is not None and model.preprocessing is not None
+    assert batch.grid is not None
     rows, columns = (side // count for side, count in zip(pixels.shape[-2:], batch.grid, strict=True))
     if operator == "mean":
         instead = pixels.mean((-2, -1), keepdim=True)
     elif operator == "black":
+        if model.preprocessing is None:
+            raise ValueError(f"{model.name} has no preprocessing, so black is not known; take operator='mean'.")
         mean, std = (torch.tensor(one).view(3, 1, 1) for one in (model.preprocessing.mean, model.preprocessing.std))
         instead = (-mean / std).to(pixels)
     else:

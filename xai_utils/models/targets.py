@@ -149,7 +149,8 @@ def asked(model: Model, logits: Tensor | int, target: Target = None) -> Asked | 
     question = target if isinstance(target, Question) else Question(target)
     if not model.classes:
         if question != Question():
-            raise ValueError(f"{model.name} has no classifier, so there is no class {question.target!r}.")
+            first = question.target if isinstance(question.target, (int, str, type(None))) else question.target[0]
+            raise ValueError(f"{model.name} has no classifier, so there is no class {first!r}.")
         return None
     count = logits if isinstance(logits, int) else len(logits)
     if question.target is None:

@@ -71,6 +71,7 @@ class Controls:
         reviews = [one.text for one in samples.reviews(OFFERED_REVIEWS)]
         self.sample.options = reviews if first.model.kind == "text" else [*samples.PHOTOGRAPHS, "scene:3:2"]
         self._fill_classes(shown, first)
+        self._fill_methods(shown, first)
         self.layer.disabled = first.seen is None
         self.layer.max = self.play.max = 0 if first.seen is None else len(first.attention) - 1
         self.layer.value = shown.layer % (self.layer.max + 1)
@@ -85,6 +86,13 @@ class Controls:
         offered = offered if chosen is None else [chosen, *offered]
         self.target.options = [PREDICTED, *((names[i], i) for i in offered)]
         self.target.value = PREDICTED[1] if chosen is None else chosen
+
+    def _fill_methods(self, shown: Request, first: Captured) -> None:
+        """Offer what suits the model first; the rest stays to be chosen, and says its reason in its panel."""
+        suiting = methods.methods_for(first.model)
+        rest = [(f"{name} (not for this model)", name) for name in methods.METHODS if name not in suiting]
+        self.methods.options = [*((name, name) for name in suiting), *rest]
+        self.methods.value = shown.methods
 
     def fill_change(self, change: str, strength: float | None) -> None:
         """Give the slider the parameter of a change; its range grows first, so that no value is ever outside."""
