@@ -1,0 +1,51 @@
+"""Paired differences of maps: signs, missing samples, families of tests, refusals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from xai_utils import stats
+from xai_utils.evaluation import paired
+
+NOISE = np.random.default_rng(0)
+TABLE = pd.DataFrame(
+    {("good", "mass"): NOISE.random(30) + 0.5, ("good", "deletion"): NOISE.random(30) - 0.5,
+     ("bad", "mass"): NOISE.random(30), ("bad", "deletion"): NOISE.random(30)}
+)  # fmt: skip
+SIGNS = {"mass": 1, "deletion": -1}
+
+
+def test_differences_are_turned_so_that_more_is_better():
+    found = paired.differences(TABLE, [("good", "bad"), ("bad", "good")], SIGNS)
+    assert list(found) == [(*pair, one) for pair in (("good", "bad"), ("bad", "good")) for one in SIGNS]
+    np.testing.assert_array_equal(
+        found["good", "bad", "deletion"], TABLE["bad", "deletion"] - TABLE["good", "deletion"]
+    )
+    np.testing.assert_array_equal(found["good", "bad", "mass"], -found["bad", "good", "mass"])
+    assert paired.differences(TABLE[:0], [("good", "bad")], SIGNS) == {}
+    with pytest.raises(ValueError, match="holds no mass of ugly"):
+        paired.differences(TABLE, [("good", "ugly")], SIGNS)
+
+
+def test_intervals_leave_out_samples_that_are_missing():
+    values = np.where(np.arange(30) < 12, TABLE["good", "mass"], np.nan)
+    found = paired.intervals({"whole": TABLE["good", "mass"], "part": values, "none": [np.nan]}, 3, level=0.9)
+    assert list(found) == ["whole", "part"]
+    assert found["part"] == stats.mean_interval(values[:12], 3, 0.9) and found["part"].n == 12
+    assert found["whole"].n == 30 and paired.intervals(TABLE, 3)["good", "mass"].mean == found["whole"].mean
+
+
+def test_a_family_of_tests_is_that_of_the_statistics_whatever_its_lengths():
+    gaps = paired.differences(TABLE, [("good", "bad")], SIGNS)
+    family = {**gaps, "few": gaps["good", "bad", "mass"][:7], "noise": NOISE.normal(size=30), "zero": np.zeros(30)}
+    found = paired.p_values(family, 5, 999)
+    alone = {str(key): stats.permutation_p(values, 5, 999) for key, values in family.items() if key != "zero"}
+    expected = stats.holm(alone)
+    assert found.pop("zero") == 1.0 and list(found) == [key for key in family if key != "zero"]
+    assert {str(key): p for key, p in found.items()} == pytest.approx(expected)
+    assert found["good", "bad", "mass"] < 0.05 < found["noise"] and paired.p_values({}, 0) == {}
+
+
+def test_signs_say_better_worse_or_undecided():
+    means = {name: stats.Interval(mean, mean - 1, mean + 1, 9) for name, mean in (("a", 0.5), ("b", -0.5), ("c", 0.5))}
+    assert paired.signs(means, {"a": 0.01, "b": 0.049, "c": 0.05}) == {"a": "+", "b": "-", "c": "."}

@@ -1,0 +1,86 @@
+"""Which of several maps of the same samples is better, and how sure is that? Paired differences, intervals, tests.
+
+Works on the tables of :func:`judged.judge`: a row for each sample, columns ``(map, measure)``; and on what comes of
+them, numbers by any key, one for each sample, NaN where a sample has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from xai_utils import stats
+
+Key = TypeVar("Key", bound=Hashable)
+Numbers = Mapping[Key, ArrayLike]
+
+
+def differences(
+    table: pd.DataFrame, pairs: Iterable[tuple[str, str]], measures: Mapping[str, int]
+) -> dict[tuple[str, str, str], np.ndarray]:
+    """Return how much better one map is than another on every sample, by ``(one, other, measure)``.
+
+    Args:
+        table: from :func:`judged.judge`.
+        pairs: of maps.
+        measures: to 1 where more is better, to -1 where less is.
+
+    Raises:
+        ValueError: a map or a measure that the table does not hold.
+    """
+    if table.empty:
+        return {}
+    found = {}
+    for one, other in pairs:
+        for measure, sign in measures.items():
+            for name in (one, other):
+                if (name, measure) not in table:
+                    raise ValueError(f"the table holds no {measure} of {name}; it holds {list(table.columns)}.")
+            found[one, other, measure] = sign * (table[one, measure] - table[other, measure]).to_numpy()
+    return found
+
+
+def intervals(
+    numbers: Numbers[Key], seed: int, level: float = 0.95, resamples: int = 2000
+) -> dict[Key, stats.Interval]:
+    """Return each mean over samples with its bootstrap interval; a key without any sample is left out.
+
+    Args and errors as in :func:`stats.mean_interval`; samples that are NaN are left out.
+    """
+    there = {key: _there(values) for key, values in numbers.items()}
+    return {key: stats.mean_interval(one.tolist(), seed, level, resamples) for key, one in there.items() if len(one)}
+
+
+def p_values(differences: Numbers[Key], seed: int, permutations: int = 9999) -> dict[Key, float]:
+    """Test a family of mean differences against zero: sign-change permutation tests, corrected by Holm's method.
+
+    Args:
+        differences: by key, one for each sample, NaN where there is none.
+        seed: of the permutations.
+        permutations: drawn at most, see :func:`stats.permutation_ps`.
+
+    Returns:
+        Key to adjusted p-value. Differences that are zero throughout are no test: they get 1 and do not count.
+    """
+    tested = {str(n): _there(values) for n, values in enumerate(differences.values())}
+    tested = {name: one for name, one in tested.items() if one.any()}
+    found: dict[str, float] = {}
+    for count in {len(one) for one in tested.values()}:
+        some = {name: one.tolist() for name, one in tested.items() if len(one) == count}
+        found |= stats.permutation_ps(some, seed, permutations)
+    adjusted = stats.holm({name: found[name] for name in tested})
+    return {key: adjusted.get(str(n), 1.0) for n, key in enumerate(differences)}
+
+
+def signs(intervals: Mapping[Key, stats.Interval], p: Mapping[Key, float], level: float = 0.05) -> dict[Key, str]:
+    """Say of each tested difference whether it is better (``"+"``), worse (``"-"``) or undecided (``"."``)."""
+    return {key: "." if one >= level else "+" if intervals[key].mean > 0 else "-" for key, one in p.items()}
+
+
+def _there(values: ArrayLike) -> np.ndarray:
+    data = np.asarray(values, dtype=float)
+    return data[~np.isnan(data)]
