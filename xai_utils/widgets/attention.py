@@ -1,4 +1,4 @@
-"""Widgets over a captured pass: capture once, redraw many. The only module that knows ipywidgets.
+"""Widgets over a captured pass: capture once, redraw many.
 
 Every picture is one PNG of a few kilobytes for the chosen layer and head, so the length of a text does not matter, and
 nothing is fetched from anywhere.

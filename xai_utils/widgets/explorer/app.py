@@ -116,7 +116,7 @@ class Explorer:
     def _load(self, asked: Request) -> None:
         """Capture a whole view, then show it; stopped or failed, nothing changes."""
         progress, stop = self.controls.progress, self.controls.stop
-        places = {"first": asked.model} | ({"second": asked.second_model} if asked.second_model else {})
+        places = files.places(asked)
         progress.max, progress.value, stop.disabled = (1 + len(asked.methods)) * len(places), 0, False
         found: dict[str, Captured] = {}
         try:
@@ -156,7 +156,7 @@ class Explorer:
     def _captured(self, asked: Request, name: str) -> Captured:
         """Capture, or keep what is captured of this very input already."""
         model = self._model(name)
-        target = asked.target if name == asked.model else None
+        target = files.target_of(asked, name)
         if asked.sample == self.request.sample:
             for kept in self.shown.values():
                 if kept.model is model and kept.target == target:

@@ -1,4 +1,4 @@
-"""Files of the explorer: a view written as picture, record and parameters, and a picture received from a browser."""
+"""The explorer without a browser: a view captured, drawn and written as files; and a picture that came from one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from xai_utils import files, plots, runtime
+from xai_utils import files, models, plots, runtime
 from xai_utils.widgets.explorer import view as exploration
 from xai_utils.widgets.explorer.view import Captured, Request
 
 LARGEST = 50_000_000  #: pixels of an uploaded picture
 COLUMNS = 5
+
+
+def places(request: Request) -> dict[str, str]:
+    """Return the names of a view's models by place, ``"first"`` and perhaps ``"second"``."""
+    return {"first": request.model} | ({"second": request.second_model} if request.second_model else {})
+
+
+def target_of(request: Request, name: str) -> int | str | None:
+    """Return the class that one model of a view is asked about: the first the chosen one, the second its predicted."""
+    return request.target if name == request.model else None
+
+
+def captured(request: Request, device: torch.device | str = "cpu") -> dict[str, Captured]:
+    """Load the models of a view and let each look at its input once; return the captured passes by place.
+
+    Raises:
+        ValueError: an unknown model or class, an input that a model cannot take.
+    """
+    found = {}
+    for place, name in places(request).items():
+        model = models.load(name, device)
+        sample = exploration.sample_of(model, request.sample)
+        found[place] = exploration.capture(model, sample, target_of(request, name))
+    return found
 
 
 def draw(fig: Figure, request: Request, shown: Mapping[str, Captured]) -> None:

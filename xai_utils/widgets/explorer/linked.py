@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anywidget
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from xai_utils import plots
 from xai_utils.widgets.explorer import view
-from xai_utils.widgets.explorer.view import Captured, Panel
+from xai_utils.widgets.explorer.view import Captured, Panel, Request
 
 _HERE = Path(__file__).parent
 
@@ -99,6 +99,27 @@ class Linked(anywidget.AnyWidget):  # type: ignore[misc]
     def size(self) -> int:
         """Return the bytes of numbers and picture that the browser holds."""
         return sum(len(value) for value in (self.picture, self.matrix, self.heads, self.scores, self.colours))
+
+
+class Sent(NamedTuple):
+    """Bytes of one view.
+
+    Attributes:
+        tokens: positions of the linked map.
+        held: what the browser holds of it.
+        everything: what attention of every layer and head would take.
+    """
+
+    tokens: int
+    held: int
+    everything: int
+
+
+def sent(captured: Captured, request: Request) -> Sent:
+    """Send a captured pass to a linked picture as the explorer does, and weigh it."""
+    picture = Linked()
+    picture.show(captured, view.panels(captured, request), request.layer, request.head, request.query)
+    return Sent(len(view.names_of(captured)), picture.size(), 4 * captured.attention.numel())
 
 
 def _about(panel: Panel) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""A view without a browser: captured from its names, drawn, written and made again; a picture that came from one."""
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import yaml
+from matplotlib.figure import Figure
+from PIL import Image
+
+from xai_utils.widgets.explorer import files
+from xai_utils.widgets.explorer.view import Request, requested
+
+SENTENCE = "the film is not dull , but slow ."
+TEXT = Request("bert", SENTENCE, methods=("rollout", "gradcam"), layer=0, query=2)
+PICTURE = Request("timm-vit", "scene:3:2", methods=("rollout",), layer=1, change="discard")
+CONVOLUTIONS = Request("resnet", "cat", methods=("gradcam", "rollout"))
+
+
+def written(request):
+    """Draw a view and return the figure and everything that is written in it."""
+    shown = files.captured(request)
+    fig = Figure(figsize=files.size(request, shown), layout="constrained")
+    files.draw(fig, request, shown)
+    words = [text.get_text() for ax in fig.get_axes() for text in (ax.title, ax._left_title, *ax.texts)]
+    return fig, words
+
+
+def test_a_view_is_captured_from_its_names():
+    shown = files.captured(replace(TEXT, second_model="electra", target="bad"))
+    assert [one.model.name for one in shown.values()] == ["tiny bert", "tiny electra"]
+    assert list(shown) == ["first", "second"] and {one.sample.text for one in shown.values()} == {SENTENCE}
+    assert [one.target for one in shown.values()] == ["bad", None], "the second one answers as it likes"
+    assert list(files.captured(TEXT)) == ["first"]
+    with pytest.raises(ValueError, match="no model"):
+        files.captured(replace(TEXT, model="no such"))
+
+
+def test_a_text_is_drawn_without_special_tokens_and_excuses_are_written():
+    fig, words = written(TEXT)
+    assert "film" in words and "[CLS]" not in words and "[SEP]" not in words
+    assert any(one.startswith("film reads: layer 0, mean of heads") for one in words)
+    assert any(one.startswith("gradcam: ") for one in words), "why it has no map"
+    assert fig.get_figwidth() >= 8
+
+
+def test_a_picture_is_drawn_with_the_row_and_every_map():
+    fig, words = written(PICTURE)
+    titles = [one for one in words if one]
+    assert titles[1] == "[CLS] reads: layer 1, mean of heads"
+    assert titles[2:] == ["rollout", "rollout, before", "rollout, discard share 0.5"]
+    assert fig.get_figwidth() == 2.5 * files.COLUMNS
+    _, words = written(CONVOLUTIONS)
+    assert not any("reads" in one for one in words) and any("attention" in one for one in words)
+
+
+@pytest.mark.parametrize("view", [TEXT, PICTURE, CONVOLUTIONS])
+def test_an_exported_view_can_be_made_again(view, tmp_path):
+    shown = files.captured(view)
+    paths = {path.suffix: path for path in files.export(view, shown, tmp_path)}
+    assert list(paths) == [".png", ".json", ".yml"] and len({path.stem for path in paths.values()}) == 1
+    record = json.loads(paths[".json"].read_text())
+    assert record["weights"] == {shown["first"].model.name: tiny.model(view.model).sha256}
+    again, first = requested(yaml.safe_load(paths[".yml"].read_text())), paths[".png"].read_bytes()
+    assert again == view and np.asarray(Image.open(paths[".png"])).std() > 5
+    files.export(again, files.captured(again), tmp_path)
+    assert paths[".png"].read_bytes() == first and len(list(tmp_path.iterdir())) == 3
+
+
+def test_nothing_shown_is_no_view(tmp_path):
+    with pytest.raises(ValueError, match="no view to export"):
+        files.export(TEXT, {}, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_received_picture_is_named_by_its_content(tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(np.full((2, 3, 3), 90, dtype=np.uint8)).save(file, "png")
+    paths = {files.received({"name": name, "content": file.getvalue()}, tmp_path) for name in ("a.PNG", "b.png")}
+    (kept,) = paths
+    assert kept.suffix == ".png" and kept.read_bytes() == file.getvalue()
+    with pytest.raises(ValueError, match="cannot be read as a picture"):
+        files.received({"name": "half.png", "content": file.getvalue()[:40]}, tmp_path)
+    assert list(tmp_path.iterdir()) == [kept]

@@ -1,0 +1,85 @@
+"""The linked picture: which numbers it holds, what a redraw replaces, and how little it is."""
+
+import io
+
+import numpy as np
+import pytest
+import tiny
+from matplotlib import colormaps
+from PIL import Image
+
+from xai_utils import plots, samples
+from xai_utils.widgets.explorer import linked, view
+
+ASKED = view.Request(methods=("rollout", "gradcam", "attnlrp"), layer=1)
+
+
+def captured(name):
+    return view.capture(tiny.model(name), tiny.samples(name)[0])
+
+
+def shown(one, head=None, query=0):
+    picture = linked.Linked()
+    picture.show(one, view.panels(one, ASKED), 1, head, query)
+    return picture
+
+
+def numbers(raw, rows):
+    return np.frombuffer(raw, dtype=np.float32).reshape(rows, -1)
+
+
+def test_a_text_is_sent_as_names_map_heads_and_scores():
+    one = captured("bert")
+    picture, n = shown(one, head=2, query=3), len(view.names_of(one))
+    np.testing.assert_allclose(numbers(picture.matrix, n), view.linked(one, 1, 2), rtol=1e-6)
+    np.testing.assert_allclose(numbers(picture.heads, tiny.HEADS), view.heads(one, 1, 3), rtol=1e-6)
+    assert picture.names == view.names_of(one) and picture.special == [0, n - 1]
+    assert picture.picture == b"" and picture.grid == [] and picture.title == "tiny bert: layer 1, head 2"
+    assert [bool(about["problem"]) for about in picture.maps] == [False, True, False]
+    assert numbers(picture.scores, 2).shape == (2, n), "a map that is not there sends no scores"
+
+
+def test_a_picture_is_sent_as_the_model_sees_it():
+    one = captured("timm-distilled")
+    picture = shown(one)
+    seen = np.asarray(Image.open(io.BytesIO(picture.picture))).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(seen, one.batch.views[0], atol=0.5 / 255 + 1e-6)
+    assert (picture.prefix, picture.grid) == (2, list(tiny.GRID))
+
+
+def test_another_layer_and_other_maps_replace_only_their_numbers():
+    one = captured("bert")
+    picture = shown(one)
+    matrix, scores, version = picture.matrix, picture.scores, picture.version
+    picture.show_layer(one, 0, None)
+    assert picture.matrix != matrix and picture.scores == scores and not picture.fresh
+    assert picture.version == version + 1 and picture.title == "tiny bert: layer 0, mean of heads"
+    matrix = picture.matrix
+    picture.show_maps(view.panels(one, view.Request(methods=("gradient_norm",))))
+    assert picture.matrix == matrix and picture.scores != scores
+    assert [about["title"].split(" · ")[0] for about in picture.maps] == ["gradient_norm"]
+
+
+def test_a_position_that_a_shorter_input_lacks_becomes_its_last():
+    one = captured("bert")
+    assert shown(one, query=99).query == len(view.names_of(one)) - 1
+
+
+def test_a_model_without_attention_sends_no_linked_map():
+    picture = shown(captured("resnet"))
+    assert picture.matrix == picture.heads == b"" and picture.title == "tiny resnet"
+
+
+def test_colours_are_those_of_the_plots():
+    table = np.frombuffer(linked.Linked().colours, dtype=np.uint8).reshape(2, 256, 3)
+    for own, name in zip(table, (plots.AMOUNT, plots.SIGNED), strict=True):
+        np.testing.assert_allclose(own / 255, colormaps[name](np.linspace(0, 1, 256))[:, :3], atol=0.5 / 255 + 1e-9)
+
+
+@pytest.mark.parametrize("words", [4, 20])
+def test_the_browser_holds_one_map_and_one_row_of_every_head(words):
+    model = tiny.model("bert")
+    one = view.capture(model, samples.text(" ".join(["film"] * words)))
+    sent, n = linked.sent(one, view.Request(methods=("rollout", "attnlrp"), layer=0)), words + 2
+    assert sent.tokens == n and sent.everything == 4 * tiny.BLOCKS * tiny.HEADS * n * n
+    assert sent.held == 4 * n * n + 4 * n * (tiny.HEADS + 2) + 2 * 256 * 3
