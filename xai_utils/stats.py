@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import (
     bootstrap,
-    false_discovery_control,
     friedmanchisquare,
     permutation_test,
     rankdata,
@@ -145,15 +144,6 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     Source: Holm (1979), as in statsmodels' ``multipletests``.
     """
     adjusted = multipletests(list(p_values.values()), method="holm")[1] if p_values else ()
-    return dict(zip(p_values, map(float, adjusted), strict=True))
-
-
-def benjamini_hochberg(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Return adjusted p-values that bound the expected share of false discoveries, by name.
-
-    Source: Benjamini & Hochberg (1995), as in :func:`scipy.stats.false_discovery_control`.
-    """
-    adjusted = false_discovery_control(list(p_values.values())) if p_values else ()
     return dict(zip(p_values, map(float, adjusted), strict=True))
 
 

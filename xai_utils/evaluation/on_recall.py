@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,9 @@ from xai_utils import methods, stats
 from xai_utils.evaluation.on_pictures import Asked
 from xai_utils.models import Model
 from xai_utils.samples import recall
-from xai_utils.samples.kinds import Text
 from xai_utils.samples.recall import Recall
 
 REACH = 3  # tokens that the convolution before a scan carries a letter on: taps - 1
-Marker = Callable[[Sequence[Text]], list[Tensor]]
 
 
 @dataclass(frozen=True)
