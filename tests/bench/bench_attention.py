@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tests.bench.bench_capture import in_turn, row
-from xai_utils.maths import attention_layer, lime, mask_ratio
+from xai_utils.maths import lime, mask_ratio
 from xai_utils.methods import closed_forms
 from xai_utils.methods.closed_forms import Document
 from xai_utils.models import Model
@@ -37,8 +37,8 @@ def rows(quick: bool = False) -> list[dict[str, object]]:
     closed, back = "closed gradient of every head", "back-propagation"
     times = in_turn(
         {
-            closed: lambda: attention_layer.gradient(long.layer, long.embeddings),
-            back: lambda: closed_forms.autograd(long),
+            closed: lambda: long.gradient(),
+            back: lambda: long.autograd(),
         },
         repeats,
     )
@@ -69,13 +69,13 @@ def rows(quick: bool = False) -> list[dict[str, object]]:
 def widget(repeats: int) -> dict[str, object]:
     """Choose another head in the widget, against the closed forms that it shows."""
     model, read = text(12)
-    box = closed_form.closed_forms(model, " ".join(read.words))
+    box = closed_form.sentence_and_head(model, " ".join(read.words))
     chooser, heads = box.children[0].children[1], cycle(range(read.layer.heads))
     redraw, forms = "another head chosen", "the closed forms alone"
     times = in_turn(
         {
             redraw: lambda: setattr(chooser, "value", next(heads)),
-            forms: lambda: closed_forms.explain(read, closed_form.SHOWN, 0),
+            forms: lambda: closed_forms.highlights(read.head(0), closed_form.SHOWN),
         },
         repeats,
     )

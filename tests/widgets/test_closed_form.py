@@ -10,7 +10,7 @@ SENTENCE = "the plot is slow and very dull"
 
 @pytest.fixture
 def opened():
-    box = closed_form.closed_forms(tiny.attention_classifier(), SENTENCE)
+    box = closed_form.sentence_and_head(tiny.attention_classifier(), SENTENCE)
     (typed, head), (image, note) = box.children[0].children, box.children[1].children
     return typed, head, image, note
 

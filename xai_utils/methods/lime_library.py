@@ -1,13 +1,18 @@
-"""What the ``lime`` package does with a text, to compare with :mod:`lime`; the only user of the package."""
+"""What the ``lime`` package does with a text, to compare with the exact solution; the only user of the package."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from xai_utils.methods import closed_forms
+from xai_utils.methods.closed_forms import Document
+from xai_utils.models import Model
+
+MASK = "UNK"  #: what the published experiments told the package to put in the place of a word
 
 
 @dataclass(frozen=True)
@@ -24,25 +29,15 @@ class LibraryRun:
     asked: tuple[str, ...]
 
 
-def run(
-    labels: Sequence[str],
-    score: Callable[[list[str]], np.ndarray],
-    target: int,
-    count: int = 5000,
-    seed: int = 0,
-    bow: bool = True,
-    mask: str | None = None,
-) -> LibraryRun:
-    """Explain a text by the package with its own defaults.
+def run(model: Model, read: Document, count: int = 5000, seed: int = 0, in_place: bool = False) -> LibraryRun:
+    """Explain a text by the package with its own defaults; it always gets :data:`MASK`.
 
     Args:
-        labels: the words of the text, repeated ones included; the package sees them with single spaces between.
-        score: texts to class scores ``(text, class)``.
-        target: class to explain.
+        model: that is asked.
+        read: the text; the package sees its words in lower case with single spaces between.
         count: texts to ask about.
         seed: of the package's random numbers.
-        bow: the package's default, ``True``, deletes words, whatever ``mask`` says; ``False`` masks by position.
-        mask: what stands for a masked word where ``bow`` is ``False``.
+        in_place: mask by position; the package's default (``bow=True``) deletes words, whatever mask it was given.
 
     Source: Ribeiro, Singh & Guestrin (2016), arXiv:1602.04938; package lime 0.2.
     """
@@ -50,16 +45,16 @@ def run(
 
     asked: list[str] = []
 
-    def watched(texts: list[str]) -> np.ndarray:
+    def score(texts: list[str]) -> np.ndarray:
         asked.extend(texts[:5])
-        return score(texts)
+        return closed_forms.class_scores(model, texts).numpy()
 
-    explainer = LimeTextExplainer(split_expression=r"\s+", bow=bow, mask_string=mask, random_state=seed)
+    labels = read.labels[1:]
+    explainer = LimeTextExplainer(split_expression=r"\s+", bow=not in_place, mask_string=MASK, random_state=seed)
     found = explainer.explain_instance(
-        " ".join(labels), watched, labels=(target,), num_features=len(labels), num_samples=count
+        " ".join(labels), score, labels=(read.target,), num_features=len(labels), num_samples=count
     )
-    words = list(dict.fromkeys(labels))
-    slopes = torch.zeros(len(words), dtype=torch.float64)
-    for place, value in found.as_map()[target]:  # by distinct word, in order of appearance, or by position
-        slopes[place if bow else words.index(labels[place])] += float(value)
+    slopes = torch.zeros(len(read.words), dtype=torch.float64)
+    for place, value in found.as_map()[read.target]:  # by distinct word, in order of appearance, or by position
+        slopes[int(read.word_of[1 + place]) if in_place else place] += float(value)
     return LibraryRun(slopes, tuple(asked))

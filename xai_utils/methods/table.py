@@ -220,7 +220,7 @@ METHODS: dict[str, Method] = {
     ),
     **{
         name: Method(
-            maps=partial(_closed, name), signed=label in closed_forms.SIGNED, unit="logit",
+            maps=partial(_closed, name), signed=closed_forms.FORMS[label].signed, unit="logit",
             suits=suits.closed, family="closed form",
         )
         for name, label in closed_forms.CLOSED.items()

@@ -1,0 +1,109 @@
+"""Closed forms over many texts: parts survive an interruption, measures are what they say, reviews are judged."""
+
+from math import inf
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+
+from xai_utils import stats
+from xai_utils.maths import lime
+from xai_utils.methods import closed_forms as forms
+from xai_utils.methods.closed_forms import Sampling
+from xai_utils.samples import Text
+from xai_utils.sweep import closed_forms
+
+TEXT = Text("the plot is slow and the film is very , very dull", label=0, rationale=((45, 49),))
+TEXTS = [TEXT, Text("a warm funny film of friends"), Text("not a dull plot , but slow"), Text("the film is the plot")]
+FEW = Sampling(200)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.attention_classifier()
+
+
+def test_it_goes_on_where_it_stopped(model, tmp_path, monkeypatch):
+    whole = closed_forms.compare(model, TEXTS, FEW, 0, tmp_path / "whole", 2)
+    assert len(whole) == 4 and whole.notna().all().all()
+    assert closed_forms.compare(model, TEXTS, FEW, 0, part=3).equals(whole)
+    measured = closed_forms.measure
+
+    def second_fails(read, *rest):
+        if read.text is TEXTS[2]:
+            raise KeyboardInterrupt
+        return measured(read, *rest)
+
+    monkeypatch.setattr(closed_forms, "measure", second_fails)
+    with pytest.raises(KeyboardInterrupt):
+        closed_forms.compare(model, TEXTS, FEW, 0, tmp_path / "parts", 2)
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["part-000000.parquet", "settings.json"]
+    seen = []
+    monkeypatch.setattr(closed_forms, "measure", lambda read, *rest: seen.append(read.text) or measured(read, *rest))
+    again = closed_forms.compare(model, TEXTS, FEW, 0, str(tmp_path / "parts"), 2)
+    assert seen == TEXTS[2:] and again.equals(whole)
+
+
+def test_a_folder_of_something_else_is_refused(model, tmp_path):
+    closed_forms.compare(model, TEXTS[:1], FEW, 0, tmp_path)
+    for how, named in ((Sampling(201), "count"), (Sampling(200, width=0.5), "width")):
+        with pytest.raises(ValueError, match=f"made with other {named}"):
+            closed_forms.compare(model, TEXTS[:1], how, 0, tmp_path)
+    with pytest.raises(ValueError, match="other texts"):
+        closed_forms.compare(model, TEXTS[1:2], FEW, 0, tmp_path)
+
+
+def test_the_measures_are_what_they_say(model):
+    read = forms.read(model, TEXT)
+    row = closed_forms.measure(read, Sampling(3000), 0)
+    assert (row["words"], row["tokens"]) == (9, 13)
+    assert row["gradient"] < 1e-12 < row["gradient_single"] < 1e-5
+    assert row["published_gradient"] > 1e-3 and 0 < row["sampled"] < 0.3 and row["published"] > 0.1
+    parts = read.ratio()
+    right, published = lime.exact(parts).mean(0), lime.published(parts).mean(0)
+    assert row["published"] == pytest.approx(float((published - right).norm() / right.norm()))
+    assert row["limit"] == pytest.approx(closed_forms.error(read.limit_lime().mean(0), lime.exact(parts, inf).mean(0)))
+
+
+def test_flat_attention_is_what_the_limit_needs(model):
+    table = closed_forms.flattened_errors(model, TEXTS, (1.0, 0.01))
+    assert list(table) == ["shorter half", "longer half"] and len(table) == 4
+    assert (table.loc[("limit", 0.01)] < 0.1 * table.loc[("limit", 1.0)]).all()
+    flat = forms.read(model, TEXTS[3]).flattened(0.01)
+    error = closed_forms.error(flat.published_lime().mean(0), flat.exact_lime(inf).mean(0))
+    both = closed_forms.flattened_errors(model, [TEXT, TEXTS[3]], [0.01])
+    assert both.loc[("published", 0.01), "shorter half"] == pytest.approx(error)
+
+
+def test_reviews_are_judged_by_size_against_chance(model):
+    labels, reviews = ("attention mean", "gradient L2", "LIME"), [TEXT, Text("a warm plot", 1, rationale=((2, 6),))]
+    agrees, finds, decides = closed_forms.judge(model, reviews, labels, 3)
+    assert list(agrees) == ["gradient L2", "LIME"] and list(finds) == [*labels, "random"] and len(decides) == 2
+    read = forms.read(model, TEXT)
+    found = forms.word_scores(read, labels)
+    noise = np.random.default_rng(3).random((closed_forms.GUESSES + 1, 9))
+    above = 1 + (noise > noise[:, 8:]).sum(1)  # rank of the one marked word, the last
+    size = found["LIME"].abs()
+    mine = 1 / float(1 + (size > size[8]).sum())
+    assert finds.LIME[0] == pytest.approx(mine - (1 / above[:-1]).mean())
+    assert finds.random[0] == pytest.approx(1 / above[-1] - (1 / above[:-1]).mean())
+    assert decides.right[0] == (forms.class_scores(model, [TEXT.text])[0].argmax() == 0)
+
+
+def test_the_pull_is_that_of_the_chosen_class(model):
+    for text in TEXTS:
+        review = Text(text.text, 0, rationale=((0, 3),))
+        (pull,) = closed_forms.judge(model, [review], ("attention mean", "LIME"), 0)[2].pull
+        chosen = int(forms.class_scores(model, [text.text])[0].argmax())
+        read = forms.read(model, text)
+        most = read.by_word(read.attention().mean(0)).argmax()
+        assert pull == pytest.approx((1 if chosen else -1) * float(read.exact_lime().mean(0)[most]))
+
+
+def test_columns_are_summed_up_as_stats_does(model):
+    table = pd.DataFrame({"one": np.linspace(0, 1, 12), "other": np.linspace(-1, 2, 12) ** 2})
+    found = closed_forms.intervals(table, 5)
+    assert found == {name: stats.mean_interval(table[name].tolist(), 5) for name in table}
+    p = closed_forms.p_values(table, 5)
+    assert p == stats.holm({name: stats.permutation_p(table[name].tolist(), 5) for name in table})
