@@ -49,8 +49,34 @@ def test_an_encoder_without_classifier_gets_no_invented_one(tmp_path):
     tiny.tokenizer().save_pretrained(tmp_path)
     model = models.load(f"hf:{tmp_path}")
     assert model.classes == () and isinstance(model.module, hf.BertModel)
-    with pytest.raises(ValueError, match="has no classifier"):
+    with pytest.raises(TypeError, match="has no classifier"):
         explain("gradient_norm", model, tiny.SENTENCES[0])
+
+
+@pytest.mark.parametrize("whole", [hf.BertForMaskedLM, hf.BertForPreTraining])
+def test_a_model_of_masked_words_is_loaded_with_its_head(whole, tmp_path):
+    torch.manual_seed(0)
+    module = whole(tiny.module("bert").config)
+    module.save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    model = models.load(f"mlm:{tmp_path}")
+    words = tiny.tokenizer().get_vocab()
+    assert model.head == "mask" and model.classes == tuple(sorted(words, key=words.get))
+    saved, own = module.cls.predictions.state_dict(), model.module.cls.predictions.state_dict()
+    assert all(torch.equal(saved[name], own[name]) for name in own)
+
+
+def test_a_head_that_would_be_drawn_at_random_is_refused(tmp_path):
+    module = tiny.module("bert", dtype=torch.float32).bert
+    module.save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"\['BertModel'\], which predicts no masked words; try bert-base-mlm"):
+        models.load(f"mlm:{tmp_path}")
+    about = json.loads((tmp_path / "config.json").read_text())
+    for said, name in (("BertForMaskedLM", "mlm"), ("BertForSequenceClassification", "hf")):
+        (tmp_path / "config.json").write_text(json.dumps({**about, "architectures": [said]}))
+        with pytest.raises(ValueError, match=rf"holds no weights for .*random numbers\. Take .* whole {said}"):
+            models.load(f"{name}:{tmp_path}")
 
 
 PROCESSORS = {

@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 from xai_utils import models
 from xai_utils.capture.scans import capture_vim
 from xai_utils.maths.selective_scan import selective_scan
-from xai_utils.models import hubs
-from xai_utils.models.vim import Vim, arguments_of, load_strictly
+from xai_utils.models.vim import Vim, arguments_of, from_checkpoint, load_strictly, read
 
 STORED = np.load(GOLDEN / "vim.npz")
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_classes": 3, "d_state": 4}
@@ -121,7 +120,7 @@ def test_something_else_is_no_checkpoint():
 def test_a_checkpoint_says_how_its_model_is_built(stride, tmp_path):
     model = Vim(**{**SMALL, "stride": stride, "dt_rank": 3}).eval()
     torch.save({"model": model.state_dict(), "args": Namespace(lr=0.1), "epoch": 3}, tmp_path / "one.pth")
-    again = hubs.from_checkpoint(hubs.read(tmp_path / "one.pth"), 32).eval()
+    again = from_checkpoint(read(tmp_path / "one.pth"), 32).eval()
     x = torch.randn(1, 3, 32, 32)
     assert torch.equal(model(x), again(x))
 
@@ -130,7 +129,7 @@ def test_a_checkpoint_says_how_its_model_is_built(stride, tmp_path):
 def test_a_file_without_weights_is_refused(content, said, tmp_path):
     torch.save(content, tmp_path / "one.pth")
     with pytest.raises(ValueError, match=said):
-        hubs.read(tmp_path / "one.pth")
+        read(tmp_path / "one.pth")
 
 
 class Arbitrary:
@@ -140,7 +139,7 @@ class Arbitrary:
 def test_a_file_that_would_run_code_is_refused(tmp_path):
     torch.save({"model": Arbitrary()}, tmp_path / "one.pth")
     with pytest.raises(ValueError, match="holds more than tensors"):
-        hubs.read(tmp_path / "one.pth")
+        read(tmp_path / "one.pth")
 
 
 def test_a_published_model_comes_from_a_folder_of_the_hub(tmp_path, monkeypatch):

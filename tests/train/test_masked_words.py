@@ -26,7 +26,7 @@ def test_the_planted_model_learns_is_shipped_and_loads(tmp_path, monkeypatch):
         "tiny-mlm-planted", Short(), tmp_path / "models/tiny-mlm-planted", tmp_path / "one.pt", quiet=True
     )
     assert card["measured"]["pronoun_mass"] > 0.3 and card["measured"]["n"] == 100
-    loaded = bundled.bundled_masked("tiny-mlm-planted", None)
+    loaded = bundled.bundled_text("tiny-mlm-planted", None)
     assert loaded.classes == tuple(planted.vocabulary()) and len(loaded.tokenizer) == len(planted.vocabulary())
     inputs = loaded.tokenizer("the king said that [MASK] was tired .", return_tensors="pt")
     assert loaded.tokenizer.unk_token_id not in inputs["input_ids"]
@@ -48,7 +48,7 @@ def test_minilm_comes_back_as_it_was_trained(tmp_path, monkeypatch):
     measured = card["measured"]
     assert measured["perplexity"] > 1 and 0 <= measured["p_he_plus_p_she"] <= 1 and measured["n_he"] > 0
     assert "FOLDER" in card["repeat"] and str(tmp_path) not in json.dumps(card)
-    loaded = bundled.minilm_masked("minilm-mlm", None)
+    loaded = bundled.minilm_adapter("minilm-mlm", None)
     ids = loaded.tokenizer("[MASK] left it there.", return_tensors="pt")["input_ids"]
     module = kept[0].eval()
     with torch.inference_mode():

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from xai_utils.files import whole, write
 from xai_utils.maths.attention_layer import Layer
 
 CLS, UNKNOWN, PAD = "[CLS]", "[UNK]", "[PAD]"
@@ -154,14 +153,6 @@ def wrap(built: Any, limit: int) -> Any:
     )
 
 
-def save(module: AttentionClassifier, tokenizer: Any, folder: Path) -> None:
-    """Write ``model.safetensors`` (as precise as the module), ``config.json`` and ``tokenizer.json``."""
-    with whole(folder / "model.safetensors") as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, temporary)
-    for name, content in files(module, tokenizer).items():
-        write(folder / name, json.dumps(content, indent=1, sort_keys=True) + "\n")
-
-
 def files(module: AttentionClassifier, tokenizer: Any) -> dict[str, Any]:
     """Return what belongs beside the weights: file name to JSON content."""
     return {
@@ -171,7 +162,7 @@ def files(module: AttentionClassifier, tokenizer: Any) -> dict[str, Any]:
 
 
 def load(folder: Path) -> tuple[AttentionClassifier, Any]:
-    """Read what :func:`save` wrote: the module in single precision, or double if it was saved so, and its tokenizer.
+    """Read the folder that a training wrote: the module in single precision, and its tokenizer.
 
     Raises:
         ValueError: a file is missing, or weights and ``config.json`` do not belong together.
@@ -180,13 +171,11 @@ def load(folder: Path) -> tuple[AttentionClassifier, Any]:
 
     missing = [name for name in ("model.safetensors", "config.json", "tokenizer.json") if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"{folder.name} lacks {', '.join(missing)}; save(module, tokenizer, folder) writes all three.")
+        raise ValueError(f"{folder.name} lacks {', '.join(missing)}; training writes all three.")
     settings = Settings(**json.loads((folder / "config.json").read_text()))
-    tensors = load_file(folder / "model.safetensors")
-    double = {tensor.dtype for tensor in tensors.values()} == {torch.float64}
-    module = AttentionClassifier(settings).to(torch.float64 if double else torch.float32)
+    module = AttentionClassifier(settings)
     try:
-        module.load_state_dict(tensors)
+        module.load_state_dict(load_file(folder / "model.safetensors"))
     except RuntimeError as error:
         raise ValueError(f"the weights of {folder.name} do not fit its config.json: {error}") from error
     return module.eval(), wrap(Tokenizer.from_file(str(folder / "tokenizer.json")), settings.max_position_embeddings)

@@ -10,7 +10,7 @@ from torch import nn
 
 from xai_utils import check, runtime
 from xai_utils.files import sha256
-from xai_utils.models.kinds import Loaded, predicts_words, Preprocessing
+from xai_utils.models.kinds import Loaded, Preprocessing, predicts_words
 from xai_utils.models.vim import Vim
 
 #: sha256 of the official all-MiniLM-L6-v2 weights, which the installed package must carry unchanged.
@@ -54,6 +54,14 @@ def bundled(name: str) -> tuple[Path, dict[str, Any]]:
     return folder, card
 
 
+def bundled_weights(source: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the card of a bundled model and its half-precision weights as float32, after checking every file."""
+    from safetensors.torch import load_file
+
+    folder, card = bundled(source)
+    return card, {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
+
+
 def minilm(_source: str, _revision: str | None) -> Loaded:
     """Load the bare MiniLM encoder."""
     from transformers import AutoModel, AutoTokenizer
@@ -63,14 +71,53 @@ def minilm(_source: str, _revision: str | None) -> Loaded:
 
 
 def minilm_adapter(source: str, _revision: str | None) -> Loaded:
-    """Put a bundled adapter and head on MiniLM and merge them: the result is a plain BERT classifier."""
+    """Put a bundled adapter and head on MiniLM and merge them: a plain BERT classifier, or one of masked words.
+
+    The latter's card names no classes; its decoder is tied to the word embeddings of the installed package.
+    """
     from peft import PeftModel
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from safetensors.torch import load_file
+    from transformers import AutoTokenizer, BertForMaskedLM, BertForSequenceClassification
 
     folder, card = bundled(source)
-    base = AutoModelForSequenceClassification.from_pretrained(minilm_folder(), num_labels=len(card["classes"]))
-    merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
-    return Loaded(merged.float(), tuple(card["classes"]), AutoTokenizer.from_pretrained(minilm_folder()))
+    tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
+    base: Any
+    if card["classes"]:
+        base = BertForSequenceClassification.from_pretrained(minilm_folder(), num_labels=len(card["classes"]))
+    else:
+        base = BertForMaskedLM.from_pretrained(minilm_folder())
+        base.tie_weights()
+        base.cls.predictions.bias.data.copy_(load_file(folder / "adapter_model.safetensors")[MLM_BIAS])
+    merged = PeftModel.from_pretrained(base, folder).merge_and_unload().float()
+    return Loaded(merged, tuple(card["classes"]), tokenizer) if card["classes"] else predicts_words(merged, tokenizer)
+
+
+def bundled_text(source: str, _revision: str | None) -> Loaded:
+    """Load a bundled transformers model with its own vocabulary: a classifier, or, without classes, masked words.
+
+    Half-precision weights become float32.
+    """
+    from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    folder, card = bundled(source)
+    auto = AutoModelForSequenceClassification if card["classes"] else AutoModelForMaskedLM
+    module, tokenizer = auto.from_pretrained(folder, dtype="float32"), AutoTokenizer.from_pretrained(folder)
+    return Loaded(module, tuple(card["classes"]), tokenizer) if card["classes"] else predicts_words(module, tokenizer)
+
+
+def bundled_mamba(source: str, _revision: str | None) -> Loaded:
+    """Load a bundled classifier on transformers' Mamba; half-precision weights become float32."""
+    from transformers import PreTrainedTokenizerFast
+
+    from xai_utils.models.mamba_classifier import MambaClassifier
+
+    folder, card = bundled(source)
+    module = MambaClassifier.from_pretrained(folder, dtype="float32")
+    words = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), model_max_length=512)
+    known = tokenizer.get_vocab()
+    tokenizer.add_special_tokens({role: word for role, word in words.items() if word in known})
+    return Loaded(module, tuple(card["classes"]), tokenizer)
 
 
 def attention_classifier(source: str, _revision: str | None) -> Loaded:
@@ -90,38 +137,6 @@ def own_attention_classifier(source: str, _revision: str | None) -> Loaded:
             "--data FILE --out FOLDER` makes one."
         )
     return attention_classifier(str(Path(source).resolve()), None)
-
-
-def bundled_text(source: str, _revision: str | None) -> Loaded:
-    """Load a bundled transformers classifier with its own vocabulary; half-precision weights become float32."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    folder, card = bundled(source)
-    module = AutoModelForSequenceClassification.from_pretrained(folder, dtype="float32")
-    return Loaded(module, tuple(card["classes"]), AutoTokenizer.from_pretrained(folder))
-
-
-def bundled_mamba(source: str, _revision: str | None) -> Loaded:
-    """Load a bundled classifier on transformers' Mamba; half-precision weights become float32."""
-    from transformers import PreTrainedTokenizerFast
-
-    from xai_utils.models.mamba_classifier import MambaClassifier
-
-    folder, card = bundled(source)
-    module = MambaClassifier.from_pretrained(folder, dtype="float32")
-    words = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), model_max_length=512)
-    known = tokenizer.get_vocab()
-    tokenizer.add_special_tokens({role: word for role, word in words.items() if word in known})
-    return Loaded(module, tuple(card["classes"]), tokenizer)
-
-
-def bundled_weights(source: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the card of a bundled model and its half-precision weights as float32, after checking every file."""
-    from safetensors.torch import load_file
-
-    folder, card = bundled(source)
-    return card, {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
 
 
 def scenes(source: str, _revision: str | None) -> Loaded:
@@ -145,34 +160,3 @@ def build_vision(architecture: str, arguments: dict[str, Any]) -> nn.Module:
     if architecture == "ResNet":
         return ResNet(block=BasicBlock, **arguments)  # type: ignore[arg-type]
     return VisionTransformer(**arguments)
-
-
-def minilm_masked(source: str, _revision: str | None) -> Loaded:
-    """Put the bundled prediction head and adapter on MiniLM and merge them: a plain BERT for masked words.
-
-    The decoder is tied to the word embeddings of the installed package.
-    """
-    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
-    from safetensors.torch import load_file
-    from transformers import AutoTokenizer, BertForMaskedLM
-
-    folder, _ = bundled(source)
-    weights = load_file(folder / "adapter_model.safetensors")
-    base: Any = BertForMaskedLM.from_pretrained(minilm_folder())
-    base.tie_weights()
-    base.cls.predictions.bias.data.copy_(weights.pop(MLM_BIAS))
-    settings = {k: v for k, v in json.loads((folder / "adapter_config.json").read_text()).items() if k != "peft_type"}
-    adapted: Any = get_peft_model(base, LoraConfig(**settings))
-    loaded: Any = set_peft_model_state_dict(adapted, weights)
-    if unknown := loaded.unexpected_keys:
-        raise ValueError(f"{source} holds {len(unknown)} weights that fit nowhere, such as {unknown[0]}; `make train`.")
-    return predicts_words(adapted.merge_and_unload().float(), AutoTokenizer.from_pretrained(minilm_folder()))
-
-
-def bundled_masked(source: str, _revision: str | None) -> Loaded:
-    """Load a bundled transformers model of masked words with its own vocabulary; half precision becomes float32."""
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
-
-    folder, _ = bundled(source)
-    module = AutoModelForMaskedLM.from_pretrained(folder, dtype="float32")
-    return predicts_words(module, AutoTokenizer.from_pretrained(folder))

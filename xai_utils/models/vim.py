@@ -1,7 +1,8 @@
 """Vision Mamba in plain PyTorch: two scans a block, one each way, and the class token in the middle of the patches.
 
-Parameters carry the official names, so published checkpoints load strictly. Each scan is a small module of its own that
-is called with one :class:`~selective_scan.Scan`: a hook on it sees all that hidden attention depends on.
+Parameters carry the official names, so published checkpoints load strictly (:func:`read`, :func:`from_checkpoint`).
+Each scan is a small module of its own that is called with one :class:`~selective_scan.Scan`: a hook on it sees all that
+hidden attention depends on.
 
 Source: Zhu et al. (2024), arXiv:2401.09417, section 3, algorithm 1; in the form of the released weights ("bimamba v2":
 both scans share the projections in and out, and their outputs are averaged).
@@ -9,8 +10,11 @@ both scans share the projections in and out, and their outputs are averaged).
 
 from __future__ import annotations
 
+import pickle
+from argparse import Namespace
 from collections.abc import Mapping
 from math import ceil, log, sqrt
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -179,6 +183,30 @@ class Vim(nn.Module):
     def forward_head(self, tokens: Tensor) -> Tensor:
         """Read the class token in the middle."""
         return self.head(tokens[:, (tokens.shape[1] - 1) // 2])
+
+
+def read(path: Path) -> Mapping[str, Tensor]:
+    """Read the weights of a published checkpoint without running code from it.
+
+    The file also carries the training's arguments, a plain namespace; nothing else than tensors and that is accepted.
+    """
+    try:
+        with torch.serialization.safe_globals([Namespace]):
+            checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(f"{path.name} holds more than tensors and is not loaded: {said}") from error
+    if not isinstance(checkpoint, Mapping) or "model" not in checkpoint:
+        found = ", ".join(map(str, checkpoint)) if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
+        raise ValueError(f"{path.name} has no entry 'model' with the weights; it holds: {found}.")
+    return checkpoint["model"]
+
+
+def from_checkpoint(state: Mapping[str, Tensor], img_size: int = 224) -> Vim:
+    """Build the model whose shapes the weights have; ``ValueError`` names every tensor that does not fit."""
+    model = Vim(**arguments_of(state, img_size))
+    load_strictly(model, state)
+    return model
 
 
 def arguments_of(state: Mapping[str, Tensor], img_size: int = 224) -> dict[str, Any]:
