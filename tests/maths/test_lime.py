@@ -142,23 +142,6 @@ def test_masks_drop_every_number_of_words_equally_often():
     assert not torch.equal(chosen, lime.sample(5, 20_000, seed=4))
 
 
-def test_the_ratio_is_the_softmax_written_out():
-    scores, votes, hidden, silent = (normal(3, 7, seed=i) for i in range(4))
-    word_of = torch.tensor([-1, 0, 1, 0, 2, 3, 1])
-    parts = mask_ratio.ratio(scores, votes, hidden, silent, word_of)
-    for mask in masks(4):
-        kept = torch.cat([torch.tensor([True]), mask[word_of[1:]].bool()])
-        weights = torch.where(kept, scores, hidden).softmax(-1)
-        same(mask_ratio.outputs(parts, mask[None])[0], (weights * torch.where(kept, votes, silent)).sum(-1))
-
-
-def test_the_ratio_bears_large_scores():
-    scores, votes = 500 * normal(2, 4), normal(2, 4, seed=1)
-    parts = mask_ratio.ratio(scores, votes, scores, votes, torch.tensor([-1, 0, 1, 2]))
-    found = mask_ratio.outputs(parts, torch.ones(1, 3))[0]
-    same(found, (scores.softmax(-1) * votes).sum(-1))
-
-
 # Golden numbers
 
 
@@ -227,16 +210,6 @@ def test_too_few_masks_are_refused():
         lime.regress(chosen, normal(4))
     with pytest.raises(ValueError, match="NaN"):
         lime.regress(chosen, torch.tensor([0.0, 1.0, float("nan")]))
-
-
-def test_a_ratio_needs_what_belongs_together():
-    scores = normal(2, 4)
-    with pytest.raises(ValueError, match="four of"):
-        mask_ratio.ratio(scores, scores[:, :3], scores, scores, torch.tensor([-1, 0, 1, 2]))
-    with pytest.raises(ValueError, match="one word at least"):
-        mask_ratio.ratio(scores, scores, scores, scores, torch.tensor([-1, -1, -1, -1]))
-    with pytest.raises(ValueError, match="NaN"):
-        mask_ratio.ratio(scores * float("nan"), scores, scores, scores, torch.tensor([-1, 0, 1, 2]))
 
 
 def test_weights_by_hand():

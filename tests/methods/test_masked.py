@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 
-from xai_utils.capture import capture_attention, intervene
-from xai_utils.maths import attcat, densray
+from xai_utils.capture import capture_attention
+from xai_utils.maths import attcat
 from xai_utils.methods import masked
 
 STORED = np.load(GOLDEN / "attcat.npz")
@@ -165,19 +165,6 @@ def test_words_models_and_names_are_checked():
         masked.observe(small(), TEXTS[:1], PAIR, target="loud")
 
 
-def test_a_removed_direction_is_gone_inside_and_back_afterwards():
-    model = small()
-    vectors = torch.nn.functional.normalize(torch.randn(tiny.BLOCKS + 1, tiny.WIDTH).double(), dim=-1)
-    before = masked.pair_probabilities(model, TEXTS, PAIR)
-    with intervene.without_direction(model, vectors):
-        seen = masked.observe(model, TEXTS, PAIR)
-        assert (seen.probabilities - before).abs().max() > 1e-4
-    SAME(densray.remove(seen.hidden[-1], vectors[-1]), seen.hidden[-1], atol=1e-9, rtol=0)
-    assert torch.equal(masked.pair_probabilities(model, TEXTS, PAIR), before)
-    with pytest.raises(ValueError, match="one more than blocks"), intervene.without_direction(model, vectors[:2]):
-        pass
-
-
 def test_losses_of_hidden_words_are_those_of_the_model_and_every_word_gets_its_turn():
     texts = ["the film is warm", "the film is warm"]
     losses, owner = masked.word_losses(small(), texts, every=2)
@@ -187,20 +174,3 @@ def test_losses_of_hidden_words_are_those_of_the_model_and_every_word_gets_its_t
     truth = small().tokenizer.convert_tokens_to_ids(["the", "is"])
     expected = torch.nn.functional.cross_entropy(logits[[1, 3]], torch.tensor(truth), reduction="none")
     assert min(float((losses[:2] - expected).abs().max()), float((losses[2:] - expected).abs().max())) < 1e-9
-
-
-def test_impact_counts_all_pieces_and_leaves_mask_out():
-    scores = torch.tensor([[0.0, 9.0, -3.0, 1.0, 2.0]])
-    mask = torch.tensor([[False, True, False, False, False]])
-    where = torch.tensor([[False, False, True, True, False]])
-    share, strongest = attcat.impact(scores, where, mask)
-    assert share.item() == pytest.approx(4 / 6) and strongest.item()
-    with pytest.raises(ValueError, match="does not hold the word"):
-        attcat.impact(scores, torch.zeros_like(where), mask)
-
-
-def test_shapes_must_agree():
-    with pytest.raises(ValueError, match="differ in shape"):
-        attcat.cat(torch.ones(1, 1, 2, 3), torch.ones(1, 1, 2, 4))
-    with pytest.raises(ValueError, match="differ in shape"):
-        attcat.attcat(torch.ones(1, 1, 2), torch.ones(1, 1, 3))

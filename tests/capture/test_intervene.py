@@ -1,0 +1,69 @@
+"""Removing a direction while a model runs: it is gone from every state inside the block, and back afterwards."""
+
+import pytest
+import tiny
+import torch
+
+from xai_utils.capture import capture_attention, intervene
+from xai_utils.maths import densray
+
+KINDS = pytest.mark.parametrize("name", ["bert", "distilbert", "vit", "timm-vit"])
+
+
+def directions(dtype, seed=0):
+    noise = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(tiny.BLOCKS + 1, tiny.WIDTH, generator=noise, dtype=torch.float64)
+    return torch.nn.functional.normalize(drawn, dim=-1).to(dtype)
+
+
+def states(model, given):
+    """Return what enters each block and leaves the last one, of one pass."""
+    with torch.no_grad(), capture_attention(model.module, hidden=True) as trace:
+        model.logits(given)
+    return trace.hidden
+
+
+def inputs(name, model):
+    return tiny.inputs(name, dtype=next(model.module.parameters()).dtype)
+
+
+@KINDS
+def test_no_state_has_the_direction_inside_and_the_model_is_itself_again(name):
+    model = tiny.model(name)
+    given, vectors = inputs(name, model), directions(next(model.module.parameters()).dtype)
+    before = model.logits(given)
+    with intervene.without_direction(model, vectors):
+        inside, answer = states(model, given), model.logits(given)
+    last = densray.project(inside[-1], vectors[-1])
+    assert last.abs().max() < 1e-5 < densray.project(states(model, given)[-1], vectors[-1]).abs().max()
+    assert (answer - before).abs().max() > 1e-4
+    assert torch.equal(model.logits(given), before)
+    assert not any(part._forward_pre_hooks for part in model.module.modules())
+
+
+@KINDS
+@pytest.mark.parametrize("layer", [0, 1, tiny.BLOCKS])
+def test_only_the_named_layers_are_changed(name, layer):
+    model = tiny.model(name)
+    given, vectors = inputs(name, model), directions(next(model.module.parameters()).dtype, 1)
+    before = states(model, given)
+    with intervene.without_direction(model, vectors, [layer]):
+        inside = states(model, given)
+    for depth in range(layer):
+        torch.testing.assert_close(inside[depth], before[depth])
+    assert all((inside[depth] - before[depth]).abs().max() > 1e-6 for depth in range(layer + 1, tiny.BLOCKS + 1))
+
+
+def test_an_error_inside_takes_the_change_away():
+    model = tiny.model("bert")
+    given, vectors = inputs("bert", model), directions(torch.float64)
+    before = model.logits(given)
+    with pytest.raises(ZeroDivisionError), intervene.without_direction(model, vectors):
+        raise ZeroDivisionError
+    assert torch.equal(model.logits(given), before)
+
+
+def test_a_direction_for_every_depth_is_asked_for():
+    with pytest.raises(ValueError, match="2 directions for 3 blocks; expected one more than blocks"):
+        with intervene.without_direction(tiny.model("bert"), directions(torch.float64)[:2]):
+            pass
