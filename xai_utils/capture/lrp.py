@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -24,9 +26,10 @@ from xai_utils.capture.lrp_tables import Backward, Rule
 # What hands values on without mixing them (or mixes them by constants), so that its own gradient is the rule.
 STRUCTURE = frozenset(
     "view reshape permute transpose unbind chunk split getitem contiguous cat stack expand flatten unflatten squeeze "
-    "unsqueeze to type float double dropout clone select swapaxes t requires_grad detach get".split()
+    "unsqueeze to type float double dropout clone select swapaxes t requires_grad detach get repeat_interleave type_as".split()
 )
 MODIFIED = ("cp", "attnlrp")  #: presets whose gradient, times the activation, is relevance
+WRITTEN_OUT = ("NewGELUActivation", "FastGELUActivation", "GELUTanh")  #: the tanh form of GELU, by its formula
 RELEVANCE = ("transformer_attribution", "orig")  #: presets that send back relevance itself
 
 
@@ -73,7 +76,10 @@ class Rules(TorchFunctionMode):
         output, backward = found
         if backward is None:
             return output.detach()
-        return _Step.apply(self, backward, output, *(one for one in args[:2] if isinstance(one, Tensor)))
+        handed = _Step.apply(self, backward, output, *(one for one in args[:2] if isinstance(one, Tensor)))
+        if name in lrp_tables.ACTIVATIONS:
+            setattr(handed, lrp_tables.GATE, True)
+        return handed
 
 
 def _tensors(args: Any) -> Iterator[Tensor]:
@@ -88,8 +94,8 @@ def _allowed(name: str, output: Any) -> Any:
     if name not in STRUCTURE and any(one.requires_grad for one in _tensors([output])):
         raise TypeError(
             f"there is no relevance rule for torch's {name!r}. Models written with linear, layer_norm, softmax, "
-            "matmul, gelu, relu, tanh, sums and means are covered (BERT, RoBERTa, ELECTRA, DistilBERT, ViT, DeiT); "
-            "windows (Swin), convolutional networks and GPT-2 are not."
+            "matmul, gelu, relu, silu, tanh, RMSNorm, gated layers, sums and means are covered (BERT, ViT and their "
+            "kin; Llama, Qwen, Gemma, Mistral, GPT-2, GPT-NeoX); windows (Swin) and convolutional networks are not."
         )
     return output
 
@@ -176,6 +182,10 @@ def inside(model: nn.Module, rules: Rules) -> Iterator[None]:
         for parameter in model.parameters():
             undo.callback(parameter.requires_grad_, parameter.requires_grad)
             parameter.requires_grad_(False)
+        for module in model.modules():
+            if type(module).__name__ in WRITTEN_OUT:  # GPT-2's GELU, written in products that have no rule
+                module.forward = partial(F.gelu, approximate="tanh")
+                undo.callback(delattr, module, "forward")
         undo.callback(model.register_forward_pre_hook(enter).remove)
         undo.callback(model.register_forward_hook(leave, always_call=True).remove)
         yield

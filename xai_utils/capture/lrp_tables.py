@@ -17,6 +17,8 @@ from torch import Tensor
 
 from xai_utils.maths import propagation
 
+GATE = "relevance_gate"  #: marks what an activation function returned, so that a gated layer knows its gate
+ACTIVATIONS = ("gelu", "relu", "silu", "tanh")
 Backward = Callable[[Tensor], tuple[Tensor | None, ...]]
 Rule = Callable[..., tuple[Tensor, Backward | None] | None]
 
@@ -39,8 +41,11 @@ def modified(preset: str, epsilon: float, gamma: float, gamma_patches: float, sp
         "tanh": partial(_activation, torch.tanh),
         "add": _plain,
         "mean": _plain,
-        "mul": partial(_by_constant, _plain),
+        "mul": partial(_product, preset),
         "div": partial(_by_constant, _plain),
+        "addmm": partial(_conv1d, epsilon or gamma),
+        "rsqrt": _fixed_scale,
+        **dict.fromkeys(("pow", "neg", "sub", "where", "masked_fill"), _plain),
     }
 
 
@@ -50,6 +55,29 @@ def _plain(*_args: Any, **_kwargs: Any) -> None:
 
 def _constant(x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
     return F.softmax(x, *args, **kwargs), None
+
+
+def _fixed_scale(x: Tensor) -> tuple[Tensor, None]:
+    """Keep the scale of RMSNorm constant, as that of LayerNorm."""
+    return torch.rsqrt(x), None
+
+
+def _product(preset: str, left: Any, right: Any) -> tuple[Tensor, Backward] | None:
+    """Go back through a product; of a gated layer each factor takes half (AttnLRP), or the gate is fixed (CP-LRP)."""
+    if not all(isinstance(one, Tensor) and one.requires_grad for one in (left, right)):
+        return None
+    gates = [getattr(one, GATE, False) for one in (left, right)]
+    if sum(gates) != 1:
+        raise TypeError("there is no relevance rule for a product of two activations that is no gated layer.")
+    ones, others = left.detach(), right.detach()
+    share = (0.5, 0.5) if preset == "attnlrp" else (0.0, 1.0) if gates[0] else (1.0, 0.0)
+    return ones * others, lambda gradient: (share[0] * gradient * others, share[1] * gradient * ones)
+
+
+def _conv1d(changed: float, bias: Tensor, x: Tensor, weight: Tensor) -> None:
+    """Leave the plain gradient of GPT-2's linear maps, which is the rule without epsilon and gamma."""
+    if changed:
+        raise TypeError("epsilon and gamma have no rule for GPT-2's linear maps (addmm); take 0 for both.")
 
 
 def _by_constant(rule: Rule, left: Any, right: Any) -> tuple[Tensor, Backward | None] | None:

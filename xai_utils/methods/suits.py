@@ -50,6 +50,13 @@ def follows_rules(model: Model) -> str:
     return _attention(model) or answers(model)
 
 
+def follows_positive_rules(model: Model) -> str:
+    """Suit a transformer with a head and layers as in BERT and ViT, for which the z+ rules were written."""
+    if model.head == "next":
+        return "its z+ rules are for LayerNorm and plain layers, not for decoders. Try attnlrp or generic_attention."
+    return follows_rules(model)
+
+
 def scans(model: Model) -> str:
     """Suit a Mamba or Vision Mamba with a head."""
     if not scanning(model.module):

@@ -181,6 +181,7 @@ _ATTENTION = {"asks": False, "unit": "share of the input", "suits": suits.attend
 _HIDDEN = {"asks": False, "unit": "hidden attention", "suits": suits.scans, "family": "hidden"}
 _WEIGHTED = {"unit": "gradient-weighted attention", "suits": suits.weighs}
 _RULES = {"suits": suits.follows_rules, "family": "relevance"}
+_POSITIVE = {"suits": suits.follows_positive_rules, "family": "relevance"}
 _OF_NODES = {"suits": suits.reads_tokens, "family": "gradient"}
 
 METHODS: dict[str, Method] = {
@@ -197,9 +198,9 @@ METHODS: dict[str, Method] = {
     "generic_attention": Method(relevance.generic_attention, **_WEIGHTED),  # type: ignore[arg-type]
     "attention_gradcam": Method(relevance.attention_gradcam, **_WEIGHTED),  # type: ignore[arg-type]
     "transformer_attribution": Method(
-        passes=relevance.transformer_attribution, unit="gradient-weighted relevance", **_RULES  # type: ignore[arg-type]
+        passes=relevance.transformer_attribution, unit="gradient-weighted relevance", **_POSITIVE  # type: ignore[arg-type]
     ),
-    "full_lrp": Method(passes=relevance.full_lrp, signed=True, unit="share of relevance", **_RULES),  # type: ignore[arg-type]
+    "full_lrp": Method(passes=relevance.full_lrp, signed=True, unit="share of relevance", **_POSITIVE),  # type: ignore[arg-type]
     "cp_lrp": Method(passes=partial(relevance.modified_gradient, "cp"), signed=True, **_RULES),  # type: ignore[arg-type]
     "attnlrp": Method(passes=partial(relevance.modified_gradient, "attnlrp"), signed=True, **_RULES),  # type: ignore[arg-type]
     "hidden_attention": Method(passes=hidden.hidden_attention, **_HIDDEN),  # type: ignore[arg-type]

