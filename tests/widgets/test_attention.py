@@ -139,7 +139,7 @@ def test_rows_are_offered_by_their_label(name):
     seen = observe(model, [sample(name)])
     labels = seen.batch.labels[0]
     offered = dict(opened.controls["row"].options)
-    assert [*offered][:3] == ["[CLS]", "max over rows", "mean over rows"] and len(offered) == 3 + len(labels)
+    assert [*offered][:3] == ["reader", "max over rows", "mean over rows"] and len(offered) == 3 + len(labels)
     place = offered[f"4: {labels[4]}"]
     assert place == 4 + model.prefix
     opened.controls["row"].value = place

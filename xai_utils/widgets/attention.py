@@ -136,10 +136,10 @@ def attention(model: Model, sample: Sample) -> widgets.Widget:
 
 
 def _rows(first: Observation) -> list[tuple[str, Any]]:
-    """Offer [CLS], the two rules over all rows, and every position by its label."""
+    """Offer the token that the answer is read from, the two rules over all rows, and every position by its label."""
     prefix = first.batch.prefix
     positions = [(f"{i}: {label}", i + prefix) for i, label in enumerate(first.batch.labels[0])]
-    return [("[CLS]", "cls"), ("max over rows", "max"), ("mean over rows", "mean"), *positions]
+    return [("reader", "reader"), ("max over rows", "max"), ("mean over rows", "mean"), *positions]
 
 
 def _class_chooser(first: Observation) -> widgets.Dropdown:
