@@ -4,9 +4,23 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import friedmanchisquare
 from strategies import steady
 
-from xai_utils.stats import Gain, Interval, gains, holm, mean_interval, permutation_p, permutation_ps
+from xai_utils.stats import (
+    AgainstChance,
+    Gain,
+    Interval,
+    Ranking,
+    gains,
+    holm,
+    mean_interval,
+    permutation_p,
+    permutation_ps,
+    ranking,
+    rate_interval,
+    win_rate,
+)
 
 
 def sample(seed, count=40):
@@ -134,3 +148,84 @@ def test_a_family_of_gains_is_each_interval_with_its_adjusted_p():
 @pytest.mark.parametrize(("p", "low", "expected"), [(0.04, 0.1, 0.1), (0.05, 0.1, 0.0), (0.9, -0.2, -0.2)])
 def test_a_gain_that_its_test_does_not_see_is_not_above_zero(p, low, expected):
     assert Gain(Interval(0.3, low, 0.5, 9), p).low == expected
+
+
+def test_a_mean_stands_against_what_chance_gives():
+    chance = np.linspace(-1, 1, 201)
+    found = AgainstChance.of(Interval(0.5, 0.4, 0.6, 9), chance)
+    assert (found.low, found.high) == pytest.approx((-0.95, 0.95)) and found.p == pytest.approx(103 / 202)
+    assert found.bounds == (0.4, 0.6, found.high) and str(found).endswith("by chance -0.95 to 0.95")
+    far = AgainstChance.of(Interval(0.5, 0.4, 0.6, 9), chance, middle=-1.0)
+    assert far.p < found.p, "far from the middle that chance has is rare"
+    assert Gain(Interval(0.5, 0.4, 0.6, 9), 0.2).bounds == (0.0, 0.6)
+
+
+# Ranks of methods
+
+
+def scores(shift, samples=40, seed=0):
+    noise = np.random.default_rng(seed)
+    return {f"m{i}": noise.normal(i * shift, 1, samples) for i in range(5)}
+
+
+def test_the_best_method_comes_first_in_either_direction():
+    found = ranking(scores(2.0), higher_is_better=True)
+    assert list(found.ranks) == ["m4", "m3", "m2", "m1", "m0"] and found.p < 1e-6 and found.samples == 40
+    assert list(ranking(scores(2.0), higher_is_better=False).ranks) == ["m0", "m1", "m2", "m3", "m4"]
+    assert sum(found.ranks.values()) == pytest.approx(15)
+
+
+def test_the_critical_difference_is_demsars():
+    assert ranking(scores(1.0, 10), True).critical == pytest.approx(2.728 * np.sqrt(5 * 6 / 60), abs=2e-3)
+    four = {name: values for name, values in scores(1.0, 14).items() if name != "m0"}
+    assert ranking(four, True, level=0.1).critical == pytest.approx(2.291 * np.sqrt(4 * 5 / 84), abs=2e-3)
+
+
+def test_the_test_is_friedmans_and_methods_that_are_all_equal_rank_alike():
+    drawn = scores(0.3)
+    assert ranking(drawn, True).p == pytest.approx(friedmanchisquare(*drawn.values()).pvalue)
+    flat = ranking({name: np.ones(6) for name in "abc"}, True)
+    assert flat.p == 1 and set(flat.ranks.values()) == {2.0} and flat.groups() == [("a", "b", "c")]
+
+
+def test_groups_are_the_runs_within_the_critical_difference():
+    found = Ranking({"a": 1.0, "b": 1.5, "c": 2.2, "d": 4.0}, 0.8, 0.0, 10, 0.05)
+    assert found.groups() == [("a", "b"), ("b", "c")] and found.tied_with_best() == ("a", "b")
+
+
+def test_the_win_rate_counts_samples_and_ties_as_half():
+    found = win_rate([1.0, 2.0, 3.0, 0.0], [0.0, 2.0, 1.0, 1.0], True, 0)
+    assert found.mean == pytest.approx(2.5 / 4) and found.n == 4
+    assert win_rate([0.0, 0.0], [1.0, 1.0], False, 0).mean == 1
+
+
+def test_random_maps_do_not_win():
+    noise = np.random.default_rng(1)
+    found = win_rate(noise.random(400), noise.random(400), True, 0)
+    assert found.low < 0.5 < found.high
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: ranking({"a": [1, 2], "b": [2, 3]}, True), "at least 3"),
+        (lambda: ranking({"a": [1, 2], "b": [2], "c": [1, 2]}, True), "same samples"),
+        (lambda: ranking({"a": [1, np.nan], "b": [2, 2], "c": [1, 2]}, True), "finite"),
+        (lambda: ranking(scores(1), True, level=0), "level"),
+        (lambda: win_rate([1.0], [1.0, 2.0], True, 0), "same samples"),
+    ],
+)
+def test_methods_that_cannot_be_ranked_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# Rates
+
+
+def test_rates_have_honest_intervals_at_the_ends():
+    found = rate_interval([True] * 20)
+    assert found.mean == 1 and found.high == 1 and 0.8 < found.low < 0.87 and found.n == 20
+    assert rate_interval([True, False] * 50).low == pytest.approx(0.404, abs=1e-3)
+    with pytest.raises(ValueError, match="at least one hit"):
+        rate_interval([])

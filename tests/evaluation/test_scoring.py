@@ -9,7 +9,6 @@ from xai_utils import methods, models
 from xai_utils.evaluation import probe, scoring
 from xai_utils.models import removal
 from xai_utils.models.encoding import encode
-from xai_utils.result import Attribution
 from xai_utils.samples import Picture, Text
 
 WORDS = Text("the film is not dull , but slow .", "first", 0, "plain", ((16, 20), (26, 30)))
@@ -157,31 +156,6 @@ def test_leave_one_out_is_a_loop_over_tokens(known):
     for i in range(1, len(found.scores) - 1):
         assert float(found.scores[i]) == pytest.approx(whole - float(score(_keep(found.scores, [i])[None])), abs=1e-9)
     assert found.scores[0] == found.scores[-1] == 0
-
-
-@pytest.mark.parametrize("name", ["bert", "timm-vit"])
-def test_null_maps_know_what_they_should(known, name):
-    model = known[name]
-    some = tiny.samples(name)
-    for method in (one for one in methods.methods_for(model) if methods.METHODS[one].family == "null"):
-        maps = methods.explain(method, model, some, 0)
-        again = methods.explain(method, model, some[1:], 0)
-        assert all(isinstance(one, Attribution) for one in maps)
-        for one, other in zip(maps[1:], again, strict=True):  # the same in any batch
-            torch.testing.assert_close(one.scores, other.scores, rtol=1e-4, atol=1e-7)
-    if name == "timm-vit":
-        centre = methods.explain("centre", model, some[0]).picture()
-        assert centre.flatten().argmax() in (5, 6, 9, 10) and torch.equal(centre, centre.flip(0).flip(1))
-
-
-def test_the_pixel_gradient_is_the_gradient_at_the_pixels(known):
-    model, some = known["timm-vit"], tiny.samples("timm-vit")
-    found = methods.explain("pixel_gradient", model, some, [1, 2, 3])
-    for one, target, sample in zip(found, [1, 2, 3], some, strict=True):
-        pixels = encode(model, [sample]).inputs["x"].requires_grad_()
-        model.logits({"x": pixels})[0, target].backward()
-        squares = pixels.grad[0].square().sum(0).unflatten(0, (4, 8)).unflatten(2, (4, 8)).sum((1, 3)).flatten()
-        torch.testing.assert_close(one.scores, squares, rtol=1e-3, atol=1e-9)
 
 
 @pytest.mark.parametrize(

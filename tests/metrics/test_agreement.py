@@ -8,6 +8,7 @@ from places import GOLDEN
 from scipy.stats import spearmanr
 from strategies import steady
 
+from xai_utils.metrics import agreement
 from xai_utils.metrics.agreement import kendall, spearman, top_overlap
 
 STORED = np.load(GOLDEN / "selective.npz")
@@ -56,6 +57,42 @@ def test_overlap_by_hand():
 def test_the_overlap_of_unrelated_rankings_is_chance():
     found = top_overlap(drawn(0, 4000, 10), drawn(1, 4000, 10), 3)
     assert found.mean() == pytest.approx(0.3, abs=0.02)
+
+
+# Over sentences
+
+
+def test_agreement_is_found_where_it_is_and_not_where_it_is_not():
+    noise = np.random.default_rng(0)
+    one = [noise.normal(size=n) for n in (5, 6, 7) * 10]
+    same = agreement.matched(one, [x + 0.1 * noise.normal(size=len(x)) for x in one], 0, 199)
+    other = agreement.matched(one, [noise.normal(size=len(x)) for x in one], 0, 199)
+    assert same.found.low > 0.8 and same.p == pytest.approx(1 / 200)
+    assert other.low < other.found.mean < other.high and other.p > 0.05
+    alike = [np.arange(6.0) + 0.1 * noise.normal(size=6) for _ in range(30)]
+    own, shared = (agreement.matched(alike, [-x for x in alike], 0, 199, together) for together in (False, True))
+    assert shared.high > 3 * own.high, "sentences of one template passed for independent ones"
+    turned = agreement.matched(one, [-x for x in one], 0, 199)
+    assert turned.found.mean == pytest.approx(-1) and turned.p == pytest.approx(1 / 200)
+
+
+def test_a_rank_correlation_has_an_interval():
+    x = np.arange(30.0)
+    found = agreement.rank_interval(x, x + np.random.default_rng(0).normal(scale=8, size=30), 0, 300)
+    assert 0 < found.low < found.mean < found.high <= 1 and found.n == 30
+
+
+def test_groups_differ_where_they_do():
+    noise = np.random.default_rng(0)
+    one, other = noise.normal(1.5, 1, 20), noise.normal(size=12)
+    found, p = agreement.group_difference(one, other, 0)
+    assert found.mean == pytest.approx(one.mean() - other.mean()) and found.n == 32
+    assert 0 < found.low < found.mean < found.high and p < 0.01
+    null, chance = agreement.group_difference(other, -other + 2 * other.mean(), 0)
+    assert null.low < 0 < null.high and chance > 0.05
+
+
+# Refusals
 
 
 @pytest.mark.parametrize("function", [spearman, kendall])

@@ -6,36 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xai_utils.samples import Picture, Text, folders, sets
-
-
-@pytest.fixture
-def imagenet(tmp_path):
-    """Two classes in folders, five pictures, each of one grey."""
-    for number, name in enumerate(("n02/b.png", "n01/a.png", "n01/c.JPEG", "n02/d.png", "n02/e.png")):
-        file = tmp_path / "imagenet" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (12, 8), (50 * number,) * 3).save(file)
-    return tmp_path / "imagenet"
-
-
-@pytest.fixture
-def coco(tmp_path):
-    """A picture stored at half its size, with two cups, a spoon and a crowd."""
-    Image.new("RGB", (20, 10)).save(tmp_path / "one.png")
-    Image.new("RGB", (20, 10)).save(tmp_path / "two.png")
-    square = [0, 0, 7.9, 0, 7.9, 3.9, 0, 3.9]
-    annotations = [
-        {"image_id": 1, "category_id": 5, "iscrowd": 0, "segmentation": [square]},
-        {"image_id": 1, "category_id": 5, "iscrowd": 0, "segmentation": [[20, 10, 29.9, 10, 29.9, 19.9, 20, 19.9]]},
-        {"image_id": 1, "category_id": 7, "iscrowd": 0, "segmentation": [[30, 0, 39.9, 0, 39.9, 1.9, 30, 1.9]]},
-        {"image_id": 2, "category_id": 5, "iscrowd": 1, "segmentation": {"counts": [], "size": [10, 20]}},
-    ]
-    images = [{"id": n, "file_name": f"{name}.png", "width": 40, "height": 20} for n, name in ((1, "one"), (2, "two"))]
-    categories = [{"id": 5, "name": "cup"}, {"id": 7, "name": "spoon"}]
-    file = tmp_path / "instances.json"
-    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    return file
+from xai_utils.samples import folders
 
 
 @pytest.fixture
@@ -98,13 +69,6 @@ def test_masks_come_from_polygons(coco):
     assert (masks["cup"] == cup).all() and masks["spoon"].sum() == 5 and masks["spoon"][0, 15:].all()
 
 
-def test_a_category_may_mean_several_classes(coco):
-    (coco.parent / "means.json").write_text('{"cup": [504, 968], "spoon": [968]}')
-    spec = {"path": str(coco.parent), "annotations": str(coco), "classes": str(coco.parent / "means.json")}
-    masks = sets.take({"set": "coco", **spec}, 0, 1)[0].masks
-    assert (masks["#504"] == masks["cup"]).all() and (masks["#968"] == masks["cup"] | masks["spoon"]).all()
-
-
 def test_what_is_no_coco_file_is_refused(coco):
     known = json.loads(coco.read_text())
     known["annotations"][0]["segmentation"] = {"counts": [3], "size": [1, 3]}
@@ -152,66 +116,6 @@ def test_a_line_that_cannot_be_is_named(tmp_path, row, said):
     file.write_text('{"id": "x"}')
     with pytest.raises(ValueError, match="lacks label, rationales, text"):
         folders.rationales(file)
-
-
-# The table of sets
-
-
-def test_every_set_that_is_bundled_opens():
-    for spec in ({"set": "reviews"}, {"set": "scenes", "number": 3}, {"set": "paragraphs", "number": 4}):
-        found = sets.find(spec)
-        assert len(found) == spec.get("number", 216) and sets.take(spec, 1, 2)[0].name == found.names[1]
-
-
-def test_a_count_is_spread_over_the_set(imagenet):
-    found = sets.find({"set": "pictures", "path": str(imagenet), "count": 3})
-    assert found.names == ("n01/a.png", "n01/c.JPEG", "n02/d.png") and found.read(2).name == "n02/d.png"
-
-
-def test_photographs_with_masks(tmp_path):
-    for place in ("images/one.png", "images/two.png", "images/bare.png"):
-        (tmp_path / place).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (6, 4)).save(tmp_path / place)
-    (tmp_path / "masks").mkdir()
-    for name in ("one_cup", "two_spoon"):
-        Image.fromarray(np.eye(4, 6, dtype=np.uint8)).save(tmp_path / "masks" / f"{name}.png")
-    (tmp_path / "classes.json").write_text('{"spoon": [4, 9]}')
-    spec = {"set": "masked", "path": str(tmp_path)}
-    assert {name.split(".")[0] for name in sets.find(spec).names} == {"one", "two"}
-    (tmp_path / "some.txt").write_text(sets.find(spec).names[1] + "\n")
-    spec["named"] = str(tmp_path / "some.txt")
-    (only,) = sets.take(spec, 0, 9)
-    assert only.masks["spoon"].sum() == 4 and set(only.masks) == {"spoon", "#4", "#9"}
-    (tmp_path / "some.txt").write_text("three.png")
-    with pytest.raises(ValueError, match="1 names of some"):
-        sets.find({**spec, "count": 1})
-
-
-def test_paths_may_name_the_environment(imagenet, monkeypatch):
-    monkeypatch.setenv("PICTURES_OF_MINE", str(imagenet))
-    spec = {"set": "pictures", "path": "$PICTURES_OF_MINE/n02"}
-    assert len(sets.find(spec)) == 3
-    with pytest.raises(ValueError, match="needs the option 'path'"):
-        sets.find({"set": "pictures"})
-
-
-def test_the_hash_of_samples_sees_everything_but_the_place():
-    text, picture = (
-        Text("a film", "x", 1),
-        Picture(np.zeros((3, 2, 2), np.float32), "y", {"cup": np.eye(2, dtype=bool)}),
-    )
-    others = [
-        [Text("a plot", "x", 1)],
-        [Text("a film", "x", 0)],
-        [Text("a film", "x", 1, rationale=((0, 1),))],
-        [text, text],
-        [picture],
-        [Picture(picture.image + 1, "y", picture.masks)],
-        [Picture(picture.image, "y", {"cup": ~picture.masks["cup"]})],
-        [Picture(picture.image, "y", {"mug": picture.masks["cup"]})],
-    ]
-    digests = [sets.digest(some) for some in ([text], *others)]
-    assert len(set(digests)) == len(digests) and sets.digest([Text("a film", "x", 1)]) == digests[0]
 
 
 # Photographs with masks beside them

@@ -1,0 +1,71 @@
+"""Sentences about gender: enough of them, partners that differ in one word, probes, counterfactuals, bad pairs."""
+
+import pytest
+
+from xai_utils.samples import gender
+
+PAIRS = (("he", "she"), ("man", "woman"))
+
+
+def test_there_are_enough_sentences_and_partners_differ_in_the_word_only():
+    male, female = gender.gendered()
+    assert len(gender.pairs()) >= 30 and len(gender.words()["contexts"]) >= 40 and len(male) >= 5000
+    known = set(gender.pairs())
+    for one, other in zip(male, female, strict=True):
+        assert one.male and not other.male and (one.word, other.word) in known
+        assert one.text[: one.start] == other.text[: other.start] and one.text[one.end :] == other.text[other.end :]
+    assert len({item.text for item in male}) == len(male)
+
+
+def test_every_word_is_one_piece_of_berts_vocabulary(minilm):
+    assert all(len(minilm.tokenizer.tokenize(word)) == 1 for pair in gender.pairs() for word in pair)
+
+
+def test_every_context_is_a_probe_too():
+    found = [probe.text for probe in gender.open_contexts()]
+    assert len(found) >= 40 == len(set(found[:40])) and all(
+        text.count("[MASK]") == 1 and "{" not in text for text in found
+    )
+
+
+def test_probes_hold_one_mask_their_word_and_the_pair_that_is_asked_for():
+    for kind in gender.KINDS:
+        for probe in gender.probes(kind, ["man", "woman"]):
+            assert probe.text.count("[MASK]") == 1 and probe.word in probe.text and probe.other in probe.text
+            assert probe.kind == kind and probe.pair == ("man", "woman"), "a list, as from a YAML file, is a pair too"
+    assert gender.open_contexts()[0].pair == ("he", "she")
+    with pytest.raises(ValueError, match="kind is 'verbs'"):
+        gender.probes("verbs")
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ([("she", "he")], "swapped"),
+        ([("he", "he")], "no pair of two different"),
+        ([("he",)], "no pair of two different"),
+        ([("lad", "lass"), ("lass", "dame")], "both sides"),
+        ([], "no gender pair"),
+    ],
+)
+def test_bad_pairs_are_refused(given, match):
+    with pytest.raises(ValueError, match=match):
+        gender.check_pairs(given)
+
+
+def test_swapping_keeps_capitals_and_tells_his_from_him():
+    swapped = gender.swap("He gave her book to him, and She saw her.", PAIRS)
+    assert swapped == "She gave his book to her, and He saw him."
+
+
+def test_occurrences_are_whole_words_with_their_own_side():
+    found = gender.occurrences("The woman, he and the manner of man", PAIRS)
+    assert [(item.word, item.male) for item in found] == [("woman", False), ("he", True), ("man", True)]
+
+
+def test_a_word_stands_in_its_context_with_an_article_and_a_capital_where_it_needs_one():
+    filled = [
+        gender._filled(context, word, True) for context in ("{who} left.", "So {who} left.") for word in ("he", "man")
+    ]
+    assert [item.text for item in filled] == ["He left.", "The man left.", "So he left.", "So the man left."]
+    assert [item.text[item.start : item.end] for item in filled] == ["He", "man", "he", "man"]
