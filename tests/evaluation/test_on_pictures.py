@@ -28,14 +28,15 @@ def pictures(count=4):
 def perfect(monkeypatch):
     """Replace the explanation by the mask of the class asked for, or of all objects."""
 
-    def explain(_name, model, some, classes, **_):
+    def explained(model, some, asked, classes):
         names = [list(one.masks) if classes is None else [classes[i]] for i, one in enumerate(some)]
-        labels = tuple(map(str, range(16)))
         covers = [sum(on_pictures.metrics.cover(one.masks[n], tiny.GRID) for n in own) for one, own in
                   zip(some, names, strict=True)]  # fmt: skip
-        return [Attribution(cover, labels, "mask", model.name, grid=tiny.GRID) for cover in covers]
+        labels = tuple(map(str, range(16)))
+        maps = [Attribution(cover, labels, "mask", model.name, grid=tiny.GRID) for cover in covers]
+        return dict.fromkeys(asked, maps)
 
-    monkeypatch.setattr(on_pictures, "explain", explain)
+    monkeypatch.setattr(on_pictures, "explained", explained)
 
 
 @pytest.mark.parametrize(("target", "lift"), [(None, 8.0), (lambda _: "moon", 16.0)])
@@ -68,23 +69,6 @@ def test_differences_are_paired_by_picture():
     assert found.mean() == pytest.approx(means["raw"] - means["rolled"]) and found.shape == (4,)
     with pytest.raises(ValueError, match="no map"):
         paired(table, raw, ("tiny vim", "cooked"), "share")
-
-
-@pytest.mark.parametrize("target", [None, lambda one: tiny.SHAPES[len(one.name) % 2]])
-def test_methods_that_share_an_observation_are_marked_as_if_alone(target, monkeypatch):
-    asked = {"rollout": ("rollout", {}), "by gradient": ("gradient_x_input", {}), "raw": ("hidden_attention", {}),
-             "smoothed": ("diffusion_rollout", {"filter": "rank", "strength": 2})}  # fmt: skip
-    model, some = tiny.model("vim"), pictures()
-    some = some if target is None else [Picture(one.image, one.name, dict.fromkeys(tiny.SHAPES, one.masks["star"]))
-                                        for one in some]  # fmt: skip
-    monkeypatch.setattr(on_pictures, "BATCH", 3)
-    together = marks(model, some, asked, target)
-    assert list(together["method"][:: len(some)])[:2] == ["rollout", "rollout, other scene"]
-    for label, one in asked.items():
-        alone = [on_pictures.explain(one[0], model, p, None if target is None else target(p), **one[1]) for p in some]
-        insides = [on_pictures._inside(model, p, target) for p in some]
-        wanted = [on_pictures.metrics.mass_inside(a.scores, inside) for a, inside in zip(alone, insides, strict=True)]
-        assert together[together["method"] == label]["share"].tolist() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_one_picture_or_no_mask_is_refused():

@@ -282,3 +282,14 @@ def test_levels_and_options_reach_the_rules():
 def test_bad_input_is_refused(method, name, options, error, message):
     with pytest.raises(error, match=message):
         explain(method, tiny.model(name), tiny.samples(name), **options)
+
+
+@pytest.mark.parametrize("name", ["timm-vit", "timm-distilled"])
+def test_every_first_layer_from_one_pass(name):
+    model, some = tiny.model(name), tiny.samples(name)
+    found = relevance.by_start(model, encode(model, some), [0, 1, 2])
+    assert found.shape[:2] == (model.blocks, len(some))
+    for start in range(model.blocks):
+        alone = explain("transformer_attribution", model, some, [0, 1, 2], start=start)
+        for one, scores in zip(alone, found[start, :, model.prefix :], strict=True):
+            torch.testing.assert_close(scores, one.scores)

@@ -55,6 +55,7 @@ DRAWN = {
     "highlighted": lambda ax: plots.highlighted(ax, {"rollout": (normal(4), True)}, LABELS),
     "matrix": lambda ax: plots.matrix(ax, attention(4, 4), LABELS),
     "band": lambda ax: plots.band(ax, [0, 1, 2], normal(9, 3), "lift"),
+    "strands": lambda ax: plots.strands(ax, normal(9, 3), "one"),
     "intervals": lambda ax: plots.intervals(ax, {"rollout": Interval(2.0, 1.0, 3.0, 9)}, "lift", null=1.0),
     "spectra": lambda ax: plots.spectra(ax, {"before": attention(3, 4, 4)}),
     "bipartite": lambda ax: plots.bipartite(ax, attention(3, 4, 4), LABELS),
@@ -260,6 +261,15 @@ def test_a_band_is_the_mean_between_percentiles(ax):
     assert line.get_xydata().tolist() == [[3, 50], [5, 100]] and line.get_label() == "lift"
     corners = {tuple(np.round(corner, 9)) for corner in area.get_paths()[0].vertices}
     assert {(3, 5), (3, 95), (5, 10), (5, 190)} == corners
+
+
+def test_strands_are_one_line_a_sample_and_one_in_the_legend(ax):
+    values = torch.tensor([[1.0, 2.0, NAN], [4.0, 5.0, 6.0]], requires_grad=True)
+    plots.strands(ax, values, "rules", "#112233")
+    *lines, named = ax.lines
+    assert [line.get_ydata().tolist()[:2] for line in lines] == [[1, 2], [4, 5]]
+    assert {line.get_color() for line in ax.lines} == {"#112233"} and not len(named.get_xdata())
+    assert ax.get_legend_handles_labels()[1] == ["rules"]
 
 
 def test_spectra_are_singular_values_with_their_mean_and_range(ax):

@@ -1,3 +1,17 @@
 """Judge many maps of a model, where the truth is known and where it is not."""
 
-from xai_utils.evaluation import jitter, on_pictures, on_recall, on_scans, on_words, probe, sanity, scoring
+from xai_utils.evaluation import (
+    conservation,
+    jitter,
+    judged,
+    on_objects,
+    on_pictures,
+    on_recall,
+    on_scans,
+    on_words,
+    paired,
+    probe,
+    sanity,
+    scoring,
+)
+from xai_utils.evaluation.on_objects import maps, predicted

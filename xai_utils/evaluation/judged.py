@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from xai_utils import check, metrics
-from xai_utils.evaluation.on_words import chance
+from xai_utils.evaluation.on_words import Asked, chance
 from xai_utils.methods import METHODS, attribute, explain
 from xai_utils.methods.observation import observe
 from xai_utils.metrics.agreement import spearman
@@ -25,7 +25,6 @@ from xai_utils.models.targets import Target, per_sample, probabilities, together
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture, Sample, Text
 
-Asked = Mapping[str, tuple[str, Mapping[str, Any]]]  #: what a map is called -> (name of its method, options)
 Maps = Mapping[str, Sequence[Attribution | Tensor]]  #: what it is called -> a map, or its scores, for each sample
 
 BY_REMOVAL = ("deletion", "insertion")

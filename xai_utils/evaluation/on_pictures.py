@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from xai_utils import check, metrics, stats
-from xai_utils.methods import METHODS, attribute, explain
-from xai_utils.methods.observation import observe
+from xai_utils.evaluation.judged import Asked, explained
 from xai_utils.metrics.pictures import centre_prior
 from xai_utils.models import Model
 from xai_utils.models.encoding import patch_grid, view_mask
-from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture
 
 MEASURES = ("share", "lift", "pointing")
 NULLS = ("uniform", "centre", "other scene")
 MATCHES = ("any", "class")
-BATCH = 16  # pictures in one pass
-Asked = Mapping[str, tuple[str, dict[str, Any]]]
 
 
 def marks(
@@ -39,8 +33,7 @@ def marks(
     Args:
         model: a vision model.
         pictures: each with the masks of its objects, at least two.
-        asked: name in the table -> (name in :data:`methods.METHODS`, options); methods that look at one observation
-            share it.
+        asked: name in the table -> (name in :data:`methods.METHODS`, options), see :func:`judged.explained`.
         target: class to explain and to look for; ``None`` explains the predicted class and looks for all objects.
         nulls: also mark maps that know nothing of the model or of the picture: a uniform one, a Gaussian bump in the
             middle (a quarter of the side wide), and of each method the map of the scene before.
@@ -56,16 +49,14 @@ def marks(
     """
     if len(pictures) < 2:
         raise ValueError(f"{len(pictures)} picture is given, expected at least two: one is the null of another.")
-    insides = [_inside(model, one, target) for one in pictures]
     classes = None if target is None else [target(one) for one in pictures]
+    insides = [inside(model, one, target and [str(target(one))]) for one in pictures]
     rows: list[dict[str, object]] = []
-    shared = _shared(model, pictures, classes, asked)
-    for label, (name, options) in tqdm(asked.items(), desc=f"maps of {model.name}", disable=None):
-        found = shared[label] if label in shared else explain(name, model, list(pictures), classes, **options)
-        rows += _rows(model, label, pictures, [one.scores for one in found], insides)
+    for label, maps in explained(model, pictures, asked, classes).items():
+        own = [one.scores for one in maps]
+        rows += _rows(model, label, pictures, own, insides)
         if nulls:
-            shifted = [found[i - 1].scores for i in range(len(found))]
-            rows += _rows(model, f"{label}, {NULLS[2]}", pictures, shifted, insides)
+            rows += _rows(model, f"{label}, {NULLS[2]}", pictures, [own[-1], *own[:-1]], insides)
     if nulls:
         centre = centre_prior(patch_grid(model), between_centres=True).flatten()
         for label, scores in zip(NULLS, (torch.ones_like(centre), centre), strict=False):
@@ -98,26 +89,15 @@ def paired(table: pd.DataFrame, one: tuple[str, str], other: tuple[str, str], me
     return (wide[one] - wide[other]).to_numpy()
 
 
-def _shared(
-    model: Model, pictures: Sequence[Picture], classes: list[str | int] | None, asked: Asked
-) -> dict[str, list[Attribution]]:  # fmt: skip
-    """Explain by all methods that need an observation and no more: one pass for all of them."""
-    chosen = {label: one for label, one in asked.items() if one[0] in METHODS and METHODS[one[0]].score is not None}
-    found: dict[str, list[Attribution]] = {label: [] for label in chosen}
-    gradient = any(METHODS[name].asks for name, _ in chosen.values())
-    for start in range(0, len(pictures) if chosen else 0, BATCH):
-        some = slice(start, start + BATCH)
-        seen = observe(model, pictures[some], None if classes is None else classes[some], gradient)
-        for label, (name, options) in chosen.items():
-            found[label] += [attribute(name, seen, i, **options) for i in range(len(seen.batch))]
-    return found
+def inside(model: Model, picture: Picture, names: Collection[str] | None = None) -> Tensor:
+    """Return the share of each patch ``(token,)`` that some masks of a picture cover, by default all.
 
-
-def _inside(model: Model, picture: Picture, target: Callable[[Picture], str | int] | None) -> Tensor:
+    Raises:
+        ValueError: a picture without a mask, or masks that the crop leaves nothing of.
+    """
     if not picture.masks:
         raise ValueError(f"{picture.name} has no mask of an object; take samples.scene_pictures.")
-    names = picture.masks if target is None else [str(target(picture))]
-    return metrics.cover(_seen(model, picture, names), patch_grid(model))
+    return metrics.cover(_seen(model, picture, picture.masks if names is None else names), patch_grid(model))
 
 
 def _seen(model: Model, picture: Picture, names: Collection[str]) -> np.ndarray:
@@ -140,9 +120,9 @@ def _rows(
     model: Model, label: str, pictures: Sequence[Picture], scores: Sequence[Tensor], insides: Sequence[Tensor]
 ) -> list[dict[str, object]]:
     found = []
-    for picture, one, inside in zip(pictures, scores, insides, strict=True):
-        values = metrics.mass_inside(one, inside), metrics.lift(one, inside), float(metrics.hit(one, inside))
-        known = {"model": model.name, "method": label, "picture": picture.name}
+    for picture, one, truth in zip(pictures, scores, insides, strict=True):
+        values = metrics.mass_inside(one, truth), metrics.lift(one, truth), float(metrics.hit(one, truth))
+        known: dict[str, object] = {"model": model.name, "method": label, "picture": picture.name}
         found.append(known | dict(zip(MEASURES, values, strict=True)))
     return found
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from xai_utils import methods, metrics
-from xai_utils.evaluation.on_pictures import Asked
 from xai_utils.models import Model
 from xai_utils.models.encoding import encode, rationale_mask
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Text
+
+Asked = Mapping[str, tuple[str, Mapping[str, Any]]]  #: what a map is called -> (name of its method, options)
 
 
 def gains(model: Model, texts: Sequence[Text], maps: Sequence[Attribution]) -> np.ndarray:

@@ -18,5 +18,6 @@ from xai_utils.plots.base import (
     overlay,
     relevance,
     spectra,
+    strands,
     token_bars,
 )

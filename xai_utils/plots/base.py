@@ -213,6 +213,13 @@ def band(ax: Axes, x: Sequence[float], samples: Tensor, label: str, colour: str 
     ax.fill_between(x, low, high, alpha=0.18, color=line.get_color(), linewidth=0)
 
 
+def strands(ax: Axes, samples: Tensor, label: str = "", colour: str = "#2a4b8d") -> None:
+    """Draw one thin line a sample of ``(sample, point)``, where :func:`band` would hide single ones; NaN is a gap."""
+    ax.plot(samples.detach().cpu().T, color=colour, linewidth=0.8, alpha=0.6)
+    if label:
+        ax.plot([], [], color=colour, label=label)
+
+
 def intervals(ax: Axes, found: Mapping[str, Interval], unit: str, null: float | None = None) -> None:
     """Draw named means with their confidence intervals, and the null as a dashed line; says so if there are none."""
     for place, (name, interval) in enumerate(found.items()):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import ipywidgets as widgets
-import torch
 from matplotlib.figure import Figure
 
 from xai_utils import methods, metrics, plots
-from xai_utils.evaluation import on_pictures
+from xai_utils.evaluation import on_objects, on_pictures
 from xai_utils.models import Model, encoding
 from xai_utils.models import detector as detectors
 from xai_utils.models.detector import Detections, Detector
@@ -61,7 +60,7 @@ def faf(
         if key not in maps:
             maps[key] = methods.explain(method.value, model, pictures[which.value])
         found, picture = maps[key], masked()
-        target = [_target(model, picture)] if match == "class" else None
+        target = on_objects.predicted(model, [picture]) if match == "class" else None
         truth = on_pictures.masks(model, [picture], target, match, classes)
         assert model.preprocessing is not None
         view = encoding.view(picture.image, model.preprocessing)
@@ -83,8 +82,3 @@ def faf(
     redraw()
     columns = [widgets.VBox([which, method, source]), widgets.VBox([score, mask])]
     return widgets.VBox([widgets.HBox(columns), canvas.box])
-
-
-def _target(model: Model, picture: Picture) -> int:
-    with torch.inference_mode():
-        return int(model.logits(encoding.encode(model, [picture]).inputs)[0].argmax())

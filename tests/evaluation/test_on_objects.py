@@ -1,0 +1,200 @@
+"""Several objects of one picture, empty maps, the first layer of a product, and masks that a detector draws."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+
+from xai_utils import evaluation, methods, metrics
+from xai_utils.evaluation import on_objects
+from xai_utils.models import encode, patch_grid
+from xai_utils.models.detector import Detections, with_masks
+from xai_utils.samples import Picture
+
+SIDE, SHAPE = tiny.SIDE, (tiny.SIDE, tiny.SIDE)
+GRIDS = [[0.0, 3, 1, 0], [-5, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]  #: 3 on the star, 1 on the moon
+
+
+def pictures(count=3, names=("star", "moon")):
+    """Make pictures whose objects cover the second and the third patch of the first row."""
+    noise, found = np.random.default_rng(0), []
+    for i in range(count):
+        masks = {name: np.zeros(SHAPE, dtype=bool) for name in names}
+        for place, mask in enumerate(masks.values(), 1):
+            mask[:8, 8 * place : 8 * place + 8] = True
+        found.append(Picture(noise.random((3, *SHAPE), dtype=np.float32), f"picture {i}", masks))
+    return found
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Replace explanations by one fixed map, and remember what was asked."""
+    asked = []
+
+    def maps(model, some, methods_, targets):
+        asked.append(([one.name for one in some], targets))
+        scores = torch.tensor(GRIDS).expand(len(some), 4, 4)
+        return {"known": scores, "empty": -scores.abs()}
+
+    monkeypatch.setattr(on_objects, "maps", maps)
+    return asked
+
+
+def test_marks_by_hand(drawn):
+    found = on_objects.marks(tiny.model("timm-vit"), pictures(2), {})
+    assert drawn == [(["picture 0", "picture 0", "picture 1", "picture 1"], ["star", "moon"] * 2)]
+    known, empty = found[found["method"] == "known"], found[found["method"] == "empty"]
+    assert known["object"].tolist() == ["star", "moon"] * 2 and not known["empty"].any()
+    assert known["preference"].tolist() == [0.75, 0.25] * 2 and known["lift"].tolist() == [12, 4] * 2
+    assert empty["empty"].all() and set(empty["preference"]) == {0.5} and set(empty["lift"]) == {0}
+
+
+def test_a_map_beside_all_objects_prefers_none(drawn, monkeypatch):
+    aside = torch.zeros(1, 4, 4)
+    aside[:, 3, 3] = 1
+    monkeypatch.setattr(on_objects, "maps", lambda model, some, *_: {"aside": aside.expand(len(some), 4, 4)})
+    found = on_objects.marks(tiny.model("timm-vit"), pictures(1, ("star", "moon", "cross")), {})
+    assert found["preference"].tolist() == [1 / 3] * 3 and not found["empty"].any() and not found["lift"].any()
+
+
+def test_a_map_that_knows_no_class_prefers_none_on_average():
+    model, asked = tiny.model("timm-vit"), {"rollout": ("rollout", {}), "cp": ("cp_lrp", {})}
+    found = on_objects.marks(model, pictures(), asked)
+    preference = on_objects.by_picture(found, "preference")
+    assert list(preference) == ["rollout", "cp"] and list(preference.index) == [f"picture {i}" for i in range(3)]
+    np.testing.assert_allclose(preference["rollout"], 0.5, atol=1e-6)
+    assert (preference["cp"] - 0.5).abs().max() > 1e-3
+    alone = methods.explain("cp_lrp", model, pictures()[1], "moon").scores
+    wanted = metrics.lift(alone, torch.eye(16)[2])
+    assert found.query("method == 'cp' and picture == 'picture 1' and object == 'moon'")["lift"].item() == (
+        pytest.approx(wanted, rel=1e-4)
+    )
+
+
+def test_pictures_without_masks_are_not_asked_about():
+    found = on_objects.marks(tiny.model("timm-vit"), tiny.samples("timm-vit"), {"rollout": ("rollout", {})})
+    assert list(found) == list(on_objects.COLUMNS) and not len(found)
+    wide = on_objects.by_picture(found, "lift")
+    assert not len(wide) and not len(wide.columns)
+
+
+def test_the_first_layer_against_the_method_itself():
+    model, some, names = tiny.model("timm-vit"), pictures(), ["star", "moon", "circle"]
+    found = on_objects.by_first_layer(model, some, names)
+    for start in range(model.blocks):
+        alone = [one.scores for one in methods.explain("transformer_attribution", model, some, names, start=start)]
+        first = [one.scores for one in methods.explain("transformer_attribution", model, some, names)]
+        agreement = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(first, alone, strict=True)]
+        torch.testing.assert_close(found["spread"][:, start], torch.stack([one.std() for one in alone]))
+        torch.testing.assert_close(found["agreement"][:, start], torch.stack(agreement))
+        wanted = [metrics.lift(one, torch.eye(16)[place]) for one, place in zip(alone[:2], (1, 2), strict=True)]
+        np.testing.assert_allclose(found["lift"][:2, start], wanted, rtol=1e-4)
+    assert found["lift"][2].isnan().all(), "there is no circle"
+
+
+def masks_and_maps(count=5):
+    noise = torch.Generator().manual_seed(3)
+    truth = torch.rand(count, *SHAPE, generator=noise) < 0.3
+    truth[0] = False
+    found = {name: torch.randn(count, 4, 4, generator=noise, dtype=torch.float64) for name in ("one", "other")}
+    found["other"][1] = -1
+    return found, truth
+
+
+def test_tables_keep_every_picture():
+    found, truth = masks_and_maps()
+    scored = on_objects.fractions(found, truth)
+    table = on_objects.table(scored)
+    np.testing.assert_array_equal(table["one"], metrics.foreground_fraction(found["one"], truth).fraction)
+    assert table.isna().sum().to_dict() == {"one": 1, "other": 2}
+    np.testing.assert_allclose(on_objects.table(scored, "lift") * on_objects.table(scored, "area"), table)
+
+
+def test_other_measures_are_those_of_each_map():
+    found, truth = masks_and_maps()
+    truth[4] = True
+    quality = on_objects.quality(found, truth)
+    for name, drawn in found.items():
+        one = metrics.pictures.segment(drawn, truth)
+        np.testing.assert_array_equal(quality["IoU"][name], one.iou)
+        np.testing.assert_array_equal(quality["mIoU"][name], (one.iou + one.iou_background) / 2)
+        np.testing.assert_array_equal(quality["mAP"][name], one.both_precision)
+        assert quality["pointing game"][name][1:4].tolist() == metrics.pictures.pointing(drawn, truth)[1:4].tolist()
+    for measure, table in quality.items():
+        assert table.isna().all(axis=1).tolist() == [True, False, False, False, True], measure
+    pd.testing.assert_index_equal(quality["IoU"].columns, quality["pointing game"].columns)
+
+
+def test_thresholds_of_a_detector_change_its_masks():
+    model, some = tiny.model("timm-vit"), pictures(2)
+    soft = torch.zeros(1, *SHAPE)
+    soft[0, :8], soft[0, 8:16] = 0.9, 0.6
+    seen = [Detections(("star",), torch.tensor([sure]), torch.zeros(1, 4), soft) for sure in (0.8, 0.4)]
+    found = evaluation.maps(model, some, ["rollout"])
+    low, high, none = on_objects.by_threshold(model, found, some, seen, [(0.3, 0.5), (0.5, 0.8), (0.9, 0.5)])
+    assert low["rollout"].area.tolist() == [0.5, 0.5] and high["rollout"].area.tolist() == [0.25, 0]
+    assert not none["rollout"].found.any()
+    by_class = {"targets": [model.class_index("moon")] * 2, "match": "class"}
+    (other,) = on_objects.by_threshold(model, found, some, seen, [(0.3, 0.5)], **by_class)
+    assert not other["rollout"].found.any()
+    masks = evaluation.on_pictures.masks(model, with_masks(some, seen, 0.3, 0.5))
+    torch.testing.assert_close(low["rollout"].fraction, metrics.foreground_fraction(found["rollout"], masks).fraction)
+
+
+# Many maps of many pictures
+
+TARGETS = pytest.mark.parametrize("targets", [None, [1, 4, 0], ["square", "cross", "circle"]])
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(on_objects, "BATCH", 2)
+
+
+@pytest.mark.parametrize("name", ["timm-vit", "resnet", "bert"])
+def test_the_predicted_class_has_the_greatest_logit(name):
+    model, some = tiny.model(name), tiny.samples(name)
+    alone = [int(model.logits(encode(model, [one]).inputs)[0].argmax()) for one in some]
+    assert on_objects.predicted(model, some) == alone and on_objects.predicted(model, []) == []
+
+
+@TARGETS
+@pytest.mark.parametrize("name", ["timm-vit", "vim"])
+def test_maps_are_what_each_method_gives_alone(name, targets):
+    model, some = tiny.model(name), tiny.samples(name)
+    asked = {"by gradient": ("gradient_x_input", {}), "rollout": ("rollout", {}),
+             "smoothed": ("diffusion_rollout", {"filter": "rank", "strength": 2}),
+             "own passes": ("integrated_gradients", {"steps": 2, "tolerance": 9.0})}  # fmt: skip
+    found = on_objects.maps(model, some, asked, targets)
+    assert list(found) == list(asked)
+    for label, (method, options) in asked.items():
+        for i, one in enumerate(some):
+            alone = methods.explain(method, model, one, None if targets is None else targets[i], **options)
+            torch.testing.assert_close(found[label][i], alone.picture(), rtol=1e-3, atol=1e-6)
+
+
+@TARGETS
+def test_gradcam_is_that_of_each_class(targets):
+    model, some = tiny.model("resnet"), tiny.samples("resnet")
+    (found,) = on_objects.maps(model, some, {"early": ("gradcam", {"layer": "layer2"})}, targets).values()
+    for i, one in enumerate(some):
+        (target,) = on_objects.predicted(model, [one]) if targets is None else [model.class_index(targets[i])]
+        ((alone, _),) = methods.relevance.gradcam(model, encode(model, [one]), [target], "layer2")
+        torch.testing.assert_close(found[i].flatten(), alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "of"), [("gradcam", "resnet"), ("attention_gradcam", "timm-vit")])
+def test_only_gradcams_may_be_empty(name, of, monkeypatch):
+    model, axis = tiny.model(of), -3 if name == "gradcam" else -2
+    monkeypatch.setattr(on_objects.relevance.class_maps, name, lambda one, gradient: torch.zeros_like(one).sum(axis))
+    found = on_objects.maps(model, tiny.samples(of), [name])[name]
+    assert found.shape == (3, *patch_grid(model)) and not found.any()
+
+
+def test_an_empty_map_of_another_method_is_refused(monkeypatch):
+    monkeypatch.setitem(
+        methods.METHODS, "rollout", methods.table.Method(lambda view: (torch.zeros(view.attention.shape[-1]), {}))
+    )
+    with pytest.raises(ValueError, match="every score is zero"):
+        on_objects.maps(tiny.model("timm-vit"), tiny.samples("timm-vit"), ["rollout"])

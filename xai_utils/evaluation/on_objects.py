@@ -1,0 +1,206 @@
+"""Mark maps against the masks of objects: maps asked about one of several objects, maps that may be empty, many masks.
+
+Beside :mod:`on_pictures`, whose marks want a positive score in every map. Tables are wide: a row for each picture, a
+column for each map, NaN where there is nothing to mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from xai_utils import metrics
+from xai_utils.evaluation.judged import BATCH, explained
+from xai_utils.evaluation.on_pictures import inside, masks
+from xai_utils.evaluation.on_words import Asked
+from xai_utils.methods import relevance
+from xai_utils.methods.observation import observe
+from xai_utils.metrics.pictures import Foreground
+from xai_utils.models import Model
+from xai_utils.models.detector import Detections, with_masks
+from xai_utils.models.encoding import encode, patch_grid
+from xai_utils.samples.kinds import Picture, Sample
+
+MAY_BE_EMPTY = ("attention_gradcam", "gradcam")  #: nothing may speak for the class; the map is then zero everywhere
+COLUMNS = ("model", "method", "picture", "object", "preference", "lift", "empty")
+
+
+def predicted(model: Model, samples: Sequence[Sample]) -> list[int]:
+    """Return the index of the class that a model gives to each sample."""
+    found: list[int] = []
+    with torch.no_grad():
+        for start in range(0, len(samples), BATCH):
+            logits = model.logits(encode(model, samples[start : start + BATCH]).inputs)
+            found += logits.argmax(-1).tolist()
+    return found
+
+
+def maps(
+    model: Model, pictures: Sequence[Picture], asked: Asked | Sequence[str], targets: Sequence[int | str] | None = None
+) -> dict[str, Tensor]:
+    """Explain every picture by every method, as :func:`judged.explained` does, and let empty maps through.
+
+    Args:
+        model: a vision model.
+        pictures: at least one.
+        asked: label -> (name in :data:`methods.METHODS`, options), or names alone.
+        targets: class of each picture; ``None`` explains the predicted ones.
+
+    Returns:
+        By label ``(picture, row, column)`` on the grid of patches. Only a method in :data:`MAY_BE_EMPTY` can give a
+        map that is zero everywhere; of any other that is an error.
+    """
+    named = asked if isinstance(asked, Mapping) else {name: (name, {}) for name in asked}
+    classes = predicted(model, pictures) if targets is None else [model.class_index(one) for one in targets]
+    whole = {label: one for label, one in named.items() if one[0] not in MAY_BE_EMPTY}
+    found = {label: [one.scores for one in some] for label, some in explained(model, pictures, whole, classes).items()}
+    for label, (name, options) in named.items():
+        if label not in whole:
+            found[label] = _gradcams(name, model, pictures, classes, options)
+    grid = patch_grid(model)
+    return {label: torch.stack([scores.view(grid) for scores in found[label]]) for label in named}
+
+
+def _gradcams(
+    name: str, model: Model, pictures: Sequence[Picture], classes: Sequence[int], options: Mapping[str, Any]
+) -> list[Tensor]:
+    found: list[Tensor] = []
+    for start in range(0, len(pictures), BATCH):
+        some, targets = pictures[start : start + BATCH], classes[start : start + BATCH]
+        if name == "gradcam":
+            passed = relevance.gradcam(model, encode(model, some), targets, **options)
+        else:
+            seen = observe(model, some, targets)
+            passed = [relevance.attention_gradcam(seen.view(i), **options) for i in range(len(some))]
+        found += [scores[model.prefix :].cpu() for scores, _ in passed]
+    return found
+
+
+def marks(model: Model, pictures: Sequence[Picture], asked: Asked) -> pd.DataFrame:
+    """Ask about each object of every picture, by every method, and mark each map by the object asked about.
+
+    Args:
+        model: a vision model.
+        pictures: with masks named after classes; one without masks is not asked about.
+        asked: as in :func:`maps`.
+
+    Returns:
+        A row for each map: ``model``, ``method``, ``picture``, ``object``; ``preference``, the share of the positive
+        scores on the object among what lies on all objects (one over their number for a map that knows no class);
+        ``lift``, the share on the object over the object's share of the picture; and ``empty``, whether nothing is
+        positive: such a map has the preference of one that knows no class, and lift 0.
+    """
+    questions = [(picture, name) for picture in pictures for name in picture.masks]
+    if not questions:
+        return pd.DataFrame([], columns=COLUMNS)
+    covers = [{key: inside(model, picture, [key]) for key in picture.masks} for picture, _ in questions]
+    found = maps(model, [picture for picture, _ in questions], asked, [name for _, name in questions])
+    rows = []
+    for label, drawn in found.items():
+        for (picture, name), cover, scores in zip(questions, covers, drawn.flatten(1), strict=True):
+            place = {"model": model.name, "method": label, "picture": picture.name, "object": name}
+            rows.append({**place, **_mark(scores, cover, name)})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _mark(scores: Tensor, covers: Mapping[str, Tensor], name: str) -> dict[str, float | bool]:
+    if not (scores > 0).any():
+        return {"preference": 1 / len(covers), "lift": 0.0, "empty": True}
+    mass = {key: metrics.mass_inside(scores, cover) for key, cover in covers.items()}
+    on_objects = sum(mass.values())
+    preference = mass[name] / on_objects if on_objects else 1 / len(covers)
+    return {"preference": preference, "lift": metrics.lift(scores, covers[name]), "empty": False}
+
+
+def by_picture(marked: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Average a measure of :func:`marks` over the objects of each picture: a row a picture, a column a method."""
+    return marked.pivot_table(index="picture", columns="method", values=measure, sort=False).astype(float)
+
+
+def by_first_layer(model: Model, pictures: Sequence[Picture], names: Sequence[int | str]) -> dict[str, Tensor]:
+    """Compose transformer attribution from every first layer on, and see what that choice changes.
+
+    Args:
+        model: a vision transformer.
+        pictures: each asked about one class.
+        names: that class of each.
+
+    Returns:
+        Each ``(picture, first layer)``: ``"spread"``, the standard deviation of the map; ``"agreement"``, its
+        correlation with the map from layer 0; ``"lift"`` on the object of that name, NaN where there is none.
+    """
+    targets = [model.class_index(name) for name in names]
+    drawn = relevance.by_start(model, encode(model, pictures), targets)[..., model.prefix :].cpu()
+    lift = torch.full(drawn.shape[:2], torch.nan, dtype=torch.float64)
+    for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
+        if str(name) in picture.masks:
+            cover = inside(model, picture, [str(name)])
+            lift[:, i] = torch.tensor([metrics.lift(scores, cover) for scores in drawn[:, i]])
+    agreement = torch.stack([torch.corrcoef(one)[0] for one in drawn.unbind(1)])
+    return {"spread": drawn.std(-1).T, "agreement": agreement, "lift": lift.T}
+
+
+def fractions(found: Mapping[str, Tensor], foreground: Tensor) -> dict[str, Foreground]:
+    """Return :func:`metrics.foreground_fraction` of every named map ``(picture, row, column)``."""
+    return {name: metrics.foreground_fraction(drawn, foreground) for name, drawn in found.items()}
+
+
+def by_threshold(
+    model: Model,
+    found: Mapping[str, Tensor],
+    pictures: Sequence[Picture],
+    detections: Sequence[Detections],
+    cuts: Sequence[tuple[float, float]],
+    **foreground: Any,
+) -> list[dict[str, Foreground]]:
+    """Return :func:`fractions` by a detector's masks, at several pairs of thresholds.
+
+    Args:
+        model: whose maps they are.
+        found: name to ``(picture, row, column)``.
+        pictures: what the detector looked at.
+        detections: of each picture.
+        cuts: pairs of the least score of an instance and the least probability of a pixel.
+        **foreground: ``targets``, ``match`` and ``classes`` of :func:`on_pictures.masks`.
+    """
+    return [
+        fractions(found, masks(model, with_masks(pictures, detections, score, pixel), **foreground))
+        for score, pixel in cuts
+    ]
+
+
+def table(scored: Mapping[str, Foreground], what: str = "fraction") -> pd.DataFrame:
+    """Put one measure of :func:`fractions` (``fraction``, ``lift``, ``area``) in a table of pictures by maps."""
+    return pd.DataFrame({name: getattr(one, what).numpy() for name, one in scored.items()})
+
+
+def quality(found: Mapping[str, Tensor], foreground: Tensor) -> dict[str, pd.DataFrame]:
+    """Ask the other questions that one can ask of a map and a mask.
+
+    Args:
+        found: name to ``(picture, row, column)``.
+        foreground: ``(picture, height, width)`` bool.
+
+    Returns:
+        By measure a table of pictures by maps: ``"pointing game"`` (1 or 0, see :func:`pictures.pointing`);
+        ``"average precision"``, ``"IoU"`` and ``"pixel accuracy"`` of the object (see :func:`pictures.segment`); and
+        ``"mAP"`` and ``"mIoU"``, which count the background too, as published tables do. NaN where the foreground is
+        empty or everything.
+    """
+    part = foreground.flatten(1).any(1) & ~foreground.flatten(1).all(1)
+    measured: dict[str, dict[str, Tensor]] = {}
+    for name, drawn in found.items():
+        one = metrics.pictures.segment(drawn, foreground)
+        hits = metrics.pictures.pointing(drawn, foreground).double()
+        values = {
+            "pointing game": hits.where(part, torch.nan), "average precision": one.average_precision, "IoU": one.iou,
+            "pixel accuracy": one.pixel_accuracy, "mAP": one.both_precision,
+            "mIoU": (one.iou + one.iou_background) / 2,
+        }  # fmt: skip
+        for measure, column in values.items():
+            measured.setdefault(measure, {})[name] = column
+    return {measure: pd.DataFrame({n: v.numpy() for n, v in columns.items()}) for measure, columns in measured.items()}
