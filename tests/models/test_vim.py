@@ -1,4 +1,4 @@
-"""Vision Mamba: published sizes and numbers, both directions, strict loading, refusals; recording its scans."""
+"""Vision Mamba: published sizes and numbers, both directions, strict loading, refusals."""
 
 import json
 from argparse import Namespace
@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from xai_utils import models
 from xai_utils.capture.scans import capture_vim
-from xai_utils.maths.selective_scan import selective_scan
 from xai_utils.models.vim import Vim, arguments_of, from_checkpoint, load_strictly, read
 
 STORED = np.load(GOLDEN / "vim.npz")
@@ -156,70 +155,3 @@ def test_a_published_model_comes_from_a_folder_of_the_hub(tmp_path, monkeypatch)
     (tmp_path / "second.pth").touch()
     with pytest.raises(ValueError, match="exactly one"):
         models.load("vim_tiny")
-
-
-# Recording
-
-
-def test_scans_are_recorded_and_give_the_output_of_their_step():
-    model, given = tiny.module("vim"), tiny.inputs("vim")
-    plain = model(**given)
-    with capture_vim(model) as trace:
-        assert torch.equal(model(**given), plain)
-    assert [scan.backward for pair in trace.scans for scan in pair] == [False, True] * tiny.BLOCKS
-    assert [scan.layer for pair in trace.scans for scan in pair] == [0, 0, 1, 1, 2, 2]
-    for pair, outputs in zip(trace.scans, trace.outputs, strict=True):
-        for scan, output in zip(pair, outputs, strict=True):
-            bare = selective_scan(scan.u, scan.delta, scan.A, scan.B, scan.C, scan.D, scan.backward)
-            same(output, (bare * torch.nn.functional.silu(scan.gate)).detach())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-
-
-def test_a_second_pass_replaces_the_first():
-    model = tiny.module("vim")
-    with capture_vim(model) as trace:
-        for seed in (0, 1):
-            model(**tiny.inputs("vim", seed=seed))
-    assert len(trace.scans) == tiny.BLOCKS and len(trace.streams) == tiny.BLOCKS + 1
-
-
-def test_the_gradient_of_a_scan_is_that_of_a_push_at_its_bare_output():
-    model, given = tiny.module("vim").requires_grad_(False), tiny.inputs("vim", batch=1)
-    with capture_vim(model) as trace:
-        tiny.score(model, given).backward()
-    for backward in (False, True):
-        gradient, scan = trace.scan_gradients()[1][backward], trace.scans[1][backward]
-        push = torch.zeros_like(gradient)
-        push[0, 5, 7] = 1e-5
-        step = model.layers[1].mixer.scan_b if backward else model.layers[1].mixer.scan
-        gated = push * torch.nn.functional.silu(scan.gate.detach())
-        scores = []
-        for sign in (1, -1):
-            hook = step.register_forward_hook(lambda _m, _a, out, sign=sign, gated=gated: out + sign * gated)
-            scores.append(tiny.score(model, given))
-            hook.remove()
-        assert abs((scores[0] - scores[1]) / 2e-5 - gradient[0, 5, 7]) < 1e-7
-
-
-def test_what_cannot_be_recorded_is_refused():
-    model = tiny.module("vim")
-    with pytest.raises(TypeError, match="no Vision Mamba"), capture_vim(tiny.module("timm-vit")):
-        pass
-    with pytest.raises(ValueError, match="eval"), capture_vim(model.train()):
-        pass
-    with pytest.raises(ValueError, match="float32"), capture_vim(model.eval().half()):
-        pass
-
-
-def test_gradients_need_a_backward_pass():
-    model, given = tiny.module("vim"), tiny.inputs("vim")
-    with capture_vim(model) as trace:
-        with pytest.raises(RuntimeError, match="nothing was captured"):
-            trace.stream_gradient(0)
-        with torch.no_grad():
-            model(**given)
-        with pytest.raises(RuntimeError, match="without gradients"):
-            trace.scan_gradients()
-        model(**given)
-        with pytest.raises(RuntimeError, match="backward"):
-            trace.scan_gradients()
