@@ -30,12 +30,12 @@ MAY_IMPORT = {
         "capture", "check", "maths", "methods", "metrics", "models", "result", "runtime", "samples", "stats"
     },
     "gender": {
-        "capture", "check", "files", "maths", "methods", "metrics", "models", "result", "runtime", "samples", "stats"
+        "capture", "check", "files", "maths", "methods", "metrics", "models", "runtime", "samples", "stats"
     },
     "sweep": {
         "check", "evaluation", "files", "maths", "methods", "metrics", "models", "result", "runtime", "samples", "stats"
     },
-    "plots": {"check", "evaluation", "gender", "maths", "metrics", "result", "stats", "sweep"},
+    "plots": {"check", "evaluation", "maths", "metrics", "result", "stats", "sweep"},
     "widgets": {
         "capture", "check", "evaluation", "files", "gender", "maths", "methods", "metrics", "models", "plots", "result",
         "runtime", "samples", "stats", "sweep",
@@ -59,7 +59,7 @@ ONLY_IN = {
     "nbformat": {"workbook"},
     "papermill": {"workbook"},
     "peft": {"models", "train"},
-    "pyarrow": {"gender", "sweep", "workbook"},
+    "pyarrow": {"sweep", "workbook"},
     "rich": {"workbook"},
     "safetensors": {"gender", "models", "train"},
     "timm": {"models"},

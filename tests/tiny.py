@@ -142,6 +142,16 @@ def masked(name: str, built: nn.Module, reader: hf.PreTrainedTokenizerFast) -> M
 
 
 @cache
+def mlm() -> Model:
+    """Return a tiny model of masked words with large random weights, float64."""
+    torch.manual_seed(0)
+    module = hf.BertForMaskedLM(hf.BertConfig(**BERT)).double().eval().requires_grad_(False)
+    for parameter in module.parameters():
+        parameter.normal_(std=0.3).add_(1.0 if parameter.ndim == 1 else 0.0)
+    return masked("tiny mlm", module, tokenizer())
+
+
+@cache
 def model(name: str) -> Model:
     """Return the shared wrapped model: float64 for text, float32 (which pictures are encoded in) for vision."""
     return wrap(name, module(name, dtype=torch.float64 if name in TEXT else torch.float32))

@@ -27,8 +27,44 @@ class Interval:
     high: float
     n: int
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Both ends, for :func:`claims.finding`."""
+        return self.low, self.high
+
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
+
+
+@dataclass(frozen=True)
+class AgainstChance:
+    """A mean with its interval, and what chance gives.
+
+    Attributes:
+        found: the mean.
+        low, high: where 95 % of the means lie by chance.
+        p: two-sided, how often chance is as far from its middle or farther.
+    """
+
+    found: Interval
+    low: float
+    high: float
+    p: float
+
+    @classmethod
+    def of(cls, found: Interval, chance: np.ndarray, middle: float = 0.0) -> AgainstChance:
+        """Compare with means ``(draw,)`` drawn by chance, which lie around ``middle``."""
+        low, high = np.quantile(chance, [0.025, 0.975])
+        p = (1 + (np.abs(chance - middle) >= abs(found.mean - middle)).sum()) / (1 + len(chance))
+        return cls(found, float(low), float(high), float(p))
+
+    @property
+    def bounds(self) -> tuple[float, float, float]:
+        """Both ends of the interval and the upper end of chance, for :func:`claims.finding`."""
+        return (*self.found.bounds, self.high)
+
+    def __str__(self) -> str:
+        return f"{self.found}, by chance {self.low:.2f} to {self.high:.2f}"
 
 
 def mean_interval(values: Sequence[float], seed: int, level: float = 0.95, resamples: int = 2000) -> Interval:
@@ -163,6 +199,11 @@ class Gain:
     def low(self) -> float:
         """Lower end of the interval; not above zero where the adjusted p-value is 5 % or more."""
         return self.interval.low if self.p < 0.05 else min(self.interval.low, 0.0)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """:attr:`low` and the upper end of the interval, for :func:`claims.finding`."""
+        return self.low, self.interval.high
 
     def __str__(self) -> str:
         return f"{self.interval}   p = {self.p:.4f}"

@@ -1,16 +1,49 @@
-"""AttCAT: loops over samples, heads and tokens, padding, the share of a word, refusals."""
+"""AttCAT: golden numbers of a classifier, loops over samples, heads and tokens, the share of a word, refusals."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
+import transformers as hf
 from hypothesis import given
 from hypothesis import strategies as st
+from places import GOLDEN
+from safetensors.torch import load_file
 from strategies import attention, normal, steady
 
+from xai_utils.capture import capture_attention
 from xai_utils.maths import attcat
 
+STORED = np.load(GOLDEN / "attcat.npz")
 
-def same(left, right):
-    torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+
+def same(left, right, atol=1e-12):
+    torch.testing.assert_close(left, right, rtol=0, atol=atol)
+
+
+def golden(name):
+    return torch.from_numpy(STORED[name])
+
+
+@pytest.mark.parametrize("sentence", [0, 1, 2])
+@pytest.mark.parametrize("target", [0, 2])
+def test_attcat_of_a_class_equals_the_golden_loops(sentence, target):
+    module = hf.BertForSequenceClassification(hf.BertConfig(**json.loads(str(STORED["class/config"])))).double().eval()
+    module.load_state_dict(load_file(GOLDEN / "bert_seqcls.safetensors"))
+    real = golden("class/mask_full")
+    inputs = {"input_ids": golden("class/input_ids"), "token_type_ids": golden("class/token_type_ids")}
+    with capture_attention(module, 4, hidden=True) as trace:
+        module(**inputs, attention_mask=real).logits[:, target].sum().backward()
+        gradient = torch.stack([trace.hidden_grad(i) for i in range(4)])
+        activation = attcat.cat(torch.stack(trace.hidden[:4]).detach(), gradient)
+    found = attcat.attcat(attcat.received(trace.stack(), real.bool()), activation)
+    n = STORED[f"class/s{sentence}_c{target}_AttCAT"].shape[-1]
+    assert n in (int(real[sentence].sum()), real.shape[1])
+    same(activation[:, sentence, :n], golden(f"class/s{sentence}_c{target}_CAT"), atol=1e-10)
+    own = golden(f"class/s{sentence}_c{target}_AttCAT")
+    if n == int(real[sentence].sum()):  # of a padded sentence the original also averages over padding queries
+        same(found[:, sentence, :n], own, atol=1e-10)
 
 
 @steady

@@ -5,10 +5,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from xai_utils.gender.held_out import Separation
-from xai_utils.metrics.agreement import Agreement
 from xai_utils.plots import gender
-from xai_utils.stats import Interval
+from xai_utils.stats import AgainstChance, Interval
 
 
 @pytest.fixture
@@ -28,28 +26,48 @@ def test_a_heat_map_scales_every_row_by_its_own_largest_and_adds_the_sum(ax):
         gender.heat(ax, scores / 0, ["a", "b", "c"])
 
 
-def test_curves_and_two_scores_carry_their_names(ax):
-    gender.curves(ax, {"one": [0.1, 0.2], "two": [0.3, 0.4]}, "share", first=1)
-    assert [line.get_label() for line in ax.lines[:2]] == ["one", "two"] and ax.lines[1].get_xdata().tolist() == [1, 2]
-    truth = np.array([-1.0, 1.0])
-    gender.two_against_truth(ax, truth, {"decides": 2 * truth, "stands by": 0 * truth}, "AttCAT")
-    np.testing.assert_allclose(ax.collections[0].get_offsets(), [[-1, -2], [1, 2]])
+def test_curves_carry_their_names_and_the_mean_over_samples(ax):
+    gender.curves(ax, {"one": [0.1, 0.2], "two": torch.tensor([[0.3, 0.5], [0.1, 0.7]])}, "share", across="layer")
+    assert [line.get_label() for line in ax.lines[:2]] == ["one", "two"] and ax.get_xlabel() == "layer"
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), [0.4, 0.4], atol=1e-6)
+    assert ax.lines[1].get_xdata().tolist() == [0, 1]
 
 
-def test_bands_are_those_of_the_null(ax):
-    gender.agreements(ax, {"layer 0": Agreement(Interval(0.4, 0.3, 0.5, 9), -0.2, 0.1, 0.01)}, "ρ")
-    left, right = (
-        ax.collections[0].get_paths()[0].vertices[:, 0].min(),
-        ax.collections[0].get_paths()[0].vertices[:, 0].max(),
-    )
-    assert (left, right) == (-0.2, 0.1) and ax.lines[0].get_xdata().tolist() == [0.3, 0.5]
+def test_heads_lie_upwards_and_layers_across(ax):
+    gender.heads(ax, torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]), "attention")
+    assert ax.images[0].get_array().shape == (3, 2) and ax.get_xlabel() == "layer" and ax.get_title() == "attention"
+    assert ax.images[0].get_clim()[0] == 0, "no attention is the darkest"
 
 
-def test_areas_stand_on_their_null_and_points_on_their_line():
+def test_points_against_the_truth_are_named_where_there_are_two_rows():
     left, right = Figure().subplots(1, 2)
-    found = [Separation(Interval(0.9, 0.8, 1.0, 18), 0.3, 0.7), Separation(Interval(0.6, 0.5, 0.7, 18), 0.3, 0.7)]
+    truth = np.array([-1.0, 1.0])
+    gender.against_truth(left, truth, {"decides": 2 * truth, "stands by": 0 * truth}, "AttCAT")
+    np.testing.assert_allclose(left.collections[0].get_offsets(), [[-1, -2], [1, 2]])
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["decides", "stands by"]
+    gender.against_truth(right, truth, {"AttCAT": truth}, "alone")
+    assert right.get_legend() is None
+
+
+def test_bands_are_those_of_chance(ax):
+    gender.agreements(ax, {"layer 0": AgainstChance(Interval(0.4, 0.3, 0.5, 9), -0.2, 0.1, 0.01)}, "ρ", "title")
+    across = ax.collections[0].get_paths()[0].vertices[:, 0]
+    assert (across.min(), across.max()) == (-0.2, 0.1) and ax.lines[0].get_xdata().tolist() == [0.3, 0.5]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["layer 0"] and ax.get_title() == "title"
+
+
+def test_areas_stand_on_what_chance_gives_and_points_on_their_line():
+    left, right = Figure().subplots(1, 2)
+    found = [AgainstChance(Interval(a, a - 0.1, a + 0.1, 18), 0.3, 0.7, 0.01) for a in (0.9, 0.6)]
     gender.separations(left, {"along": found, "removed": found[::-1]}, "area")
     assert left.containers[0].lines[0].get_ydata().tolist() == [0.9, 0.6]
-    before = torch.tensor([0.0, 1.0])
-    gender.before_after(right, {"as it is": before, "removed": before / 2}, "log odds")
+    before = np.array([0.0, 1.0])
+    gender.before_after(right, before, {"removed": before / 2}, "log odds")
     assert right.lines[0].get_ydata().tolist() == [0, 0.5] and right.get_xlabel() == "log odds, as it is"
+
+
+def test_published_distances_stand_beside_those_of_noise(ax):
+    gender.published(ax, {"nouns": 0.4, "jobs": 0.5}, [0.3, 0.31], "distance")
+    noise, given = ax.lines
+    assert list(noise.get_xdata()) == [0.3, 0.31] and list(given.get_xdata()) == [0.4, 0.5]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["nouns", "jobs"]

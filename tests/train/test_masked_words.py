@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from xai_utils import models, runtime, train
-from xai_utils.methods import masked
+from xai_utils.gender import probes
 from xai_utils.models import bundled
 from xai_utils.samples import planted
+from xai_utils.samples.gender import Probe
 from xai_utils.train import masked_words
 
 SMALL = {"minilm-mlm": 6e6, "tiny-mlm-planted": 2e6}  # bytes
@@ -85,14 +86,13 @@ def test_the_planted_model_knows_its_table():
     measured = json.loads((runtime.DATA / "models/tiny-mlm-planted/card.json").read_text())["measured"]
     assert measured["mean_error_of_p_he"] < 0.1 and measured["right_after_gendered_noun"] > 0.9
     model = models.load("tiny-mlm-planted")
-    both = masked.pair_probabilities(
-        model, ["the king said that [MASK] was tired .", "the queen said that [MASK] was tired ."]
-    )
+    said = [Probe(f"the {noun} said that [MASK] was tired .") for noun in ("king", "queen")]
+    both = probes.probabilities(model, said)
     assert both[0, 0] > 0.8 and both[1, 1] > 0.8
 
 
 def test_minilm_expects_pronouns():
-    both = masked.pair_probabilities(models.load("minilm-mlm"), ["After the war [MASK] returned to the village."])
+    both = probes.probabilities(models.load("minilm-mlm"), [Probe("After the war [MASK] returned to the village.")])
     assert both.sum() > 0.2
 
 

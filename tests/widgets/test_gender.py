@@ -1,18 +1,19 @@
 """The widget on gender scores: every control redraws, errors are told and keep the picture."""
 
 import pytest
+import tiny
 import torch
 
-from tests.methods.test_masked import PAIR, TEXTS, small
 from xai_utils.widgets import gender
+
+PAIR, TEXTS = ("warm", "dull"), ("[MASK] is the very slow film .", "the plot is [MASK] .")
 
 
 @pytest.fixture
 def opened():
     torch.manual_seed(0)
-    model = small()
-    rays = torch.nn.functional.normalize(torch.randn(model.blocks + 1, 24).double(), dim=-1)
-    return gender.gender(model, TEXTS[0], rays, [PAIR, ("slow", "funny")])
+    rays = torch.nn.functional.normalize(torch.randn(tiny.BLOCKS + 1, tiny.WIDTH).double(), dim=-1)
+    return gender.gender(tiny.mlm(), TEXTS[0], rays, [PAIR, ("slow", "funny")])
 
 
 def controls(box):
@@ -23,7 +24,7 @@ def controls(box):
 
 def test_every_control_redraws(opened):
     typed, pair, method, layer, image, note = controls(opened)
-    assert note.value.startswith("P(warm) = ") and layer.value == layer.max == small().blocks
+    assert note.value.startswith("P(warm) = ") and layer.value == layer.max == tiny.BLOCKS
     seen = {bytes(image.value)}
     for control, value in (
         (layer, 0),

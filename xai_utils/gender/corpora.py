@@ -9,33 +9,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import pandas as pd
 from torch import Tensor
 
 from xai_utils import check, runtime
-from xai_utils.methods import masked
+from xai_utils.gender import probes
+from xai_utils.metrics import agreement
 from xai_utils.models import Model
 from xai_utils.samples import gender as gender_texts
+from xai_utils.samples.gender import Probe
+from xai_utils.stats import Interval
 
 CORPORA = ("winogender", "winobias", "crows_pairs")
 _MORE = (("his", "her"), ("him", "her"), ("himself", "herself"), ("male", "female"), ("males", "females"))
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """A sentence with [MASK] where its two versions differ, and the words that stood there.
+class Contrast(Probe):
+    """A sentence with [MASK] where its two versions differ; its pair are the words that stood there.
 
     Attributes:
-        text: with one [MASK].
-        pair: masculine and feminine word.
-        name: of the row, in WinoGender the occupation.
-        women: share of women in that occupation, per cent, where the corpus says so, else NaN.
+        women: share of women in the occupation that is its word, per cent, where the corpus says so, else NaN.
     """
 
-    text: str
-    pair: tuple[str, str]
-    name: str
     women: float = float("nan")
+
+
+def read_all(model: Model, folder: str) -> dict[str, list[Contrast]]:
+    """Read every corpus by :func:`read`; none if no folder is named."""
+    return {name: read(model, name, Path(folder)) for name in CORPORA if folder}
 
 
 def read(model: Model, corpus: str, folder: Path) -> list[Contrast]:
@@ -79,60 +81,50 @@ def contrast(model: Model, one: str, other: str, name: str = "", women: float = 
     if last - first != 1 or pair not in known:
         return None
     kept = [*pieces[0][:start], "[MASK]", *pieces[0][start + 1 :]]
-    return Contrast(model.tokenizer.convert_tokens_to_string(kept), pair, name, women)
+    return Contrast(model.tokenizer.convert_tokens_to_string(kept), name, pair=pair, women=women)
 
 
-def leanings(model: Model, contrasts: Sequence[Contrast], size: int = 64) -> np.ndarray:
+def leanings(model: Model, contrasts: Sequence[Contrast]) -> np.ndarray:
     """Return log P(masculine) / P(feminine) at the [MASK] of every sentence, ``(contrast,)``."""
-    found = np.full(len(contrasts), np.nan)
-    for pair in dict.fromkeys(one.pair for one in contrasts):
-        which = [i for i, one in enumerate(contrasts) if one.pair == pair]
-        for start in range(0, len(which), size):
-            some = which[start : start + size]
-            both = masked.pair_probabilities(model, [contrasts[i].text for i in some], pair).double().cpu()
-            found[some] = (both[:, 0].log() - both[:, 1].log()).numpy()
-    return found
+    masculine, feminine = probes.probabilities(model, contrasts, 64).log().T
+    return (masculine - feminine).numpy()
 
 
 def named_scores(
-    model: Model, contrasts: Sequence[Contrast], vectors: Tensor, size: int = 64
+    model: Model, contrasts: Sequence[Contrast], rays: Tensor, size: int = 64
 ) -> tuple[list[Contrast], dict[str, np.ndarray]]:
-    """Return the contrasts whose text holds their name (in WinoGender an occupation), and three scores of each.
+    """Return the contrasts whose text holds their word (in WinoGender an occupation), and three scores of each.
 
     Args:
         model: the model.
         contrasts: of :func:`read`.
-        vectors: DensRay directions ``(layer, width)`` of this model.
+        rays: DensRay directions ``(layer, width)`` of this model.
         size: sentences a pass.
 
     Returns:
-        Log odds at [MASK]; AttCAT and AttDR of the name, summed over the layers; each ``(contrast,)``.
+        Log odds at [MASK]; AttCAT and AttDR of the word, summed over the layers; each ``(contrast,)``.
     """
-    kept = [one for one in contrasts if one.name in one.text.split()]
-    kept.sort(key=lambda one: one.pair)
-    rows: list[Tensor] = []
-    for pair in dict.fromkeys(one.pair for one in kept):
-        some = [one for one in kept if one.pair == pair]
-        for start in range(0, len(some), size):
-            part = some[start : start + size]
-            texts = [one.text for one in part]
-            seen = masked.observe(model, texts, pair)
-            where = seen.covers([one.name for one in part], texts)
-            sums = [(scores.sum(0) * where).sum(-1) for scores in (seen.attcat(), seen.attdr(vectors))]
-            rows.append(torch.stack([seen.score, *sums]).double().cpu())
-    if not rows:
+    kept = sorted((one for one in contrasts if one.word in one.text.split()), key=lambda one: one.pair)
+    if not kept:
         raise ValueError("no sentence holds its own name; of the corpora only winogender names an occupation.")
-    return kept, dict(zip(("log odds", "AttCAT", "AttDR"), torch.cat(rows, 1).numpy(), strict=True))
+    rows = [(one.log_odds, one.sums("AttCAT"), one.sums("AttDR", rays)) for one in probes.by_pair(model, kept, size)]
+    return kept, {
+        name: np.concatenate(parts)
+        for name, parts in zip(("log odds", "AttCAT", "AttDR"), zip(*rows, strict=True), strict=True)
+    }
 
 
 def by_occupation(contrasts: Sequence[Contrast], scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Return share of women and mean score of every occupation that has a share, two arrays ``(occupation,)``."""
-    shares = {one.name.split(".")[0]: one.women for one in contrasts if one.women == one.women}
-    rows: dict[str, list[float]] = {name: [] for name in shares}
-    for one, score in zip(contrasts, scores, strict=True):
-        if one.name in rows:
-            rows[one.name].append(score)
-    return np.array(list(shares.values())), np.array([np.mean(rows[name]) for name in shares])
+    table = pd.DataFrame({"job": [one.word for one in contrasts], "women": [one.women for one in contrasts]})
+    means = table.assign(score=scores).dropna(subset="women").groupby("job", sort=False).mean()
+    return means["women"].to_numpy(), means["score"].to_numpy()
+
+
+def against_women(model: Model, contrasts: Sequence[Contrast], rays: Tensor, seed: int) -> dict[str, Interval]:
+    """Return the rank correlation of each of :func:`named_scores`, by occupation, with its share of women."""
+    kept, scores = named_scores(model, contrasts, rays)
+    return {name: agreement.rank_interval(*by_occupation(kept, list(values)), seed) for name, values in scores.items()}
 
 
 def _winogender(home: Path) -> Iterable[tuple[str, str, str, float]]:
@@ -148,7 +140,8 @@ def _winogender(home: Path) -> Iterable[tuple[str, str, str, float]]:
 
 def _winobias(home: Path) -> Iterable[tuple[str, str, str, float]]:
     for kind in ("type1", "type2"):
-        sides = [_file(home / f"{side}_stereotyped_{kind}.txt.test").splitlines() for side in ("pro", "anti")]
+        files = [_there(home / f"{side}_stereotyped_{kind}.txt.test") for side in ("pro", "anti")]
+        sides = [file.read_text(encoding="utf-8").splitlines() for file in files]
         for number, (one, other) in enumerate(zip(*sides, strict=True)):
             clean = [text.partition(" ")[2].replace("[", "").replace("]", "") for text in (one, other)]
             yield clean[0], clean[1], f"{kind} {number + 1}", float("nan")
@@ -161,15 +154,11 @@ def _crows(home: Path) -> Iterable[tuple[str, str, str, float]]:
     ]
 
 
-def _table(path: Path, separator: str) -> Sequence[dict[str, Any]]:
-    import pandas as pd
+def _table(path: Path, separator: str) -> list[dict[str, Any]]:
+    return pd.read_csv(_there(path), sep=separator, keep_default_na=False).to_dict("records")  # type: ignore[return-value]
 
+
+def _there(path: Path) -> Path:
     if not path.is_file():
         raise ValueError(f"{path.parent.name}/{path.name} is missing; get it from its authors' repository.")
-    return pd.read_csv(path, sep=separator, keep_default_na=False).to_dict("records")  # type: ignore[return-value]
-
-
-def _file(path: Path) -> str:
-    if not path.is_file():
-        raise ValueError(f"{path.parent.name}/{path.name} is missing; get it from its authors' repository.")
-    return path.read_text(encoding="utf-8")
+    return path

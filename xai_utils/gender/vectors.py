@@ -20,7 +20,6 @@ from tqdm import tqdm
 from xai_utils import check, files, runtime
 from xai_utils.capture import capture_attention
 from xai_utils.maths import densray
-from xai_utils.methods import masked
 from xai_utils.models import Model, encoding
 from xai_utils.samples import gender, passages
 from xai_utils.samples.gender import Item
@@ -94,8 +93,13 @@ def states(model: Model, items: Sequence[Item], size: int = 128) -> Tensor:
     if not items:
         raise ValueError("no sentence with a gendered word; expected at least one on each side.")
     order = np.argsort([len(item.text) for item in items], kind="stable")
-    taken = [_states(model, [items[i] for i in order[start : start + size]]) for start in range(0, len(items), size)]
-    return torch.cat(taken, 1)[:, np.argsort(order)]
+    found = torch.empty(0)
+    for start in range(0, len(items), size):
+        chosen = order[start : start + size]
+        taken = _states(model, [items[i] for i in chosen])
+        found = taken.new_empty(len(taken), len(items), taken.shape[-1]) if not start else found
+        found[:, chosen] = taken
+    return found
 
 
 def written(model: Model, pairs: Sequence[tuple[str, str]] | None = None) -> Vectors:
@@ -170,17 +174,16 @@ def candidates(
                 yield (found[0], partner) if found[0].male else (partner, found[0])
 
 
-def save_directions(model: Model, rays: Tensor, source: str, file: Path | None = None) -> Path:
+def save_directions(model: Model, rays: Tensor, source: str, file: Path | None = None) -> None:
     """Write directions ``(layer + 1, width)`` as safetensors with model, weights and data; whole or not at all.
 
-    The file is ``runs/directions/MODEL.safetensors`` unless another is named; its path is returned.
+    The file is ``runs/directions/MODEL.safetensors`` unless another is named.
     """
     name = model.name.replace(":", "-").replace("/", "-")
     file = runtime.ROOT / "runs" / "directions" / f"{name}.safetensors" if file is None else file
     told = {"model": model.name, "weights_sha256": model.sha256, "data": source, "method": "DensRay, class-mean sign"}
     with files.whole(file) as temporary:
         save_file({"directions": rays.contiguous()}, temporary, told)
-    return file
 
 
 def _partner(item: Item, given: Sequence[tuple[str, str]]) -> Item | None:

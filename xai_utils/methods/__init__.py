@@ -5,7 +5,6 @@ from xai_utils.methods import (
     input_gradient,
     integrated,
     lime_library,
-    masked,
     nulls,
     observation,
     occlusion,

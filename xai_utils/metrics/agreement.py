@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import kendalltau, permutation_test, rankdata
 
 from xai_utils.metrics.rankings import top
-from xai_utils.stats import Interval, bootstrap_interval, mean_interval
+from xai_utils.stats import AgainstChance, Interval, bootstrap_interval, mean_interval
 
 
 def spearman(one: ArrayLike, other: ArrayLike) -> np.ndarray:
@@ -65,60 +64,9 @@ def _ranks(values: ArrayLike) -> np.ndarray:
     return ranks / spread
 
 
-#: Distances of AttCAT and DensRay as published, with the tokens of a sentence: cosine, Euclidean / √n, Manhattan / n.
-PUBLISHED: Mapping[str, tuple[int, float, float, float]] = {
-    "occupations": (7, 0.474, 0.351, 0.288),
-    "CrowS-Pairs": (15, 0.577, 0.305, 0.229),
-    "adjectives 1, male": (6, 0.329, 0.306, 0.256),
-    "adjectives 1, female": (6, 0.418, 0.362, 0.296),
-    "adjectives 2, male": (6, 0.364, 0.337, 0.275),
-    "adjectives 2, female": (6, 0.363, 0.331, 0.278),
-    "nouns, male": (6, 0.393, 0.356, 0.295),
-    "nouns, female": (6, 0.372, 0.348, 0.284),
-}
-#: DensRay scores of he and of she in "he|she is a accountant." by layer, as published.
-PUBLISHED_HE = (5.32, -4.73, 3.76, 3.78, 3.88, 3.13, -2.76, 2.50, -2.55, -1.88, 1.91, 0.33)
-PUBLISHED_SHE = (-6.05, 5.01, -4.43, -3.53, -2.52, -1.68, 0.96, -0.69, -0.29, -0.05, 0.33, -0.41)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Mean rank correlation of two explanations over sentences, and what shuffled tokens give.
-
-    Attributes:
-        found: the mean with its bootstrap interval over sentences.
-        low, high: where 95 % of the means lie when tokens are shuffled within every sentence.
-        p: two-sided, of the permutation test.
-    """
-
-    found: Interval
-    low: float
-    high: float
-    p: float
-
-
-def published_distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the published distances of ``|one|`` and ``|other|``, each scaled to length 1, over the last axis.
-
-    Returns:
-        ``(..., 3)``: one minus cosine, Euclidean by root of the number of tokens, Manhattan by their number.
-    """
-    x, y = (np.abs(v) / np.linalg.norm(v, axis=-1, keepdims=True) for v in (one, other))
-    n = x.shape[-1]
-    apart = np.abs(x - y)
-    euclidean = np.sqrt((apart**2).sum(-1) / n)
-    return np.stack([1 - (x * y).sum(-1), euclidean, apart.sum(-1) / n], -1)
-
-
-def chance_distances(tokens: int, seed: int, draws: int = 20_000) -> np.ndarray:
-    """Return the mean published distances of two unrelated vectors of Gaussian noise, ``(3,)``."""
-    noise = np.random.default_rng(seed)
-    return published_distances(*noise.standard_normal((2, draws, tokens))).mean(0)
-
-
 def matched(
     one: Sequence[np.ndarray], other: Sequence[np.ndarray], seed: int, shuffles: int = 999, together: bool = False
-) -> Agreement:
+) -> AgainstChance:
     """Compare two explanations sentence by sentence by rank correlation, signs kept.
 
     Args:
@@ -139,10 +87,7 @@ def matched(
     for i, (x, y) in enumerate(zip(one, other, strict=True)):
         order = (keys if together else noise.random(keys.shape))[:, : len(y)].argsort(1)
         chance[i] = spearman(x, y[order])
-    means = chance.mean(0)
-    low, high = np.quantile(means, [0.025, 0.975])
-    p = (1 + (np.abs(means) >= abs(found.mean())).sum()) / (1 + shuffles)
-    return Agreement(mean_interval(found.tolist(), seed), float(low), float(high), float(p))
+    return AgainstChance.of(mean_interval(found.tolist(), seed), chance.mean(0))
 
 
 def rank_interval(one: np.ndarray, other: np.ndarray, seed: int, resamples: int = 2000) -> Interval:

@@ -45,18 +45,23 @@ class Probe:
     """A sentence with one [MASK], and the word that is asked about.
 
     Attributes:
-        text: the sentence.
-        word: occupation, adjective or noun in it.
-        kind: one of :data:`KINDS`.
+        text: with one [MASK].
+        word: occupation, adjective or noun in it; empty if none is asked about.
+        kind: one of :data:`KINDS`, or of a corpus.
         group: list the word comes from, such as ``"appearance"``.
-        other: the first of two occupations, else empty.
+        other: the other of two occupations, else empty.
+        pair: two words of one token that could stand at [MASK], masculine first.
     """
 
     text: str
-    word: str
-    kind: str
+    word: str = ""
+    kind: str = ""
     group: str = ""
     other: str = ""
+    pair: tuple[str, str] = ("he", "she")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pair", tuple(self.pair))
 
 
 @cache
@@ -102,24 +107,24 @@ def gendered(given: Iterable[Sequence[str]] | None = None) -> tuple[list[Item], 
     return sides
 
 
-def probes(kind: str) -> list[Probe]:
-    """Return the sentences of one kind, each with one [MASK]."""
+def probes(kind: str, pair: tuple[str, str] = ("he", "she")) -> list[Probe]:
+    """Return the sentences of one kind, each with one [MASK], that ask for one word of a pair against the other."""
     check.one_of("kind", kind, KINDS)
     template, groups = words()["templates"][kind], words()[kind]
     runtime.record.data[f"probes {kind}"] = f"{sum(map(len, groups.values()))} sentences, data/texts/gender.json"
     if kind == "two jobs":
-        return [Probe(template.format(first=one, word=two), two, kind, other=one) for one, two in groups[""]]
+        return [Probe(template.format(first=one, word=two), two, kind, "", one, pair) for one, two in groups[""]]
     return [
-        Probe(template.format(word=word, a="an" if word[0] in "aeiou" else "a"), word, kind, group)
+        Probe(template.format(word=word, a="an" if word[0] in "aeiou" else "a"), word, kind, group, pair=pair)
         for group, members in groups.items()
         for word in members
     ]
 
 
-def open_contexts() -> list[str]:
-    """Return every written context once, with [MASK] for its subject: sentences that share no template."""
-    places = words()["places"]
-    return [c.format(who=MASK, place=places[i % len(places)]) for i, c in enumerate(words()["contexts"])]
+def open_contexts(pair: tuple[str, str] = ("he", "she")) -> list[Probe]:
+    """Return every written context once, with [MASK] for its subject: probes that share no template, and no word."""
+    places, contexts = words()["places"], words()["contexts"]
+    return [Probe(c.format(who=MASK, place=places[i % len(places)]), pair=pair) for i, c in enumerate(contexts)]
 
 
 def occurrences(text: str, given: Sequence[tuple[str, str]]) -> list[Item]:

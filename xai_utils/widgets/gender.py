@@ -10,25 +10,22 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from xai_utils import plots
-from xai_utils.methods import masked
-from xai_utils.methods.masked import Masked
+from xai_utils.gender import probes
+from xai_utils.gender.probes import Observed
 from xai_utils.models import Model
 from xai_utils.plots import gender as plots_gender
 from xai_utils.samples import gender as gender_texts
+from xai_utils.samples.gender import Probe
 from xai_utils.widgets.attention import Canvas
 
-METHODS = ("AttCAT", "DensRay", "AttDR", "attention of [MASK]")
 
-
-def gender(
-    model: Model, sentence: str, vectors: Tensor, pairs: Sequence[tuple[str, str]] | None = None
-) -> widgets.Widget:
+def gender(model: Model, sentence: str, rays: Tensor, pairs: Sequence[tuple[str, str]] | None = None) -> widgets.Widget:
     """Show one score of every token by layer, for whatever is typed.
 
     Args:
         model: of masked words.
         sentence: to begin with, one [MASK].
-        vectors: DensRay directions ``(layer, width)`` of this model.
+        rays: DensRay directions ``(layer + 1, width)`` of this model.
         pairs: to choose the target from, masculine first; default he and she, and the bundled ones.
 
     Returns:
@@ -38,19 +35,18 @@ def gender(
     wide = widgets.Layout(width="36em")
     typed = widgets.Text(value=sentence, description="sentence", continuous_update=False, layout=wide)
     pair = widgets.Dropdown(options=[(f"{a} − {b}", (a, b)) for a, b in known], description="target")
-    method = widgets.Dropdown(options=METHODS, description="method")
-    module: Any = model.module
-    layers = (model.blocks or module.config.num_hidden_layers) + 1
-    layer = widgets.IntSlider(value=layers - 1, max=layers - 1, description="layer", continuous_update=False)
+    method = widgets.Dropdown(options=probes.SCORES, description="method")
+    most = len(rays) - 1
+    layer = widgets.IntSlider(value=most, max=most, description="layer", continuous_update=False)
     canvas = Canvas(10, 3.6)
-    kept: dict[tuple[str, tuple[str, str]], Masked] = {}
+    kept: dict[Probe, Observed] = {}
 
     def paint(fig: Figure) -> str:
-        asked = (typed.value, pair.value)
+        asked = Probe(typed.value, pair=pair.value)
         if asked not in kept:
             kept.clear()
-            kept[asked] = masked.observe(model, [typed.value], pair.value)
-        return _paint(fig, kept[asked], pair.value, method.value, layer.value, vectors)
+            kept[asked] = probes.observe(model, [asked])
+        return _paint(fig, kept[asked], method.value, layer.value, rays)
 
     def redraw(*_: Any) -> None:
         canvas.draw(paint)
@@ -62,18 +58,12 @@ def gender(
     return widgets.VBox([typed, widgets.HBox([pair, method]), widgets.HBox([layer, note]), canvas.box])
 
 
-def _paint(fig: Figure, seen: Masked, pair: tuple[str, str], method: str, layer: int, vectors: Tensor) -> str:
-    scores = {
-        "AttCAT": seen.attcat, "DensRay": lambda: seen.ray(vectors), "AttDR": lambda: seen.attdr(vectors),
-        "attention of [MASK]": seen.paid,
-    }[method]()[:, 0]  # fmt: skip
-    places = list(seen.tokens(0))
-    labels, shown = [seen.batch.labels[0][t] for t in places], scores[:, places].float().cpu()
+def _paint(fig: Figure, seen: Observed, method: str, layer: int, rays: Tensor) -> str:
+    shown, labels = seen.shown(method, rays)
     left, right = fig.subplots(1, 2, gridspec_kw={"width_ratios": (1, 2)})
     one = shown.sum(0) if layer == len(shown) else shown[layer]
     title = f"{method}, {'sum' if layer == len(shown) else f'layer {layer}'}"
     plots.token_bars(left, one, labels, title, signed=True)
     plots_gender.heat(right, shown, labels, "all layers, each row on its own scale", ring=layer)
     fig.subplots_adjust(left=0.1, right=0.99, bottom=0.2, top=0.9, wspace=0.15)
-    first, second = seen.probabilities[0].tolist()
-    return f"P({pair[0]}) = {first:.3f}, P({pair[1]}) = {second:.3f}; most likely: {seen.likeliest[0]}"
+    return f"{seen.chances}; most likely: {seen.likeliest[0]}"
