@@ -8,6 +8,7 @@ the machine hardly counts. ``--quick`` makes everything smaller; its ratios are 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -16,11 +17,13 @@ import torch
 from xai_utils import runtime
 
 COLUMNS = ("case", "ours", "compared with", "seconds", "theirs (s)", "ratio", "target")
+PARTS = tuple(path.stem.removeprefix("bench_") for path in sorted(Path(__file__).parent.glob("bench_*.py")))
 
 
-def markdown(rows: list[dict[str, object]]) -> str:
-    """Write the rows as one table, numbers with three digits and missed targets marked."""
-    lines = [" | ".join(COLUMNS), " | ".join("---" for _ in COLUMNS)]
+def lines(rows: Iterable[dict[str, object]]) -> Iterator[str]:
+    """Write rows as a table in Markdown, each as it comes: numbers with three digits, missed targets marked."""
+    yield f"| {' | '.join(COLUMNS)} |"
+    yield f"| {' | '.join('---' for _ in COLUMNS)} |"
     for row in rows:
         shown = []
         for column in COLUMNS:
@@ -29,23 +32,25 @@ def markdown(rows: list[dict[str, object]]) -> str:
         if row.get("target"):
             missed = float(row["ratio"]) > float(row["target"])  # type: ignore[arg-type]
             shown[-1] = f"≤ {row['target']:g}{' (missed)' if missed else ''}"
-        lines.append(" | ".join(shown))
-    return "\n".join(f"| {line} |" for line in lines)
+        yield f"| {' | '.join(shown)} |"
+
+
+def measured(parts: Sequence[str], quick: bool) -> Iterator[dict[str, object]]:
+    """Measure part by part."""
+    for part in parts:
+        yield from import_module(f"tests.bench.bench_{part}").rows(quick)
 
 
 def main() -> None:
     """Parse the command line, measure and print."""
-    parts = [path.stem.removeprefix("bench_") for path in sorted(Path(__file__).parent.glob("bench_*.py"))]
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller inputs, fewer repeats")
-    parser.add_argument("--only", choices=parts, help="one part of the table")
+    parser.add_argument("--only", choices=PARTS, help="one part of the table")
     arguments = parser.parse_args()
     runtime.quiet()
     torch.set_num_threads(1)
-    chosen = [arguments.only] if arguments.only else parts
-    print(
-        markdown([row for part in chosen for row in import_module(f"tests.bench.bench_{part}").rows(arguments.quick)])
-    )
+    for line in lines(measured([arguments.only] if arguments.only else PARTS, arguments.quick)):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

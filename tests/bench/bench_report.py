@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from nbconvert.exporters import HTMLExporter
 
+from xai_utils import files
 from xai_utils.workbook.report import build
 
 LIMIT = 60  # seconds that a report may take
@@ -24,16 +25,16 @@ def processor(run: Callable[[], object]) -> float:
 def plain() -> None:
     """Convert every notebook by nbconvert as it is."""
     exporter = HTMLExporter()
-    for path in sorted((build.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+    for path in sorted((files.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         exporter.from_filename(str(path))
 
 
 def rows(quick: bool = False) -> list[dict[str, object]]:
     """Build the whole site, links checked, and convert the same notebooks plainly; once, or the better of two."""
     with TemporaryDirectory() as folder:
-        counts = build.build(build.ROOT, Path(folder) / "warm")
+        counts = build.build(files.ROOT, Path(folder) / "warm")
         times = range(1 if quick else 2)
-        ours = min(processor(lambda: build.build(build.ROOT, Path(folder) / "site")) for _ in times)
+        ours = min(processor(lambda: build.build(files.ROOT, Path(folder) / "site")) for _ in times)
         theirs = min(processor(plain) for _ in times)
     case = f"{counts['pages']} pages, {counts['figures']} figures, {'≤' if ours <= LIMIT else 'misses'} {LIMIT} s"
     return [
