@@ -1,22 +1,25 @@
 """The one command line: ``python -m xai_utils figures | golden | report | sweep | leaderboard | summary | train``.
 
-Every command is a function below that takes the parsed options and returns the exit code: 0 all well, 1 something was
-done but not all of it, 2 nothing could be done (one line says why), 130 interrupted. What a command needs is imported
-when it runs, so that ``--help`` answers at once.
+Every command is a function below that takes the parsed options and returns the exit code. What a command needs is
+imported when it runs, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from typing import NoReturn
 
 from xai_utils import files
 
-INTERRUPTED = "\ninterrupted; what had finished is kept, and the same command continues."
+PROGRAM = "python -m xai_utils"
+CODES = "Exit codes: 0 all well; 1 done in part; 2 nothing was done, one line says why; 130 interrupted."
 
 
 def figures(options: argparse.Namespace) -> int:
@@ -78,7 +81,7 @@ def summary(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train a bundled model again, or one of its kind on own texts."""
+    """Train a bundled model again, or one of its kind on own texts; continues from its last checkpoint."""
     from xai_utils.train import loop
 
     card = loop.command(options.name, options.data, options.out, options.steps, options.threads, options.evaluate_every)
@@ -86,69 +89,110 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+COMMANDS = {run.__name__: run for run in (figures, golden, report, sweep, leaderboard, summary, train)}
+CONTINUE = ("figures", "sweep", "train")  # where they stopped
+
+
+class Parser(argparse.ArgumentParser):
+    """Leave it to :func:`main` to say what is wrong, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise ValueError(f"{message}; see `{self.prog} --help`.")
+
+
+def parser() -> Parser:
     """Return the parser of all commands."""
-    top = argparse.ArgumentParser(prog="python -m xai_utils", description="Explaining transformers and Mamba, checked.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(run: object) -> argparse.ArgumentParser:
+    top = Parser(prog=PROGRAM, description="Explaining transformers and Mamba, checked.", epilog=CODES)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    made = {}
+    for name, run in COMMANDS.items():
         told = (run.__doc__ or "").strip()
-        one = commands.add_parser(run.__name__, help=told.partition(";")[0].rstrip("."), description=told)  # type: ignore[attr-defined]
-        one.set_defaults(run_command=run)
-        return one
-
-    drawing = add(figures)
-    drawing.add_argument("--run", default="default", help="a name in notebooks/runs.yml")
-    drawing.add_argument("--force", action="store_true", help="also what is up to date")
-    for one in (drawing, add(golden)):
-        one.add_argument("--only", default=[], type=_numbers, help="numbers of notebooks, such as 01,03")
-    add(report).add_argument(
-        "--out", type=Path, default=files.ROOT / "site", help="folder of the pages (default: site)"
+        made[name] = commands.add_parser(name, help=told.partition(";")[0].rstrip("."), description=told, epilog=CODES)
+        made[name].set_defaults(parser=made[name])
+    made["figures"].add_argument("--run", default="default", metavar="NAME", help="a set in notebooks/runs.yml")
+    made["figures"].add_argument("--force", action="store_true", help="also what is up to date")
+    for name in ("figures", "golden"):
+        made[name].add_argument(
+            "--only", default=[], type=_numbers, metavar="NUMBERS", help="of notebooks, such as 01,03 (default: all)"
+        )
+    made["report"].add_argument(
+        "--out", type=Path, default=files.ROOT / "site", metavar="FOLDER", help="of the pages (default: site)"
     )
-    _sweep_arguments(add(sweep))
-    bundling = add(leaderboard)
-    bundling.add_argument("tables", nargs="+", type=Path, help="what sweep wrote, such as runs/sweeps/NAME.parquet")
-    bundling.add_argument("--out", type=Path, help="default: data/sweeps/leaderboard.parquet")
-    summing = add(summary)
-    summing.add_argument("table", type=Path, help="what sweep wrote")
-    summing.add_argument("--out", type=Path, required=True, help="folder and name, without an ending")
-    _train_arguments(add(train))
+    _sweep_arguments(made["sweep"])
+    made["leaderboard"].add_argument("tables", nargs="+", type=Path, help="what sweep wrote: runs/sweeps/NAME.parquet")
+    made["leaderboard"].add_argument("--out", type=Path, help="the table (default: data/sweeps/leaderboard.parquet)")
+    made["summary"].add_argument("table", type=Path, help="what sweep wrote: runs/sweeps/NAME.parquet")
+    made["summary"].add_argument("--out", type=Path, required=True, help="folder and name, without an ending")
+    _train_arguments(made["train"])
     return top
 
 
 def _sweep_arguments(one: argparse.ArgumentParser) -> None:
     one.add_argument("plan", help="a .yml file, such as sweeps/small.yml")
-    one.add_argument("--workers", type=int, default=1, help="processes on this machine")
-    one.add_argument("--scheduler", default="", help="address of a Dask scheduler, such as tcp://10.0.0.1:8786")
-    one.add_argument("--join", type=float, default=60.0, help="seconds to wait for its first worker")
+    one.add_argument("--workers", type=count, default=1, metavar="N", help="processes on this machine (default: 1)")
+    one.add_argument("--scheduler", default="", metavar="ADDRESS", help="of Dask, such as tcp://10.0.0.1:8786")
+    one.add_argument("--join", type=float, default=60.0, metavar="SECONDS", help="for its first worker (default: 60)")
     one.add_argument("--again", action="store_true", help="also try what failed before")
     one.add_argument("--finished-only", action="store_true", help="write the table of what is finished, and stop")
-    one.add_argument("--out", type=Path, help="the table; runs/sweeps/NAME.parquet by default")
+    one.add_argument("--out", type=Path, help="the table (default: runs/sweeps/NAME.parquet)")
 
 
 def _train_arguments(one: argparse.ArgumentParser) -> None:
-    one.add_argument("name", help="bundled model to train again, such as vit-scenes")
-    one.add_argument("--threads", type=int, help="torch threads (default: torch's choice)")
-    one.add_argument("--steps", type=int, help="shorter or longer than the recipe")
-    one.add_argument("--evaluate-every", type=int, default=0, help="print accuracies every so many steps")
-    one.add_argument("--data", help="of attention-sst2 (sst2, imdb, an own file) and minilm-mlm; needs --out")
-    one.add_argument("--out", type=Path, help="folder to write (default: data/models/NAME)")
+    bundled = sorted(card.parent.name for card in (files.DATA / "models").glob("*/card.json"))
+    one.add_argument("name", help=f"bundled model to train again: {', '.join(bundled)}")
+    one.add_argument("--threads", type=count, metavar="N", help="of torch (default: torch's choice)")
+    one.add_argument("--steps", type=count, metavar="N", help="shorter or longer than the recipe")
+    one.add_argument("--evaluate-every", type=count, default=0, metavar="N", help="print accuracies every N steps")
+    one.add_argument(
+        "--data", help="own texts: attention-sst2 (sst2, imdb or a file), minilm-mlm (a file or folder); needs --out"
+    )
+    one.add_argument("--out", type=Path, metavar="FOLDER", help="to write (default: data/models/NAME)")
+
+
+def count(text: str) -> int:
+    """Read a number of one or more."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than one")
+    return int(text)
 
 
 def _numbers(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
+def read(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; ``ValueError`` says what is not known and what may have been meant."""
+    command = arguments[0]
+    if not command.startswith("-") and command not in COMMANDS:
+        raise ValueError(f"no command {command!r}.{_meant(command, COMMANDS)} Commands: {', '.join(COMMANDS)}.")
+    options, unknown = parser().parse_known_args(arguments)
+    if unknown:
+        meant = _meant(unknown[0], re.findall(r"--[\w-]+", options.parser.format_usage()))
+        raise ValueError(f"{command} does not know {' '.join(unknown)}.{meant} See `{PROGRAM} {command} --help`.")
+    return options
+
+
+def _meant(name: str, there: Iterable[str]) -> str:
+    near = get_close_matches(name, list(there), 1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the only place where an error becomes a line and an exit code."""
-    options = parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given:
+        parser().print_help()
+        return 2
     try:
-        return int(options.run_command(options))
+        options = read(given)
+        return COMMANDS[options.command](options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
+        kept = "; what had finished is kept, and the same command continues" if given[0] in CONTINUE else ""
+        print(f"\ninterrupted{kept}.", file=sys.stderr)
         return 130
 
 
