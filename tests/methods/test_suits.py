@@ -138,7 +138,7 @@ IDS = torch.tensor([[1, 5, 6, 2], [1, 5, 2, 0]])
         ({}, "at least one; got none"),
         ({"input_ids": IDS[:0]}, "at least one"),
         ({"input_ids": IDS, "attention_mask": IDS[:1]}, "one number of samples"),
-        ({"input_ids": IDS, "attention_mask": torch.tensor([[0, 1, 1, 1], [1, 1, 1, 0]])}, "padding behind"),
+        ({"input_ids": IDS, "attention_mask": torch.tensor([[1, 0, 1, 1], [1, 1, 1, 0]])}, "padding behind"),
         ({"input_ids": IDS[0]}, "expected both"),
     ],
 )

@@ -26,7 +26,8 @@ from xai_utils.capture.lrp_tables import Backward, Rule
 # What hands values on without mixing them (or mixes them by constants), so that its own gradient is the rule.
 STRUCTURE = frozenset(
     "view reshape permute transpose unbind chunk split getitem contiguous cat stack expand flatten unflatten squeeze "
-    "unsqueeze to type float double dropout clone select swapaxes t requires_grad detach get repeat_interleave type_as".split()
+    "unsqueeze to type type_as float double dropout clone select swapaxes t requires_grad detach get "
+    "repeat_interleave".split()
 )
 MODIFIED = ("cp", "attnlrp")  #: presets whose gradient, times the activation, is relevance
 WRITTEN_OUT = ("NewGELUActivation", "FastGELUActivation", "GELUTanh")  #: the tanh form of GELU, by its formula

@@ -10,6 +10,7 @@ from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from torch import Tensor
 
 from xai_utils import check
+from xai_utils.models import removal
 from xai_utils.models.encoding import Batch, patch_sums
 from xai_utils.models.kinds import Model
 from xai_utils.models.targets import Asked, given
@@ -25,10 +26,11 @@ def gradients(
     steps: int = 16,
     most_steps: int = 256,
     chunk: int = 32,
+    word: int | None = None,
 ) -> list[tuple[Tensor, dict[str, Any]]]:
     """Integrate the gradient from a baseline to the input.
 
-    Text: at the word embeddings, from the same sentence with every word replaced by [PAD] (specials stay). Pictures:
+    Text: at the word embeddings, from the same sentence with every word replaced (see :func:`without_words`). Pictures:
     at the pixels, from a picture of the data set's mean colour (zero after normalisation), added up by patch.
 
     Args:
@@ -40,6 +42,7 @@ def gradients(
         steps: Gauss-Legendre nodes to begin with; doubled for the samples whose gap is too large.
         most_steps: where doubling stops.
         chunk: interpolated inputs in one pass; bounds the memory whatever the number of steps.
+        word: of the baseline sentence, see :func:`without_words`.
 
     Returns:
         Per sample the scores of every position (zero at the prefix of a picture) and ``steps``, ``gap`` (absolute,
@@ -53,7 +56,7 @@ def gradients(
     found: dict[int, tuple[Tensor, dict[str, Any]]] = {}
     waiting = list(range(len(batch)))
     while waiting:
-        scores, gaps, spans = _pass(model, batch, waiting, question.of(waiting), steps, chunk)
+        scores, gaps, spans = _pass(model, batch, waiting, question.of(waiting), steps, chunk, word)
         relative = gaps.abs() / spans.abs().clamp(min=1e-9)
         last = tolerance is None or 2 * steps > most_steps
         for place, sample in enumerate(waiting):
@@ -71,18 +74,18 @@ def gradients(
 
 
 def _pass(
-    model: Model, batch: Batch, chosen: list[int], question: Asked, steps: int, chunk: int
+    model: Model, batch: Batch, chosen: list[int], question: Asked, steps: int, chunk: int, word: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run captum once for some samples: scores ``(sample, position)``, gaps and score differences ``(sample,)``."""
     inputs = {name: tensor[chosen] for name, tensor in batch.inputs.items()}
     chunk = max(chunk, len(chosen))
     if batch.grid is None:
-        return _words(model, inputs, question, steps, chunk)
+        return _words(model, inputs, question, steps, chunk, word)
     return _pixels(model, batch, inputs, question, steps, chunk)
 
 
 def _words(
-    model: Model, inputs: dict[str, Tensor], question: Asked, steps: int, chunk: int
+    model: Model, inputs: dict[str, Tensor], question: Asked, steps: int, chunk: int, word: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     ids = inputs["input_ids"]
     rest = [name for name in inputs if name != "input_ids"]
@@ -92,7 +95,7 @@ def _words(
         return question.of(number.tolist()).score(logits)
 
     others = (torch.arange(len(ids)), *(inputs[name] for name in rest))
-    baseline = without_words(model, ids)
+    baseline = without_words(model, ids, word)
     module: Any = model.module
     words = module.get_input_embeddings()
     values = LayerIntegratedGradients(forward, words).attribute(
@@ -132,9 +135,27 @@ def _with_gaps(scores: Tensor, difference: Tensor) -> tuple[Tensor, Tensor, Tens
     return scores, scores.sum(1) - difference, difference
 
 
-def without_words(model: Model, ids: Tensor) -> Tensor:
-    """Replace every token that is not special by [PAD]; ``(batch, token)`` ids."""
-    special = torch.tensor(model.tokenizer.all_special_ids, device=ids.device)
-    if model.tokenizer.pad_token_id is None:
-        raise ValueError(f"the tokenizer of {model.name} has no [PAD], so there is no baseline sentence.")
-    return torch.where(torch.isin(ids, special), ids, model.tokenizer.pad_token_id)
+def without_words(model: Model, ids: Tensor, word: int | None = None) -> Tensor:
+    """Write one word over every token of ``(batch, token)`` ids that is not special.
+
+    Args:
+        model: whose words they are.
+        ids: as the model takes them.
+        word: id to write; by default [PAD]. For a language model, in which [PAD] or the end of text would begin a new
+            document, :data:`removal.NEUTRAL`; and its first token, which takes most attention, is kept.
+
+    Raises:
+        ValueError: nothing is known to write.
+    """
+    tokenizer = model.tokenizer
+    if word is None and tokenizer is not None:
+        word = removal.neutral_word(model) if model.head == "next" else tokenizer.pad_token_id
+    if word is None:
+        raise ValueError(
+            f"{model.name} has no [PAD], so there is no baseline sentence; name the id of a word: word=ID."
+        )
+    special = torch.tensor(tokenizer.all_special_ids if tokenizer is not None else [], device=ids.device)
+    kept = torch.isin(ids, special)
+    if model.head == "next":
+        kept[:, 0] = True
+    return torch.where(kept, ids, word)

@@ -169,7 +169,9 @@ def _observe_scans(model: Model, batch: Batch, target: Target, gradient: bool) -
         if gradient:
             assert logits is not None and question is not None
             question.score(logits).sum().backward()
-    at, reading = trace.class_position, torch.zeros(len(batch), dtype=torch.long)
+    at = trace.class_position
+    last = [batch.length(i) - 1 for i in range(len(batch))]  # a text is read by its last token
+    reading = torch.tensor(last if batch.grid is None else [0] * len(batch))
     attention = class_first(class_first(direction_maps(trace.scans), at, -1), at, -2)
     if not gradient:
         return Observation(model, batch, attention, question, logits, reading)

@@ -58,7 +58,7 @@ def follows_positive_rules(model: Model) -> str:
 
 
 def scans(model: Model) -> str:
-    """Suit a Mamba or Vision Mamba with a head."""
+    """Suit a Mamba or Vision Mamba."""
     if not scanning(model.module):
         return f"{type(model.module).__name__} has no selective scan; it is for Mamba and Vision Mamba."
     return ""
@@ -69,6 +69,13 @@ def scans_texts(model: Model) -> str:
     if isinstance(model.module, Vim):
         return "the two convolutions of Vision Mamba are not captured; take hidden_attention."
     return scans(model)
+
+
+def scans_channels(model: Model) -> str:
+    """Suit a Mamba or Vision Mamba, not Mamba-2, whose B, C and input share one convolution."""
+    if any(type(module).__name__ == "Mamba2Mixer" for module in model.module.modules()):
+        return "it has no rule for Mamba-2, whose B, C and input share one convolution; take hidden_attention."
+    return scans(model) or answers(model)
 
 
 def convolves(model: Model) -> str:

@@ -210,9 +210,12 @@ METHODS: dict[str, Method] = {
         passes=hidden.hidden_rollout_published, **{**_HIDDEN, "unit": "discounted hidden attention"}  # type: ignore[arg-type]
     ),
     "mamba_attribution": Method(
-        passes=hidden.mamba_attribution, unit="gradient-weighted hidden attention", suits=suits.scans, family="hidden"
+        passes=hidden.mamba_attribution,
+        unit="gradient-weighted hidden attention",
+        suits=suits.scans_channels,
+        family="hidden",
     ),
-    "mamba_lrp": Method(passes=hidden.relevance, signed=True, suits=suits.scans, family="hidden"),
+    "mamba_lrp": Method(passes=hidden.relevance, signed=True, suits=suits.scans_channels, family="hidden"),
     "gradcam": Method(
         passes=relevance.gradcam, unit="gradient-weighted activation", suits=suits.convolves, family="gradient"
     ),

@@ -184,9 +184,19 @@ def _tensors(model: Model, given: Mapping[str, Tensor]) -> Batch:
     return Batch(inputs, (_patches(grid),) * len(pixels), model.prefix, grid)
 
 
+def _padded_behind(ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Move padding that stands in front behind the tokens, where no model counts it as positions."""
+    front = (mask.cumsum(1) == 0).sum(1).tolist()
+    rolled = [torch.stack([row.roll(-by) for row, by in zip(rows, front, strict=True)]) for rows in (ids, mask)]
+    return {"input_ids": rolled[0], "attention_mask": rolled[1]}
+
+
 def _ids(model: Model, inputs: dict[str, Tensor]) -> Batch:
     ids = inputs["input_ids"]
     mask = inputs.setdefault("attention_mask", torch.ones_like(ids))
+    if ids.ndim == 2 and mask.shape == ids.shape and set(inputs) == {"input_ids", "attention_mask"}:
+        inputs = _padded_behind(ids, mask)
+        ids, mask = inputs.values()
     if ids.ndim != 2 or mask.shape != ids.shape or not (mask[:, 1:] <= mask[:, :-1]).all() or not mask[:, 0].all():
         raise ValueError(
             f"input_ids {tuple(ids.shape)} and attention_mask {tuple(mask.shape)}: expected both (sample, token), with "

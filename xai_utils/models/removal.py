@@ -179,10 +179,14 @@ def _token(model: Model, operator: str) -> int | None:
     tokenizer = model.tokenizer
     if operator == "mask":
         return tokenizer.mask_token_id
-    if operator == "word":
-        ids = tokenizer(f" {NEUTRAL}" if model.head == "next" else NEUTRAL, add_special_tokens=False)["input_ids"]
-        return ids[0] if len(ids) == 1 and ids[0] != tokenizer.unk_token_id else None
-    return tokenizer.unk_token_id
+    return neutral_word(model) if operator == "word" else tokenizer.unk_token_id
+
+
+def neutral_word(model: Model) -> int | None:
+    """Return the id of :data:`NEUTRAL`; ``None`` where it is no single token."""
+    blank = " " if model.head == "next" else ""
+    ids = model.tokenizer(f"{blank}{NEUTRAL}", add_special_tokens=False)["input_ids"]
+    return ids[0] if len(ids) == 1 and ids[0] != model.tokenizer.unk_token_id else None
 
 
 def _texts(model: Model, batch: Batch, operator: str) -> Replace:

