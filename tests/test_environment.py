@@ -2,13 +2,18 @@
 
 import re
 import tomllib
+from importlib import import_module
 
 import pytest
 import yaml
 from places import ROOT
 
+from xai_utils.__main__ import COMMANDS
+
 LOCK = (ROOT / "requirements.lock").read_text()
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+README = (ROOT / "README.md").read_text()
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 
 
 def locked():
@@ -52,15 +57,35 @@ def test_the_lock_file_holds_the_build_backend():  # make installs the package w
 
 def test_commands_of_the_readme_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    code = re.findall(r"```.*?```|`[^`\n]+`", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = re.findall(r"```.*?```|`[^`\n]+`", README, re.DOTALL)
     named = set(re.findall(r"\bmake ([a-z]+)", "\n".join(code)))
     assert {"figures", "test"} <= named <= targets, named - targets
 
 
+def test_files_that_the_hooks_and_the_makefile_name_exist():
+    text = (ROOT / ".pre-commit-config.yaml").read_text() + (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"\b(?:tests|xai_utils|notebooks)/[\w/.]*\w", text))
+    assert {"tests/test_house.py", "xai_utils/widgets/explorer/voila"} <= named
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_the_readme_says_where_the_former_modules_went():
+    table = README.partition("| formerly")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(table) == 10
+    for row in table:
+        _, former, now, _ = row.split("|")
+        assert "`" in former and "`" in now
+        for name in re.findall(r"`([a-z_]+(?:\.[a-z_]+)*)`", now if "python -m" not in now else ""):
+            room, *parts = name.split(".")
+            found = import_module(f"xai_utils.{room}")
+            for part in parts:
+                found = getattr(found, part)
+    for command in re.findall(r"`python -m xai_utils (\w+)|, `(\w+)`", table[-1].split("|")[2]):
+        assert "".join(command) in COMMANDS
+
+
 def links():
-    readme = ROOT / "README.md"
-    text = readme.read_text() if readme.exists() else ""
-    found = re.findall(r"\]\(<?([^)\s>]+)", text) + re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
+    found = re.findall(r"\]\(<?([^)\s>]+)", README) + re.findall(r"(?:src|href)=\"([^\"]+)\"", README)
     return sorted({link.partition("#")[0] for link in found if not re.match(r"[a-z]+:|#", link)})
 
 

@@ -13,8 +13,8 @@ token      position in general; for pictures a patch, row by row
 prefix     leading tokens that stand for no patch: [CLS], distillation, registers
 =========  =====================================================================================
 
-Where to look first: :mod:`models`, :mod:`samples` and :mod:`methods` each hold one table; the mathematics is in
-modules that never meet a model (:mod:`rollout`, :mod:`flow`, :mod:`rollout`).
+Where to look first: :mod:`models`, :mod:`samples` and :mod:`methods` each hold one table; the formulas are in
+:mod:`maths`, which never meets a model.
 """
 
 __version__ = "0.1.0"
