@@ -229,10 +229,10 @@ def test_gradients_are_kept_with_the_tokens_they_belong_to():
     model, pictures = tiny.model("vim"), tiny.samples("vim", 1)
     seen = observe(model, pictures, target=3)
     tokens = model.module.tokens(seen.batch.inputs["x"]).detach()
-    torch.testing.assert_close(seen.embedding, class_first(tokens, model.module.class_position, 1))
+    torch.testing.assert_close(seen.states[0], class_first(tokens, model.module.class_position, 1))
     leaf = tokens.requires_grad_()
     model.module.forward_head(model.module.forward_tokens(leaf))[0, 3].backward()
-    torch.testing.assert_close(seen.embedding_gradient, class_first(leaf.grad, model.module.class_position, 1))
+    torch.testing.assert_close(seen.state_gradients[0], class_first(leaf.grad, model.module.class_position, 1))
 
 
 def test_the_hub_names_are_in_the_table():

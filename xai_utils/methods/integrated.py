@@ -151,9 +151,7 @@ def without_words(model: Model, ids: Tensor, word: int | None = None) -> Tensor:
     if word is None and tokenizer is not None:
         word = removal.neutral_word(model) if model.head == "next" else tokenizer.pad_token_id
     if word is None:
-        raise ValueError(
-            f"{model.name} has no [PAD], so there is no baseline sentence; name the id of a word: word=ID."
-        )
+        raise ValueError(f"the tokenizer of {model.name} has no [PAD], so there is no baseline sentence; give word=ID.")
     special = torch.tensor(tokenizer.all_special_ids if tokenizer is not None else [], device=ids.device)
     kept = torch.isin(ids, special)
     if model.head == "next":
