@@ -1,4 +1,4 @@
-"""One list of dependencies, pinned whole; and a README whose commands and links exist."""
+"""One list of dependencies, pinned whole; whole wheels; and a README whose commands, links and names exist."""
 
 import re
 import tomllib
@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 import yaml
 from places import ROOT
+from setuptools import find_packages
 
 from xai_utils.__main__ import COMMANDS
 
@@ -60,6 +61,39 @@ def test_commands_of_the_readme_exist():
     code = re.findall(r"```.*?```|`[^`\n]+`", README, re.DOTALL)
     named = set(re.findall(r"\bmake ([a-z]+)", "\n".join(code)))
     assert {"figures", "test"} <= named <= targets, named - targets
+
+
+def left_out(package, patterns):
+    """Return what a wheel would lack: modules of folders that are no package, and files that no pattern names.
+
+    Args:
+        package: the folder of the top package.
+        patterns: dotted package name to patterns of files below its folder, as in pyproject.toml.
+    """
+
+    def folder(name):
+        return package.parent.joinpath(*name.split("."))
+
+    held = {path for name, globs in patterns.items() for pattern in globs for path in folder(name).glob(pattern)}
+    packages = {folder(name) for name in find_packages(package.parent, include=[f"{package.name}*"])}
+    there = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    modules = [path for path in there if path.suffix == ".py" and path.parent not in packages]
+    data = [path for path in there if path.suffix != ".py" and path not in held]
+    return sorted(str(path.relative_to(package)) for path in modules + data)
+
+
+def test_a_wheel_holds_every_module_and_every_other_file():
+    tool = PYPROJECT["tool"]["setuptools"]
+    assert tool["packages"]["find"]["include"] == ["xai_utils*"]
+    assert not left_out(ROOT / "xai_utils", tool["package-data"])
+
+
+def test_what_a_wheel_would_lack_is_seen(tmp_path):
+    for name in ("toy/__init__.py", "toy/room/__init__.py", "toy/room/a.py", "toy/room/one.css", "toy/deep/b.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert left_out(tmp_path / "toy", {}) == ["deep/b.py", "room/one.css"]
+    assert left_out(tmp_path / "toy", {"toy.room": ["*.css"]}) == ["deep/b.py"]
 
 
 def test_files_that_the_hooks_and_the_makefile_name_exist():
