@@ -217,7 +217,7 @@ def test_a_published_language_model_is_looked_into_without_its_head(folder, monk
         options = {"row": -1} if name == "rollout" else {}
         one = methods.explain(name, models.load(f"hf:{folder}"), text, **options)
         assert len(one.scores) == 6 and torch.equal(one.scores, methods.explain(name, model, text, **options).scores)
-    with pytest.raises(ValueError, match="no classifier"):
+    with pytest.raises(TypeError, match="no classifier"):
         methods.explain("mamba_lrp", model, text)
 
 

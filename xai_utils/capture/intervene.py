@@ -1,16 +1,29 @@
-"""Change a model's hidden states while it runs, and leave no trace."""
+"""Change a model's weights, or its hidden states while it runs, and leave no trace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from xai_utils.capture.attention import blocks_of
 from xai_utils.maths import densray
 from xai_utils.models import Model
+
+
+@contextmanager
+def restored(weights: Iterable[Tensor]) -> Iterator[None]:
+    """Let weights be changed within the block; afterwards, also after an error, they have their own values back."""
+    kept = [(one, one.detach().clone()) for one in weights]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for one, values in kept:
+                one.copy_(values)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from xai_utils import check
 from xai_utils.capture.lrp import Rules, inside
-from xai_utils.capture.lrp_tables import Backward, Rule
+from xai_utils.capture.lrp_tables import Backward, Rule, plain
 from xai_utils.capture.scans import VimTrace, capture_scans
 from xai_utils.models.vim import ScanStep
 
@@ -79,10 +79,10 @@ def _hold_scan(module: nn.Module, undo: ExitStack) -> None:
 
 def _table(rules: frozenset[str]) -> dict[str, Rule]:
     """Say what each torch function of a Mamba sends back; ``None`` is its own gradient."""
-    plain = (
+    linear = (
         "linear conv1d conv2d matmul add sub mean sum div embedding pow exp softplus rsqrt sigmoid neg flip pad copy "
     )
-    table: dict[str, Rule] = dict.fromkeys((plain + "rms_norm silu mul").split(), _plain)
+    table: dict[str, Rule] = dict.fromkeys((linear + "rms_norm silu mul").split(), plain)
     if "silu" in rules:
         table["silu"] = _silu
     if "gate" in rules:
@@ -91,10 +91,6 @@ def _table(rules: frozenset[str]) -> dict[str, Rule]:
         table["rsqrt"] = lambda x: (torch.rsqrt(x), None)
         table["rms_norm"] = _rms_norm
     return {**table, **{f"r{name}": table[name] for name in ("add", "mul", "sub")}}
-
-
-def _plain(*_args: Any, **_kwargs: Any) -> None:
-    """Leave the plain gradient."""
 
 
 def _silu(x: Tensor, inplace: bool = False) -> tuple[Tensor, Backward]:

@@ -28,7 +28,7 @@ Rule = Callable[..., tuple[Tensor, Backward | None] | None]
 def modified(preset: str, epsilon: float, gamma: float, gamma_patches: float, spared: set[int]) -> dict[str, Rule]:
     """Return the rules of ``"cp"`` or ``"attnlrp"``: backwards goes a gradient, to be multiplied by the activation."""
     attention: dict[str, Rule] = (
-        {"softmax": _constant, "matmul": _plain} if preset == "cp" else {"softmax": _plain, "matmul": _halved_matmul}
+        {"softmax": _constant, "matmul": plain} if preset == "cp" else {"softmax": plain, "matmul": _halved_matmul}
     )
     return {
         "linear": partial(_linear_by_gradient, epsilon, gamma, spared),
@@ -36,20 +36,20 @@ def modified(preset: str, epsilon: float, gamma: float, gamma_patches: float, sp
         **attention,
         "layer_norm": _layer_norm,
         "gelu": partial(_activation, F.gelu),
-        "relu": _plain,
+        "relu": plain,
         "silu": partial(_activation, F.silu),
         "tanh": partial(_activation, torch.tanh),
-        "add": _plain,
-        "mean": _plain,
+        "add": plain,
+        "mean": plain,
         "mul": partial(_product, preset),
-        "div": partial(_by_constant, _plain),
+        "div": partial(_by_constant, plain),
         "addmm": partial(_conv1d, epsilon or gamma),
         "rsqrt": _fixed_scale,
-        **dict.fromkeys(("pow", "neg", "sub", "where", "masked_fill"), _plain),
+        **dict.fromkeys(("pow", "neg", "sub", "where", "masked_fill"), plain),
     }
 
 
-def _plain(*_args: Any, **_kwargs: Any) -> None:
+def plain(*_args: Any, **_kwargs: Any) -> None:
     """Leave the plain gradient."""
 
 

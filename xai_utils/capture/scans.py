@@ -111,10 +111,7 @@ def capture_scans(model: nn.Module) -> Iterator[VimTrace]:
             yield trace
         return
     mixers = _mixers(model)
-    if model.training:
-        raise ValueError("the model is in training mode; call model.eval() first.")
-    if (kind := next(model.parameters()).dtype) not in (torch.float32, torch.float64):
-        raise ValueError(f"the model is in {kind}; hidden attention needs float32: call model.float().")
+    _ready(model)
     trace = ScanTrace(gated=type(mixers[0][1]).__name__ == "MambaMixer")
     with ExitStack() as undo:
         undo.callback(model.register_forward_pre_hook(_begin(trace), with_kwargs=True).remove)
@@ -131,6 +128,13 @@ def capture_scans(model: nn.Module) -> Iterator[VimTrace]:
 def scanning(model: nn.Module) -> bool:
     """Tell whether a model has selective scans that :func:`capture_scans` can see."""
     return isinstance(model, Vim) or any(type(module).__name__ in _KINDS for module in model.modules())
+
+
+def _ready(model: nn.Module) -> None:
+    if model.training:
+        raise ValueError("the model is in training mode; call model.eval() first.")
+    if (kind := next(model.parameters()).dtype) not in (torch.float32, torch.float64):
+        raise ValueError(f"the model is in {kind}; hidden attention needs float32: call model.float().")
 
 
 def _mixers(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -162,7 +166,7 @@ def _enter(trace: ScanTrace) -> Callable[..., None]:
     return enter
 
 
-def _stream(trace: ScanTrace, state: Any) -> None:
+def _stream(trace: VimTrace, state: Any) -> None:
     trace.streams.append(with_gradient(state[0] if isinstance(state, tuple) else state))
 
 
@@ -186,14 +190,9 @@ def _open_mamba(trace: ScanTrace, mixer: Any, layer: int, undo: ExitStack) -> No
         given = delta.to(u.dtype), A.to(u.dtype), B, C, mixer.D.detach(), gate.pop()
         trace.scans.append((Scan(u, *given, layer),))
 
-    def read(_module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-        output = with_gradient(args[0].mT)  # (batch, channel, token), on the way to the result
-        trace.outputs.append((output,))
-        return (output.mT,)
-
     undo.callback(mixer.in_proj.register_forward_hook(projected).remove)
     undo.callback(mixer.x_proj.register_forward_hook(split).remove)
-    undo.callback(mixer.out_proj.register_forward_pre_hook(read).remove)
+    undo.callback(mixer.out_proj.register_forward_pre_hook(_result(trace)).remove)
 
 
 def _open_mamba2(trace: ScanTrace, mixer: Any, layer: int, undo: ExitStack) -> None:
@@ -210,13 +209,17 @@ def _open_mamba2(trace: ScanTrace, mixer: Any, layer: int, undo: ExitStack) -> N
         _convolution(trace, mixer, mixed, inner)
         trace.scans.append((Scan(u, delta, A.to(u.dtype), B, C, mixer.D.detach(), gate, layer),))
 
+    undo.callback(mixer.in_proj.register_forward_hook(projected).remove)
+    undo.callback(mixer.norm.register_forward_pre_hook(_result(trace)).remove)
+
+
+def _result(trace: ScanTrace) -> Callable[..., tuple[Tensor, ...]]:
     def read(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        output = with_gradient(args[0].mT)
+        output = with_gradient(args[0].mT)  # (batch, channel, token), on the way to the result
         trace.outputs.append((output,))
         return (output.mT, *args[1:])
 
-    undo.callback(mixer.in_proj.register_forward_hook(projected).remove)
-    undo.callback(mixer.norm.register_forward_pre_hook(read).remove)
+    return read
 
 
 def _convolution(trace: ScanTrace, mixer: Any, x: Tensor, channels: int | None = None) -> None:
@@ -255,12 +258,7 @@ def capture_vim(model: nn.Module) -> Iterator[VimTrace]:
     """
     if not isinstance(model, Vim):
         raise TypeError(f"{type(model).__name__} is no Vision Mamba; it has no scan in two directions to capture.")
-    if model.training:
-        raise ValueError("the model is in training mode; call model.eval() first.")
-    if model.cls_token.dtype not in (torch.float32, torch.float64):
-        raise ValueError(
-            f"the model is in {model.cls_token.dtype}; hidden attention needs float32: call model.float()."
-        )
+    _ready(model)
     trace = VimTrace(class_position=model.class_position)
     with ExitStack() as undo:
         undo.callback(model.layers[0].register_forward_pre_hook(_opener(trace)).remove)
@@ -268,7 +266,7 @@ def capture_vim(model: nn.Module) -> Iterator[VimTrace]:
             mixer: Any = layer.mixer
             for step in (mixer.scan, mixer.scan_b):
                 undo.callback(step.register_forward_hook(_keeper(trace)).remove)
-            undo.callback(layer.register_forward_hook(lambda *args: _vim_stream(trace, args[2])).remove)
+            undo.callback(layer.register_forward_hook(lambda *args: _stream(trace, args[2])).remove)
         yield trace
 
 
@@ -279,7 +277,7 @@ def _opener(trace: VimTrace) -> Any:
             tokens = tokens.detach().requires_grad_()
         for one in (trace.scans, trace.outputs, trace.streams):
             one.clear()
-        _vim_stream(trace, tokens)
+        _stream(trace, tokens)
         return (tokens, *args[1:])
 
     return begin
@@ -295,10 +293,6 @@ def _keeper(trace: VimTrace) -> Any:
             trace.outputs.append((own,))
 
     return keep
-
-
-def _vim_stream(trace: VimTrace, tokens: Tensor) -> None:
-    trace.streams.append(with_gradient(tokens))
 
 
 def _before_gate(gradient: Tensor, scan: Scan) -> Tensor:

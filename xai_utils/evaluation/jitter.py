@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from xai_utils.capture.intervene import restored
 from xai_utils.models import Model
 from xai_utils.samples.kinds import Picture, Sample
 
@@ -36,15 +37,11 @@ def jittered(model: Model, samples: Sequence[Sample], seed: int, radius: float =
         yield [_noisy(one, seed, radius) for one in samples if isinstance(one, Picture)]
         return
     table = _table(model.module, len(model.tokenizer)).weight
-    kept = table.detach().clone()
-    noise = torch.empty(kept.shape).uniform_(-1, 1, generator=torch.Generator().manual_seed(seed)).to(kept)
-    try:
+    noise = torch.empty(table.shape).uniform_(-1, 1, generator=torch.Generator().manual_seed(seed)).to(table)
+    with restored([table]):
         with torch.no_grad():
-            table.add_(radius * kept.std() * noise)
+            table.add_(radius * table.std() * noise)
         yield samples
-    finally:
-        with torch.no_grad():
-            table.copy_(kept)
 
 
 def _noisy(picture: Picture, seed: int, radius: float) -> Picture:

@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from xai_utils import check
-from xai_utils.evaluation import sanity, scoring
+from xai_utils.capture.intervene import restored
+from xai_utils.evaluation import scoring
 from xai_utils.metrics import agreement
 from xai_utils.models import Model
 from xai_utils.models.encoding import encode
@@ -53,20 +54,14 @@ def randomised(model: Model, names: Sequence[str], seed: int) -> Iterator[None]:
     for name in names:
         check.one_of("part", name, tuple(dict(model.module.named_modules())))
     noise = torch.Generator().manual_seed(seed)
-    kept: dict[nn.Parameter, Tensor] = {}
-    try:
-        for name in names:
-            for parameter in model.module.get_submodule(name).parameters():
-                if parameter not in kept:
-                    kept[parameter] = parameter.detach().clone()
-                    order = torch.randperm(parameter.numel(), generator=noise).to(parameter.device)
-                    with torch.no_grad():
-                        parameter.copy_(parameter.flatten()[order].view_as(parameter))
-        yield
-    finally:
+    parts = [model.module.get_submodule(name) for name in names]
+    chosen = list(dict.fromkeys(parameter for part in parts for parameter in part.parameters()))
+    with restored(chosen):
         with torch.no_grad():
-            for parameter, values in kept.items():
-                parameter.copy_(values)
+            for parameter in chosen:
+                order = torch.randperm(parameter.numel(), generator=noise).to(parameter.device)
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))
+        yield
 
 
 def steps(model: Model, way: str) -> list[tuple[str, list[str]]]:
@@ -121,16 +116,11 @@ def relabelled(model: Model, inputs: dict[str, Tensor], seed: int) -> Iterator[f
     fitted = LogisticRegression(C=STRENGTH, max_iter=2000).fit((features - middle) / spread, labels)
     weight = torch.from_numpy(fitted.coef_) / spread
     bias = torch.from_numpy(fitted.intercept_) - weight @ middle
-    kept = last.weight.detach().clone(), last.bias.detach().clone()
-    try:
+    with restored([last.weight, last.bias]):
         with torch.no_grad():
             last.weight.copy_(weight)
             last.bias.copy_(bias)
         yield float((features @ weight.T + bias).argmax(1).eq(labels).double().mean())
-    finally:
-        with torch.no_grad():
-            last.weight.copy_(kept[0])
-            last.bias.copy_(kept[1])
 
 
 @contextmanager
@@ -182,7 +172,7 @@ def randomisation(
         method: a method or null of the leaderboard.
         samples: sentences or pictures.
         targets: class explained of each, the same before and after.
-        way: ``"cascading"`` or ``"independent"``, see :func:`sanity.steps`.
+        way: ``"cascading"`` or ``"independent"``, see :func:`steps`.
         seed: of the shuffling.
 
     Returns:
@@ -190,10 +180,9 @@ def randomisation(
     """
     before = scoring.attributions(model, method, samples, targets, seed)[0]
     found = {}
-    for name, parts in sanity.steps(model, way):
-        with sanity.randomised(model, parts, seed):
-            after = _try(model, method, samples, targets, seed)
-        found[name] = [_same(one, other) for one, other in zip(before, after, strict=True)]
+    for name, parts in steps(model, way):
+        with randomised(model, parts, seed):
+            found[name] = _left(before, model, method, samples, targets, seed)
     return found
 
 
@@ -212,16 +201,15 @@ def relabelling(
         method: a method or null of the leaderboard.
         samples: sentences or pictures that are explained.
         targets: class explained of each, the same before and after.
-        taught: samples whose random labels the classifier learns (see :func:`sanity.relabelled`).
+        taught: samples whose random labels the classifier learns (see :func:`relabelled`).
         seed: of the labels.
 
     Returns:
         One correlation a sample, 0 where no map is left or a constant one; and the share of labels learnt.
     """
     before = scoring.attributions(model, method, samples, targets, seed)[0]
-    with sanity.relabelled(model, encode(model, taught).inputs, seed) as learnt:
-        after = _try(model, method, samples, targets, seed)
-    return [_same(one, other) for one, other in zip(before, after, strict=True)], learnt
+    with relabelled(model, encode(model, taught).inputs, seed) as learnt:
+        return _left(before, model, method, samples, targets, seed), learnt
 
 
 def shift(
@@ -237,22 +225,25 @@ def shift(
         raise ValueError(f"{model.name} scales its channels differently ({std}); one shift needs one scale.")
     before = scoring.attributions(model, method, pictures, targets, seed)[0]
     brighter = [replace(one, image=(one.image + by).astype(np.float32)) for one in pictures]
-    with sanity.shifted(model, by / std[0]):
+    with shifted(model, by / std[0]):
         after = scoring.attributions(model, method, brighter, targets, seed)[0]
     pairs = [(a.scores.double(), b.scores.double()) for a, b in zip(before, after, strict=True) if a and b]
     return [float((one - other).norm() / one.norm()) for one, other in pairs]
 
 
-def _try(
-    model: Model, method: str, samples: Sequence[Sample], targets: Sequence[int], seed: int
-) -> list[Attribution | None]:
+def _left(
+    before: Sequence[Attribution | None], model: Model, method: str, samples: Sequence[Sample], targets: Sequence[int],
+    seed: int,
+) -> list[float]:  # fmt: skip
+    """Return how each map correlates with the map before; 0 where there is none, or a constant one."""
     try:
-        return scoring.attributions(model, method, samples, targets, seed)[0]
+        after = scoring.attributions(model, method, samples, targets, seed)[0]
     except ValueError:
-        return [None] * len(samples)
+        return [0.0] * len(samples)
+    return [_correlation(one, other) for one, other in zip(before, after, strict=True)]
 
 
-def _same(one: Attribution | None, other: Attribution | None) -> float:
-    if one is None or other is None or len(set(other.scores.tolist())) < 2 or len(set(one.scores.tolist())) < 2:
+def _correlation(one: Attribution | None, other: Attribution | None) -> float:
+    if one is None or other is None or not all(len(both.scores.unique()) > 1 for both in (one, other)):
         return 0.0
     return float(agreement.spearman(one.scores, other.scores))

@@ -113,21 +113,23 @@ def gradient(layer: Layer, embeddings: Tensor, query_term: bool = True) -> Tenso
 
     Source: Lopardo, Precioso & Garreau (2024), Theorem 3.1, and the term it leaves out.
     """
-    weights, said = attention(layer, embeddings), votes(layer, embeddings)
-    surprise = weights * (said - (weights * said).sum(-1, keepdim=True))
+    weights, surprise = _surprise(layer, embeddings)
     found = weights[..., None] * layer.voting()[:, None] + surprise[..., None] * layer.reading(embeddings[0])[:, None]
     if query_term:
-        found[:, 0] += asked(layer, embeddings, surprise)
+        found[:, 0] += asked(layer, embeddings)
     return found
 
 
-def asked(layer: Layer, embeddings: Tensor, surprise: Tensor | None = None) -> Tensor:
+def asked(layer: Layer, embeddings: Tensor) -> Tensor:
     """Return how the score changes with the class token's question, ``(head, width)``: the term published without."""
-    if surprise is None:
-        weights, said = attention(layer, embeddings), votes(layer, embeddings)
-        surprise = weights * (said - (weights * said).sum(-1, keepdim=True))
-    moved = torch.einsum("hkw,hw->hk", layer.key, surprise @ embeddings)
+    moved = torch.einsum("hkw,hw->hk", layer.key, _surprise(layer, embeddings)[1] @ embeddings)
     return torch.einsum("hkw,hk->hw", layer.query, moved) / layer.key.shape[1] ** 0.5
+
+
+def _surprise(layer: Layer, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the attention, and it times what each token says beyond the head's score, ``(head, token)`` each."""
+    weights, said = attention(layer, embeddings), votes(layer, embeddings)
+    return weights, weights * (said - (weights * said).sum(-1, keepdim=True))
 
 
 def summaries(found: Tensor, embeddings: Tensor) -> dict[str, Tensor]:

@@ -62,8 +62,8 @@ def regress(masks: Tensor, values: Tensor, width: float = 0.25, ridge: float = 1
     check.finite("values", values)
     kept = masks.to(DOUBLE)
     weights = kernel(1 - kept.mean(1), width)
-    weights = weights / weights.sum()
-    scale = kernel(1 - kept.mean(1), width).sum()
+    scale = weights.sum()
+    weights = weights / scale
     kept = kept - weights @ kept
     centred = values.to(DOUBLE) - weights @ values.to(DOUBLE)
     gram = (kept * weights[:, None]).T @ kept + ridge / scale * torch.eye(kept.shape[1], dtype=DOUBLE)

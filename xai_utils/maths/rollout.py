@@ -1,4 +1,4 @@
-""" "Attention rollout: what is left of every input token after each layer of attention.
+"""Attention rollout: what is left of every input token after each layer of attention.
 
 Pure tensor functions. Maps are attention probabilities, rows are queries; a stack is ``(layer, ..., query, key)``
 with first layer first, and any batch axes between.

@@ -13,6 +13,8 @@ from importlib import resources
 import numpy as np
 from PIL import Image
 
+from xai_utils import check
+
 SIZE = 112  #: side of a scene, pixels
 PATCH = 8  #: side of a patch of the bundled vision models, pixels
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -63,10 +65,8 @@ def draw(seed: int, objects: int = 1, split: str = "test", ease: float = 0.0) ->
     """
     if objects not in _SIDES:
         raise ValueError(f"objects is {objects}, expected 1, 2 or 3.")
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}, expected one of {SPLITS}.")
-    if not 0 <= ease <= 1:
-        raise ValueError(f"ease is {ease}, expected a share between 0 and 1.")
+    check.one_of("split", split, SPLITS)
+    check.share("ease", ease)
     noise = np.random.default_rng([seed, objects, SPLITS.index(split)])
     image = _background(noise, split, ease)
     drawings, labels = _digits(split)

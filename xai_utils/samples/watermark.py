@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xai_utils import check
 from xai_utils.samples import scenes
 from xai_utils.samples.scenes import Scene
 
@@ -47,8 +48,7 @@ def draw(seed: int, agree: float, split: str = "test") -> Marked:
             probability.
         split: as in :func:`scenes.draw`.
     """
-    if not 0 <= agree <= 1:
-        raise ValueError(f"agree is {agree}, expected a share between 0 and 1.")
+    check.share("agree", agree)
     return put(scenes.draw(seed, 1, split), np.random.default_rng([seed, 7, scenes.SPLITS.index(split)]), agree)
 
 
