@@ -7,7 +7,7 @@ import torch
 from transformers import Mamba2Config, Mamba2Model
 
 from xai_utils import methods, models
-from xai_utils.evaluation import on_scans
+from xai_utils.evaluation import conservation, on_scans
 from xai_utils.maths import hidden_attention
 from xai_utils.maths.selective_scan import Scan
 from xai_utils.methods.hidden import Look
@@ -109,10 +109,11 @@ def test_a_copy_without_biases_leaves_the_model(model):
 
 def test_relevance_adds_up_without_biases_and_not_without_rules(model):
     bare = on_scans.without_biases(model)
-    misses = on_scans.relevance_misses(bare, TEXTS)
-    assert misses.shape == (1 + model.module.config.num_hidden_layers, len(TEXTS)) and misses.max() < 1e-3
-    assert on_scans.relevance_misses(bare, TEXTS, ())[0].min() > 0.05
-    assert on_scans.relevance_misses(model, TEXTS)[0].median() > 0.01, "biases keep a share"
+    whole = conservation.by_depth(bare, TEXTS, "mamba_lrp", target=1)
+    assert whole.shape == (len(TEXTS), 1 + model.module.config.num_hidden_layers) and (whole - 1).abs().max() < 1e-3
+    assert (conservation.by_depth(bare, TEXTS, "mamba_lrp", target=1, rules=())[:, 0] - 1).abs().min() > 0.05
+    kept = (conservation.by_depth(model, TEXTS, "mamba_lrp", target=1)[:, 0] - 1).abs()
+    assert kept.median() > 0.01, "biases keep a share"
 
 
 def test_a_model_without_scans_is_refused():

@@ -20,10 +20,10 @@ def by_depth(model: Model, samples: Sequence[Sample], method: str, **options: An
     """Return the sum of relevance entering every block and leaving the last one, ``(sample, depth)``.
 
     Args:
-        model: a transformer with a classifier.
-        samples: each explained for its predicted class.
-        method: a method that reports ``relevance_by_depth``: ``full_lrp``, which starts with 1, ``cp_lrp`` or
-            ``attnlrp``, which start with the logit.
+        model: a transformer or a Mamba with a classifier.
+        samples: each explained for its predicted class, or for the ``target`` among the options.
+        method: a method that reports ``relevance_by_depth``: ``full_lrp``, which starts with 1, ``cp_lrp``,
+            ``attnlrp`` or ``mamba_lrp``, which start with the logit.
         **options: of the method.
 
     Returns:

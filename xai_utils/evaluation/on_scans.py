@@ -1,20 +1,15 @@
-"""What do the scans of a Mamba hold? Is their matrix exact, what do the published shortcuts leave out, how far back do
-they remember, and does relevance add up?
-
-The first two questions have a known answer (zero), the last one too (the logit), so that all of it can be claimed.
+"""What do the scans of a Mamba hold? Is their matrix exact, what do the published shortcuts leave out, and how far back
+do they remember?
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from xai_utils import methods
-from xai_utils.capture.lrp_mamba import RULES
 from xai_utils.capture.scans import ScanTrace, capture_scans
 from xai_utils.maths import hidden_attention, hidden_maps
 from xai_utils.maths.selective_scan import selective_scan
@@ -41,10 +36,9 @@ def matrix_miss(seen: Look, precision: torch.dtype) -> float:
     """
     gaps = []
     for (scan,) in seen.layers:
-        u, *given = (one.to(precision) for one in (scan.u, scan.delta, scan.A, scan.B, scan.C))
-        output = selective_scan(u, *given)
-        found = torch.einsum("bdij,bdj->bdi", hidden_attention.hidden_attention(*given, "all"), u)
-        gaps.append(_gap(found, output))
+        u, delta, A, B, C = (one.to(precision) for one in (scan.u, scan.delta, scan.A, scan.B, scan.C))
+        maps = hidden_attention.hidden_attention(delta, A, B, C, "all")
+        gaps.append(_gap(torch.einsum("bdij,bdj->bdi", maps, u), selective_scan(u, delta, A, B, C)))
     return max(gaps)
 
 
@@ -148,25 +142,6 @@ def without_biases(model: Model) -> Model:
         if name.endswith("bias") and "dt_proj" not in name:
             parameter.data.zero_()
     return replace(model, name=f"{model.name}, no biases", module=module, sha256=state_sha256(module))
-
-
-def relevance_misses(model: Model, samples: Sequence[Text], rules: Collection[str] = RULES) -> Tensor:
-    """Return how far the sum of relevance is from the logit of the last class, relative to it, at every depth.
-
-    Args:
-        model: a Mamba classifier of texts.
-        samples: the texts, in one pass.
-        rules: of :func:`lrp_mamba.mamba_lrp`; none gives gradient times input.
-
-    Returns:
-        ``(depth, sample)``: entering the first block, and behind every block.
-    """
-    with torch.no_grad():
-        logits = model.logits(encode(model, samples).inputs)[:, -1].cpu()
-    options = {"rules": tuple(rules), "batch_size": len(samples)}
-    found = methods.explain("mamba_lrp", model, samples, len(model.classes) - 1, **options)
-    sums = torch.tensor([one.details["relevance_by_depth"] for one in found])
-    return ((sums.T - logits) / logits).abs()
 
 
 def _gap(found: Tensor, expected: Tensor) -> float:

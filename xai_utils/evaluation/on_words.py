@@ -59,9 +59,9 @@ def chance(tokens: int, marked: int) -> float:
 def gained(model: Model, texts: Sequence[Text], asked: Asked) -> dict[str, np.ndarray]:
     """Explain the label of every text by many methods, each as name in the table and options, and return their gains.
 
-    The label is explained whether or not the model agrees with it.
+    The label is explained whether or not the model agrees with it; ``ValueError`` for a text without one.
     """
-    labels = [one.label for one in texts]
+    labels = [one.label for one in texts if one.label is not None]
     return {
         label: gains(model, texts, methods.explain(name, model, texts, labels, **options))
         for label, (name, options) in asked.items()
