@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from xai_utils import runtime
 from xai_utils.samples import scenes, watermark
 from xai_utils.samples.kinds import Picture, Text
+from xai_utils.samples.passages import said_if_missing
 
 SENTIMENT = ("negative", "positive")
 PHOTOGRAPHS = {
@@ -63,14 +64,8 @@ def _fetched(title: str, source: tuple[str, ...], split: str, column: str) -> li
     import datasets
 
     name = title.lower().replace("-", "")
-    try:
+    with said_if_missing(f"{title} ({split})", "take the bundled samples.reviews()"):
         rows = datasets.load_dataset(*source, split=split)
-    except (OSError, ConnectionError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise OSError(
-            f"{title} ({split}) could not be read: {reason} Connect once, "
-            f"or set HF_HOME to a cache that holds {source[0]}; the bundled samples.reviews() need no network."
-        ) from error
     runtime.record.data[name] = f"{' '.join(source)}, {split}, {len(rows)} {column}s"
     return [
         Text(row[column].strip(), f"{name} {split} {row.get('idx', n)}", row["label"] if row["label"] >= 0 else None)

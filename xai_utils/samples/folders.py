@@ -3,7 +3,7 @@
 Nothing is fetched and nothing is read before it is asked for: a loader returns a :class:`Listing`, whose pictures are
 opened one by one.
 
-A folder of photographs with masks holds ``images/STEM.jpg`` (or ``.png``, ``.jpeg``), any number of
+A folder of photographs with masks holds ``images/STEM.jpg`` (or another of :data:`ENDINGS`), any number of
 ``masks/STEM_CATEGORY.png`` for each, and perhaps ``classes.json``. A mask is an 8-bit picture of its photograph's size:
 0 background, 1, 2, … the instances of the category, 255 a region that is left out (COCO's crowds), which counts as
 background here. ``classes.json`` maps each category to the list of the model's class indices that mean it; without it a
@@ -214,7 +214,6 @@ def _file(path: str | Path) -> Path:
     return Path(path)
 
 
-IMAGES = (".jpg", ".jpeg", ".png")
 LEFT_OUT = 255  #: mask value of a region that belongs to no object
 
 
@@ -240,7 +239,7 @@ def photographs(folder: str | Path) -> Photographs:
             ``classes.json`` that is no object of lists of whole numbers.
     """
     folder = Path(folder)
-    files = sorted(path for path in (folder / "images").glob("*") if path.suffix.lower() in IMAGES)
+    files = sorted(path for path in (folder / "images").glob("*") if path.suffix.lower() in ENDINGS)
     if not files:
         raise FileNotFoundError(
             f"no photograph in {folder.name}/images; expected {folder.name}/images/STEM.jpg and "

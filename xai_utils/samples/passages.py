@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,19 @@ def _of_hub(source: str, split: str) -> Iterator[dict[str, Any]]:
     import datasets
 
     name, _, configuration = source.partition(":")
-    try:
+    with said_if_missing(f"the corpus {source} ({split})", "name a file or folder of your own texts"):
         yield from datasets.load_dataset(name, configuration or None, split=split, streaming=True)
+
+
+@contextmanager
+def said_if_missing(what: str, instead: str) -> Iterator[None]:
+    """Turn what ``datasets`` raises without a network or cache into an ``OSError`` that says what to do."""
+    try:
+        yield
     except (OSError, ConnectionError, ValueError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise OSError(
-            f"the corpus {source} ({split}) could not be read: {reason} Connect once, set HF_HOME to a cache that "
-            "holds it, or name a file or folder of your own texts."
+            f"{what} could not be read: {reason} Connect once, set HF_HOME to a cache that holds it, or {instead}."
         ) from error
 
 

@@ -29,11 +29,6 @@ def reviews(first: int = 0, number: int | None = None) -> Listing:
     return listed(found[:number])
 
 
-def paragraphs(number: int = 300, seed: int = 0, most: int = 8) -> Listing:
-    """List texts of several bundled reviews each (see :func:`samples.paragraphs`)."""
-    return listed(bundled.paragraphs(number, seed, most))
-
-
 def scenes(number: int = 300, objects: int = 1, first: int = 0) -> Listing:
     """List held-out scenes with exact masks, each drawn when it is read."""
     names = tuple(f"scene:{seed}:{objects}" for seed in range(first, first + number))
@@ -55,16 +50,6 @@ def recalls(number: int = 300, first: int = 0, length: int = 32) -> Listing:
         return replace(recall.text_of(drawn), name=names[i])
 
     return Listing(names, read)
-
-
-def sst2(split: str = "validation") -> Listing:
-    """List GLUE SST-2, from the hub or its cache."""
-    return listed(bundled.sst2(split))
-
-
-def labelled(path: str) -> Listing:
-    """List the user's own texts, ``.csv`` or ``.jsonl`` with the columns ``text`` and ``label``."""
-    return listed(bundled.labelled(path)[0])
 
 
 def masked(path: str, named: str | None = None) -> Listing:
@@ -108,14 +93,15 @@ def _by_class(picture: Picture, means: Mapping[str, Sequence[int]]) -> Picture:
     return replace(picture, masks=masks)
 
 
+#: Names to what lists the samples; its arguments are the options that a plan may state.
 SETS: dict[str, Callable[..., Listing]] = {
     "reviews": reviews,
-    "paragraphs": paragraphs,
+    "paragraphs": lambda number=300, seed=0, most=8: listed(bundled.paragraphs(number, seed, most)),
     "scenes": scenes,
     "marked": marked,
     "recalls": recalls,
-    "sst2": sst2,
-    "labelled": labelled,
+    "sst2": lambda split="validation": listed(bundled.sst2(split)),
+    "labelled": lambda path: listed(bundled.labelled(path)[0]),
     "pictures": folders.pictures,
     "masked": masked,
     "coco": coco,
