@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import friedmanchisquare
+from statsmodels.stats.multitest import multipletests
 from strategies import steady
 
 from xai_utils.stats import (
@@ -19,7 +20,6 @@ from xai_utils.stats import (
     permutation_ps,
     ranking,
     rate_interval,
-    win_rate,
 )
 
 
@@ -135,6 +135,13 @@ def test_holm_by_hand():
     assert holm({}) == {}
 
 
+@steady
+@given(values=st.lists(st.floats(0, 1), max_size=9))
+def test_holm_is_that_of_statsmodels(values):
+    found = holm({str(i): value for i, value in enumerate(values)})
+    assert list(found.values()) == (values and pytest.approx(multipletests(values, method="holm")[1].tolist()))
+
+
 def test_a_family_of_gains_is_each_interval_with_its_adjusted_p():
     family = {"clear": sample(0), "none": sample(1) - sample(2), "weak": sample(3) - 1.7}
     found, p = gains(family, 5, 999), holm(permutation_ps(family, 5, 999))
@@ -193,18 +200,6 @@ def test_groups_are_the_runs_within_the_critical_difference():
     assert found.groups() == [("a", "b"), ("b", "c")] and found.tied_with_best() == ("a", "b")
 
 
-def test_the_win_rate_counts_samples_and_ties_as_half():
-    found = win_rate([1.0, 2.0, 3.0, 0.0], [0.0, 2.0, 1.0, 1.0], True, 0)
-    assert found.mean == pytest.approx(2.5 / 4) and found.n == 4
-    assert win_rate([0.0, 0.0], [1.0, 1.0], False, 0).mean == 1
-
-
-def test_random_maps_do_not_win():
-    noise = np.random.default_rng(1)
-    found = win_rate(noise.random(400), noise.random(400), True, 0)
-    assert found.low < 0.5 < found.high
-
-
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -212,7 +207,6 @@ def test_random_maps_do_not_win():
         (lambda: ranking({"a": [1, 2], "b": [2], "c": [1, 2]}, True), "same samples"),
         (lambda: ranking({"a": [1, np.nan], "b": [2, 2], "c": [1, 2]}, True), "finite"),
         (lambda: ranking(scores(1), True, level=0), "level"),
-        (lambda: win_rate([1.0], [1.0, 2.0], True, 0), "same samples"),
     ],
 )
 def test_methods_that_cannot_be_ranked_are_refused(call, message):

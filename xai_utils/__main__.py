@@ -63,20 +63,22 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def leaderboard(options: argparse.Namespace) -> int:
-    """Bundle the tables of finished sweeps as the leaderboard of notebook 09."""
-    from xai_utils.sweep import leaderboard
+    """Bundle the tables of finished sweeps as the leaderboard of notebook 09, and sum it up; without any, sum up."""
+    from xai_utils.sweep import leaderboard, standings
 
     out = options.out or leaderboard.FILE
-    table = leaderboard.bundle(options.tables, out)
-    print(f"{len(table)} rows, {out.stat().st_size / 1e6:.1f} MB")
+    if options.tables:
+        leaderboard.bundle(options.tables, out)
+    found = standings.write(out, out.with_suffix(""))
+    print(f"{len(found)} standings in {out.stem}.csv, of {out.name}, {out.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
 def summary(options: argparse.Namespace) -> int:
     """Sum up a sweep's table for readers: NAME.md, NAME.csv and what made them, NAME.json."""
-    from xai_utils.sweep import summary
+    from xai_utils.sweep import standings
 
-    summary.write(options.table, options.out)
+    standings.write(options.table, options.out, readers=True)
     return 0
 
 
@@ -120,7 +122,7 @@ def parser() -> Parser:
         "--out", type=Path, default=files.ROOT / "site", metavar="FOLDER", help="of the pages (default: site)"
     )
     _sweep_arguments(made["sweep"])
-    made["leaderboard"].add_argument("tables", nargs="+", type=Path, help="what sweep wrote: runs/sweeps/NAME.parquet")
+    made["leaderboard"].add_argument("tables", nargs="*", type=Path, help="what sweep wrote: runs/sweeps/NAME.parquet")
     made["leaderboard"].add_argument("--out", type=Path, help="the table (default: data/sweeps/leaderboard.parquet)")
     made["summary"].add_argument("table", type=Path, help="what sweep wrote: runs/sweeps/NAME.parquet")
     made["summary"].add_argument("--out", type=Path, required=True, help="folder and name, without an ending")

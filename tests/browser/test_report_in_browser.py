@@ -2,12 +2,11 @@
 
 from contextlib import contextmanager
 
-import numpy as np
-import pandas as pd
 import pytest
 from playwright.sync_api import sync_playwright
 
 from tests.browser import lab
+from tests.workbook.made_up import put_standings, scores
 from xai_utils.workbook.report import build
 
 pytestmark = pytest.mark.browser
@@ -22,17 +21,9 @@ def site(tmp_path_factory):
     root.mkdir()
     for name in ("notebooks", "figures"):
         (root / name).symlink_to(lab.ROOT / name)
-    (root / "data/sweeps").mkdir(parents=True)
+    (root / "data").mkdir()
     (root / "data/models").symlink_to(lab.ROOT / "data/models")
-    noise = np.random.default_rng(0)
-    rows = [
-        ("tiny", method, sample, metric, None, noise.normal(mean, 0.1), 0.1)
-        for mean, method in enumerate(("flow", "rollout", "random"))
-        for metric in ("lift", "deletion")
-        for sample in range(12)
-    ]
-    columns = ["model", "method", "sample", "metric", "operator", "value", "seconds"]
-    pd.DataFrame(rows, columns=columns).to_parquet(root / build.LEADERBOARD)
+    put_standings(root, scores(("flow", "rollout", "random")))
     build.build(root, home / "site")
     return home / "site"
 
@@ -107,7 +98,7 @@ def test_tables_sort_by_click_and_by_keyboard(site):
         page.keyboard.press("Space")
         metrics = page.locator("#leaderboard th", has_text="metric")
         assert (head.get_attribute("aria-sort"), metrics.get_attribute("aria-sort")) == ("none", "ascending")
-        assert column(page, "leaderboard", 2) == ["deletion"] * 3 + ["lift"] * 3
+        assert column(page, "leaderboard", 2) == ["deletion"] * 12 + ["lift"] * 6
 
 
 def test_claims_are_filtered_and_lead_to_their_cells(site):

@@ -283,6 +283,13 @@ def test_spectra_are_singular_values_with_their_mean_and_range(ax):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["before", "after"]
 
 
+def test_panels_are_as_many_as_names_and_the_places_left_over_are_empty():
+    fig, axes = plots.panels(list("abcde"), columns=4, width=2, height=3)
+    assert list(axes) == list("abcde") and fig.get_size_inches().tolist() == [8, 6]
+    assert [ax.axison for ax in fig.axes] == [True] * 5 + [False] * 3
+    plt.close(fig)
+
+
 def test_intervals_are_drawn_from_low_to_high_with_their_null(ax):
     intervals = {"rollout": Interval(2.0, 1.5, 2.75, 9), "random": Interval(1.0, 0.75, 1.25, 9)}
     plots.intervals(ax, intervals, "lift", null=1.0)

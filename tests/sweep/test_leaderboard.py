@@ -4,62 +4,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xai_utils.sweep import leaderboard, parts
-
-QUALITY = {"good": 1.0, "fair": 0.5, "random": 0.0, "poor": -0.6}
-WAYS = ("mask", "delete")
-
-
-def made_up(samples=60, seed=0, flip=False, missing=()):
-    """Draw a table in which ``good`` is best everywhere; with ``flip``, worst when words are deleted."""
-    noise = np.random.default_rng(seed)
-    rows = []
-    for method, quality in QUALITY.items():
-        for i in range(samples):
-            lacks = method in missing and i % 3 == 0
-            row = {"model": "m", "method": method, "set": "s", "sample": f"s{i}", "seconds": 0.01, "error": ""}
-            rows.append(row | {"metric": "fails", "operator": "", "value": float(lacks)})
-            for metric, operator in (("average_precision", ""), *(("delta_af", way) for way in WAYS)):
-                turned = -quality if flip and operator == "delete" else quality
-                if not lacks:
-                    value = turned + noise.normal(0, 0.5)
-                    rows.append(row | {"metric": metric, "operator": operator, "value": value})
-            if not lacks:
-                rows.append(row | {"metric": "sufficiency", "operator": "mask", "value": -quality})
-    return pd.DataFrame(rows)
-
-
-def test_standings_find_the_order_the_gain_and_its_certainty():
-    found = leaderboard.standings(made_up(), "m", "average_precision", "", 0).set_index("method")
-    assert list(found.index) == ["good", "fair", "random", "poor"] and (found.n == 60).all()
-    assert ((found.low < found["mean"]) & (found["mean"] < found.high)).all()
-    assert found.at["good", "gain_low"] > 0.7 and found.at["poor", "gain_high"] < -0.3
-    assert found.at["good", "wins"] > 0.8 and found.at["random", "gain"] == 0 and found.at["random", "p"] == 1
-    assert found.at["good", "p"] < 1e-6
-
-
-def test_a_lower_is_better_metric_is_turned():
-    found = leaderboard.standings(made_up(), "m", "sufficiency", "mask", 0).set_index("method")
-    assert (
-        next(iter(found.index)) == "good"
-        and found.at["good", "gain"] == pytest.approx(1)
-        and found.at["good", "wins"] == 1
-    )
+from tests.sweep.trial import made_up
+from xai_utils.__main__ import main
+from xai_utils.sweep import leaderboard, parts, standings
 
 
 def test_no_answer_is_a_guess():
     table = made_up(missing=("good",))
-    wide = leaderboard.matched(table, "m", "average_precision")
+    wide = standings.matched(table, "m", "average_precision")
     failed = wide.index[[int(name[1:]) % 3 == 0 for name in wide.index]]
     assert len(wide) == 60 and (wide.loc[failed, "good"] == wide.loc[failed, "random"]).all()
     found = leaderboard.failures(table)
     assert found.method.tolist() == ["good"] and found.share.iloc[0] == pytest.approx(1 / 3) and found.n.iloc[0] == 60
-
-
-def test_samples_that_not_every_method_saw_are_left_out():
-    table = made_up()
-    table = table[~((table.method == "poor") & (table["sample"] == "s7"))]
-    assert "s7" not in leaderboard.matched(table, "m", "average_precision").index
 
 
 def test_flips_are_counted_and_those_within_the_noise_are_told_apart():
@@ -77,20 +33,40 @@ def test_metrics_that_say_the_same_correlate_and_opposite_ones_do_not():
     assert matrix[1, 2] == matrix[1, 3] == 1 and matrix[0, 1] == -1 and (np.diag(matrix) == 1).all()
 
 
+def bundled(folder, table):
+    """Write a table as a leaderboard with its standings, by the command."""
+    parts.write(table, folder / "one.parquet", {"plan": "one"})
+    parts.write(table.assign(model="other"), folder / "two.parquet", {"plan": "two"})
+    sources, out = [str(folder / f"{name}.parquet") for name in ("one", "two")], folder / "whole.parquet"
+    assert main(["leaderboard", *sources, "--out", str(out)]) == 0
+    return out
+
+
 def test_sweeps_become_one_small_file_that_says_what_made_it(tmp_path):
-    table, half = made_up(), made_up().assign(model="other")
-    for name, one in (("one", table), ("two", half)):
-        parts.write(one, tmp_path / f"{name}.parquet", {"plan": name})
-    out = tmp_path / "whole.parquet"
-    leaderboard.bundle([tmp_path / "one.parquet", tmp_path / "two.parquet"], out)
-    found = leaderboard.read(out)
+    table, out = made_up(), bundled(tmp_path, made_up())
+    found, board = leaderboard.read(out)
     assert len(found) == 2 * len(table) and parts.provenance(out)["sweeps"]["two"]["plan"] == "two"
-    one = leaderboard.standings(found, "m", "average_precision", "", 0)
-    other = leaderboard.standings(table, "m", "average_precision", "", 0)
-    assert one.method.tolist() == other.method.tolist()
-    np.testing.assert_allclose(one["mean"].to_numpy(), other["mean"].to_numpy(), atol=1e-4)
+    own = standings.standings(table.drop(columns="set"))
+    pd.testing.assert_frame_equal(
+        board[board.model == "m"].reset_index(drop=True), own, check_dtype=False, rtol=1e-2, atol=1e-3
+    )
     with pytest.raises(ValueError, match="twice"):
         leaderboard.bundle([tmp_path / "one.parquet", tmp_path / "one.parquet"], out)
+
+
+def test_standings_of_another_table_are_refused_until_it_is_summed_up_again(tmp_path):
+    out = bundled(tmp_path, made_up())
+    parts.write(made_up(seed=1), out, {})
+    with pytest.raises(ValueError, match=r"whole\.csv does not sum up whole\.parquet"):
+        leaderboard.read(out)
+    assert main(["leaderboard", "--out", str(out)]) == 0
+    assert leaderboard.read(out)[1].model.unique().tolist() == ["m"]
+
+
+def test_the_bundled_table_is_read_without_a_key_though_its_code_had_no_rooms():
+    about = parts.provenance(leaderboard.FILE)
+    assert "key" not in about and "scoring" in about["sweeps"]["leaderboard"]["code"]
+    assert len(leaderboard.read()[0]) == about["rows"] > 1e6
 
 
 def test_a_file_that_is_cut_off_or_no_sweep_is_refused(tmp_path):
@@ -98,6 +74,8 @@ def test_a_file_that_is_cut_off_or_no_sweep_is_refused(tmp_path):
     with pytest.raises(ValueError, match="missing or damaged"):
         leaderboard.read(file)
     parts.write(made_up(), file, {})
+    with pytest.raises(ValueError, match="does not sum up"):
+        leaderboard.read(file)
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(ValueError, match="missing or damaged"):
         leaderboard.read(file)
@@ -107,6 +85,47 @@ def test_a_file_that_is_cut_off_or_no_sweep_is_refused(tmp_path):
 
 def test_what_is_not_there_or_does_not_judge_is_refused():
     with pytest.raises(ValueError, match="no hit"):
-        leaderboard.matched(made_up(), "m", "hit")
+        standings.matched(made_up(), "m", "hit")
     with pytest.raises(ValueError, match="does not judge"):
-        leaderboard.standings(made_up(), "m", "sparseness", "", 0)
+        leaderboard.ranked(made_up(), "m", "sparseness")
+
+
+# Advice
+
+
+def advice(table):
+    return leaderboard.advice(table, standings.standings(table), "m", 0)
+
+
+def test_the_best_is_named_with_how_sure_that_is():
+    found = advice(made_up())
+    assert found["best"] == "good" and found["choice"] == "good" and found["tied"] == ("good",) and found["n"] == 60
+    assert found["stays"] == 1.0 and found["wins"] > 0.8 and (found["removal"], found["ways"]) == (2, 2)
+    assert found["low"] < found["mean"] < found["high"] and found["seconds"] == pytest.approx(0.01)
+
+
+def test_among_equals_the_cheapest_is_taken():
+    table = made_up()
+    twin = table[table.method == "good"].assign(method="twin", seconds=0.001)
+    noise = np.random.default_rng(1).normal(0, 0.01, len(twin))
+    twin["value"] = twin.value.where(twin.metric == "fails", twin.value + noise)
+    found = advice(pd.concat([table, twin]))
+    assert found["choice"] == "twin" and set(found["tied"]) == {"good", "twin"} and 0 <= found["lost"] < 0.01
+
+
+def test_a_choice_that_removal_speaks_against_shows():
+    found = advice(made_up(flip=True))
+    assert found["best"] == "good" and (found["removal"], found["ways"]) == (1, 2)
+
+
+def test_a_table_without_methods_is_refused():
+    table = made_up()
+    table["method"] = table.method.replace({"good": "uniform", "fair": "centre", "poor": "length"})
+    with pytest.raises(ValueError, match="only null maps"):
+        advice(table)
+
+
+def test_lines_hold_every_model():
+    rows = [advice(made_up())] * 2
+    told = leaderboard.lines(rows).splitlines()
+    assert len(told) == 3 and "good" in told[1] and "100%" in told[1] and max(map(len, told)) <= 135

@@ -9,8 +9,8 @@ import time
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from tests.workbook.made_up import configure, write
 from xai_utils.__main__ import main
 from xai_utils.workbook import execute, runs
 
@@ -21,23 +21,6 @@ folder = Path(os.environ["XAI_FIGURES"])
 (folder / f"{os.environ['XAI_NOTEBOOK'][:2]}_dot.png").write_text(f"{SIZE}")
 (folder / f"{os.environ['XAI_NOTEBOOK'][:2]}_dot.json").write_text(json.dumps({"device": "abacus"}))"""
 CLAIMS = "print('holds  one')\nprint('holds  two')\nprint('does not hold  three')"
-
-
-@pytest.fixture
-def places(tmp_path):
-    (tmp_path / "notebooks").mkdir()
-    return runs.Places(tmp_path, tmp_path / "notebooks", tmp_path / "runs", tmp_path / "figures")
-
-
-def write(places, name, *sources, tags=(), parameters="SIZE = 1  # dots"):
-    cells = [new_markdown_cell("# A title"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
-    cells += [new_code_cell(source, metadata={"tags": list(tags)} if tags else {}) for source in sources]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), places.notebooks / f"{name}.ipynb")
-
-
-def configure(places, text):
-    (places.notebooks / "runs.yml").write_text(text)
 
 
 def statuses(records):
@@ -72,24 +55,6 @@ def test_a_result_is_kept_until_something_it_depends_on_changes(places):
     assert (places.figures / "big/01_dot.png").read_text() == "2" and (places.figures / "01_dot.png").read_text() == "1"
 
 
-def test_the_key_changes_with_every_dependency(places):
-    def key():
-        return runs.plan(places, "any")[0].key
-
-    write(places, "01_dots", PICTURE)
-    configure(places, "any: {}")
-    keys = [key(), key()]
-    for file in ("xai_utils/models.py", "xai_utils/room/deep.py", "requirements.lock", "data/models/tiny/card.json"):
-        (places.root / file).parent.mkdir(parents=True, exist_ok=True)
-        (places.root / file).write_text("something new")
-        keys.append(key())
-    configure(places, "any: {parameters: {SIZE: 3}}")
-    keys.append(key())
-    write(places, "01_dots", PICTURE, "SIZE")
-    keys.append(key())
-    assert keys[0] == keys[1] and len(set(keys)) == len(keys) - 1
-
-
 def test_a_failure_is_reported_and_the_others_finish(places, capsys):
     write(places, "01_broken", "1 + 1", "values = {}\nvalues['missing']")
     write(places, "02_dies", "# the kernel goes away\n__import__('os')._exit(1)")
@@ -105,43 +70,6 @@ def test_a_failure_is_reported_and_the_others_finish(places, capsys):
     write(places, "01_broken", "1 + 1")
     assert statuses(execute.figures(places, only=["1"])) == ["finished"]
     assert not (places.runs / "default/01_broken.failed.ipynb").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        (
-            "odd: {parameters: {SIZ: 2}}",
-            r"unknown parameter of run odd: SIZ\. Did you mean SIZE\? Known: COLOUR, SIZE",
-        ),
-        ("odd: {overrides: {2: {SIZE: 2}}}", r"unknown parameter of notebook 02: SIZE\. Known: COLOUR"),
-        ("odd: {overrides: {7: {SIZE: 2}}}", r"unknown notebook among the overrides of run odd: 07"),
-        ("odd: {notebooks: [7]}", r"unknown notebook: 07\. .*Known: 01, 02"),
-        ("odd: {paramters: {SIZE: 2}}", r"unknown field of run odd: paramters\. Did you mean parameters\?"),
-        ("od: {}", r"unknown run: odd\. Did you mean od\? Known: default, od"),
-        ("odd: {notebooks: [2]}", r"run odd has only these notebooks: 02_colours"),
-    ],
-)
-def test_unknown_names_are_refused_before_anything_runs(places, text, told):
-    write(places, "01_dots", PICTURE)
-    write(places, "02_colours", parameters="COLOUR = 'red'")
-    configure(places, text)
-    with pytest.raises(ValueError, match=told):
-        execute.figures(places, "odd", only=["01"])
-    assert not places.runs.exists() and not places.figures.exists()
-
-
-def test_parameters_reach_the_notebooks_that_have_them(places):
-    write(places, "01_dots", PICTURE)
-    write(places, "02_colours", parameters="COLOUR = 'red'")
-    configure(places, "odd: {parameters: {SIZE: 2, COLOUR: blue}, overrides: {1: {SIZE: 3}}}")
-    assert [job.parameters for job in runs.plan(places, "odd")] == [{"SIZE": 3}, {"COLOUR": "blue"}]
-    assert [job.parameters for job in runs.plan(places)] == [{}, {}]
-
-
-def test_no_notebook_is_an_error(places):
-    with pytest.raises(ValueError, match=r"no notebook called NN_words\.ipynb"):
-        execute.figures(places)
 
 
 def test_golden_twice_writes_the_same_bytes(places):

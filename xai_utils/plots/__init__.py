@@ -16,6 +16,7 @@ from xai_utils.plots.base import (
     matrix,
     outline,
     overlay,
+    panels,
     relevance,
     spectra,
     strands,

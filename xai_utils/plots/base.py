@@ -5,12 +5,13 @@ Colours are safe for colour-blind readers: ``viridis`` for amounts, ``PuOr`` aro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, TwoSlopeNorm
@@ -24,6 +25,9 @@ from xai_utils.stats import Interval
 
 AMOUNT = "viridis"
 SIGNED = "PuOr_r"
+BLUE = "#2a4b8d"
+#: eight that colour-blind readers tell apart (Okabe and Ito, black and brown for yellow)
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
 
 
 def image(ax: Axes, picture: np.ndarray, title: str = "") -> None:
@@ -213,17 +217,46 @@ def band(ax: Axes, x: Sequence[float], samples: Tensor, label: str, colour: str 
     ax.fill_between(x, low, high, alpha=0.18, color=line.get_color(), linewidth=0)
 
 
-def strands(ax: Axes, samples: Tensor, label: str = "", colour: str = "#2a4b8d") -> None:
+def strands(ax: Axes, samples: Tensor, label: str = "", colour: str = BLUE) -> None:
     """Draw one thin line a sample of ``(sample, point)``, where :func:`band` would hide single ones; NaN is a gap."""
     ax.plot(samples.detach().cpu().T, color=colour, linewidth=0.8, alpha=0.6)
     if label:
         ax.plot([], [], color=colour, label=label)
 
 
-def intervals(ax: Axes, found: Mapping[str, Interval], unit: str, null: float | None = None) -> None:
-    """Draw named means with their confidence intervals, and the null as a dashed line; says so if there are none."""
+def panels(
+    names: Sequence[str], columns: int = 4, width: float = 3.5, height: float = 3.9
+) -> tuple[Figure, dict[str, Axes]]:
+    """Return a figure of panels in rows, each with its axes by name; places left over stay empty.
+
+    Args:
+        names: of the panels.
+        columns: panels in a row.
+        width: of a panel, inches.
+        height: of a panel, inches.
+    """
+    rows = -(-len(names) // columns)
+    size = (columns * width, rows * height)
+    fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for ax in axes.flat[len(names) :]:
+        ax.axis("off")
+    return fig, dict(zip(names, axes.flat, strict=False))
+
+
+def intervals(
+    ax: Axes, found: Mapping[str, Interval], unit: str, null: float | None = None, nulls: Collection[str] = ("random",)
+) -> None:
+    """Draw named means with their confidence intervals, and the null as a dashed line; says so if there are none.
+
+    Args:
+        ax: where to draw.
+        found: name to mean and interval, the first on top.
+        unit: of the mean.
+        null: where the dashed line is.
+        nulls: names that are drawn in grey.
+    """
     for place, (name, interval) in enumerate(found.items()):
-        colour = "0.5" if name == "random" else "#2a4b8d"
+        colour = "0.5" if name in nulls else BLUE
         ax.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2)
         ax.plot(interval.mean, place, "o", color=colour, markersize=5)
     if null is not None:
@@ -274,7 +307,7 @@ def bipartite(ax: Axes, steps: Tensor, labels: Sequence[str], least: float = 0.0
             ax.plot(
                 [layer, layer + 1],
                 [source, reader],
-                color="#2a4b8d",
+                color=BLUE,
                 alpha=min(1.0, 0.1 + strength),
                 linewidth=0.3 + 3.5 * strength,
             )
@@ -288,8 +321,8 @@ def bipartite(ax: Axes, steps: Tensor, labels: Sequence[str], least: float = 0.0
 
 def layer_bars(ax: Axes, distances: Tensor, used: Tensor, threshold: float, title: str = "") -> None:
     """Draw each layer's distance ``(layer,)`` from the last one used, filled if it is used; the first has none."""
-    colours = ["#2a4b8d" if one else "#d5dbe8" for one in used[1:].tolist()]
-    ax.bar(range(1, len(distances)), distances[1:].tolist(), color=colours, edgecolor="#2a4b8d")
+    colours = [BLUE if one else "#d5dbe8" for one in used[1:].tolist()]
+    ax.bar(range(1, len(distances)), distances[1:].tolist(), color=colours, edgecolor=BLUE)
     ax.axhline(threshold, color="0.3", linewidth=0.8, linestyle="--")
     ax.set(xlabel="layer", ylabel="distance", title=title)
     ax.spines[["top", "right"]].set_visible(False)

@@ -12,13 +12,10 @@ from xai_utils.metrics.pictures import BLIND
 from xai_utils.plots import base
 from xai_utils.stats import Interval
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart; grey for what knows no picture.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
-
 
 def colour(name: str, place: int) -> str:
     """Return the colour of a method by its place, grey for a baseline."""
-    return "0.55" if name in BLIND else COLOURS[place % len(COLOURS)]
+    return "0.55" if name in BLIND else base.COLOURS[place % len(base.COLOURS)]
 
 
 def on_grid(

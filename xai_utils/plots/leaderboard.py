@@ -9,11 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
-from xai_utils.stats import Ranking
+from xai_utils.plots import base
+from xai_utils.plots.base import COLOURS
+from xai_utils.stats import Interval, Ranking
 from xai_utils.sweep.leaderboard import NULLS
 
-METHOD, NULL = "#0072b2", "0.6"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
+METHOD, JOINS, NULL = COLOURS[0], COLOURS[1], "0.6"
 
 
 def standings(ax: Axes, found: pd.DataFrame, unit: str, title: str, null: str = "random") -> None:
@@ -21,24 +22,14 @@ def standings(ax: Axes, found: pd.DataFrame, unit: str, title: str, null: str = 
 
     Args:
         ax: where to draw.
-        found: from :func:`leaderboard.standings`.
+        found: of one model and metric, from :func:`standings.chosen`.
         unit: of the mean.
         title: above the chart.
         null: method of the dashed line.
     """
-    for place, row in enumerate(found.sort_values("rank").itertuples()):
-        colour = NULL if row.method in NULLS else METHOD
-        ax.plot([row.low, row.high], [place, place], color=colour, linewidth=2.5)
-        ax.plot(row.mean, place, "o", color=colour, markersize=4)
-    ax.axvline(float(found.set_index("method").at[null, "mean"]), color="0.4", linewidth=0.8, linestyle="--")
-    ax.set_yticks(range(len(found)), list(found.sort_values("rank").method), fontsize=7)
-    for label in ax.get_yticklabels():
-        label.set_color("0.45" if label.get_text() in NULLS else "black")
-    ax.invert_yaxis()
-    ax.set_xlabel(unit, fontsize=8)
-    ax.tick_params(axis="x", labelsize=7)
-    ax.set_title(title, fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
+    rows = {row.method: Interval(row.mean, row.low, row.high, row.n) for row in found.itertuples()}
+    base.intervals(ax, rows, unit, rows[null].mean, NULLS)
+    _finish(ax, title, list(rows))
 
 
 def by_operator(ax: Axes, ranks: Mapping[str, Mapping[str, float]], title: str) -> None:
@@ -57,14 +48,10 @@ def by_operator(ax: Axes, ranks: Mapping[str, Mapping[str, float]], title: str) 
         ax.plot(
             range(len(ranks)), [heights[operator][name] for operator in ranks], marker="o", markersize=4, color=colour
         )
-    ax.set_yticks(range(len(names)), names, fontsize=7)
-    for label in ax.get_yticklabels():
-        label.set_color("0.45" if label.get_text() in NULLS else "black")
     ax.set_xticks(range(len(ranks)), list(ranks), fontsize=8)
     ax.set_xlim(-0.1, len(ranks) - 0.9)
     ax.invert_yaxis()
-    ax.set_title(title, fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
+    _finish(ax, title, names)
 
 
 def agreement(ax: Axes, matrix: np.ndarray, names: Sequence[str], title: str) -> None:
@@ -81,19 +68,20 @@ def agreement(ax: Axes, matrix: np.ndarray, names: Sequence[str], title: str) ->
     ax.set_title(title, fontsize=9)
 
 
-def cost(ax: Axes, seconds: Mapping[str, float], quality: Mapping[str, float], unit: str, title: str) -> None:
+def cost(ax: Axes, found: pd.DataFrame, unit: str, title: str) -> None:
     """Draw what a method finds against what it costs; numbered and joined: those that no cheaper one beats by 0.01.
 
-    Null maps are left out but for the random one, a dashed line.
+    Null maps are left out but for the random one, a dashed line. Args as in :func:`standings`.
     """
-    names = [name for name in seconds if name in quality and name not in NULLS]
+    known = found.set_index("method")
+    seconds, quality = known.seconds.clip(lower=1e-4), known["mean"]
+    names = [name for name in known.index if name not in NULLS]
     front: list[str] = []
     for name in sorted(names, key=lambda name: (seconds[name], -quality[name])):
         if not front or quality[name] >= quality[front[-1]] + 0.01:
             front.append(name)
-    for name in names:
-        ax.plot(seconds[name], quality[name], "o", color=METHOD, markersize=4)
-    ax.plot([seconds[n] for n in front], [quality[n] for n in front], color="#d55e00", linewidth=0.9, zorder=0)
+    ax.plot(seconds[names], quality[names], "o", color=METHOD, markersize=4)
+    ax.plot(seconds[front], quality[front], color=JOINS, linewidth=0.9, zorder=0)
     for number, name in enumerate(front, 1):
         at = (seconds[name], quality[name])
         ax.annotate(str(number), at, xytext=(-3, 4), textcoords="offset points", fontsize=8, ha="right")
@@ -107,10 +95,9 @@ def cost(ax: Axes, seconds: Mapping[str, float], quality: Mapping[str, float], u
     ax.set_xlabel("processor seconds a sample", fontsize=8)
     ax.set_ylabel(unit, fontsize=8)
     ax.tick_params(labelsize=7)
-    ax.set_title(title, fontsize=9)
     ax.margins(x=0.12, y=0.12)
     ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False, handlelength=0, ncols=2)
-    ax.spines[["top", "right"]].set_visible(False)
+    _finish(ax, title)
 
 
 def critical_difference(ax: Axes, ranking: Ranking, title: str) -> None:
@@ -121,15 +108,11 @@ def critical_difference(ax: Axes, ranking: Ranking, title: str) -> None:
         ax.plot(value, place, "o", color=NULL if name in NULLS else METHOD, markersize=5)
     for number, group in enumerate(groups):
         x = max(values) + 0.5 + 0.35 * number
-        ax.plot([x, x], [names.index(group[0]) - 0.3, names.index(group[-1]) + 0.3], color="#d55e00", linewidth=2)
-    ax.set_yticks(range(len(names)), names, fontsize=7)
-    for label in ax.get_yticklabels():
-        label.set_color("0.45" if label.get_text() in NULLS else "black")
+        ax.plot([x, x], [names.index(group[0]) - 0.3, names.index(group[-1]) + 0.3], color=JOINS, linewidth=2)
     ax.invert_yaxis()
     ax.set_xlabel(f"mean rank (difference that counts: {ranking.critical:.1f}; n = {ranking.samples})", fontsize=8)
     ax.tick_params(axis="x", labelsize=7)
-    ax.set_title(title, fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
+    _finish(ax, title, names)
 
 
 def destruction(ax: Axes, left: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> None:
@@ -150,5 +133,13 @@ def destruction(ax: Axes, left: Mapping[str, Mapping[str, Sequence[float]]], tit
     ax.axhline(0, color="0.5", linewidth=0.7)
     ax.set_ylabel("rank correlation with the map of the whole model", fontsize=8)
     ax.tick_params(axis="y", labelsize=8)
+    _finish(ax, title)
+
+
+def _finish(ax: Axes, title: str, methods: Sequence[str] = ()) -> None:
+    """Write the title and, if there are any, the methods on the vertical axis, null maps in grey."""
+    if methods:
+        for label in ax.set_yticks(range(len(methods)), methods, fontsize=7):
+            label.label1.set_color("0.45" if label.label1.get_text() in NULLS else "black")
     ax.set_title(title, fontsize=9)
     ax.spines[["top", "right"]].set_visible(False)

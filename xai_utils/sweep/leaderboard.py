@@ -1,40 +1,57 @@
-"""Read the table of a sweep as a leaderboard: matched samples, intervals, ranks, agreement of metrics, cost, failures.
+"""Read the bundled leaderboard: ranks, verdicts under ways to remove, agreement of metrics, failures, advice.
 
-A method that has no answer for a sample is scored there as the random map is: no answer is a guess.
+What a method is worth stands in the :mod:`standings` beside the table; here is what compares whole methods and metrics.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from xai_utils import runtime, stats
+from xai_utils import files, runtime, stats
+from xai_utils.evaluation import scoring
 from xai_utils.evaluation.scoring import METRICS
+from xai_utils.methods import nulls
 from xai_utils.metrics import agreement
+from xai_utils.samples import sets
 from xai_utils.stats import Ranking
-from xai_utils.sweep import leaderboard, parts
+from xai_utils.sweep import parts, plan, standings
+from xai_utils.sweep.standings import TRUTH, chosen, direction, matched
 
 FILE = runtime.DATA / "sweeps" / "leaderboard.parquet"
+PLANS = ("leaderboard", "state_space")  #: in ``sweeps/``, of which the bundled table was made
 KEY = ["model", "method", "sample", "metric", "operator"]
-NULLS = ("random", "uniform", "centre", "length", "position", "pixel_gradient", "gradient_norm")
-TRUTH = "average_precision"  #: the metric that stands for the truth where one is needed
+#: maps that know nothing of the model's answer, and the raw gradient, of pixels or of embeddings
+NULLS = (*nulls.NULLS, "gradient_norm", "closed_gradient_norm")
 LEFT_OUT = ("insertion",)  #: not bundled: it is deletion plus delta_af
+CHEAP = ("pixel_gradient", "gradient_x_input", "closed_gradient_x_input")  #: scored again to see that nothing changed
+RESAMPLES = 1000
+LEVEL = 0.05
 
 
-def read(file: Path = FILE) -> pd.DataFrame:
-    """Return the rows of a bundled sweep; ``ValueError`` for a file that is missing, cut off or no sweep."""
+def read(file: Path = FILE) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows of a bundled sweep, and the standings that lie beside it.
+
+    Raises:
+        ValueError: a file that is missing, cut off or no sweep; standings of another table.
+    """
     table = parts.read(file)
     if table is None:
         raise ValueError(f"{file.name} is missing or damaged; `make sweep PLAN=sweeps/leaderboard.yml` makes it again.")
+    beside, about = file.with_suffix(".csv"), file.with_suffix(".json")
+    if not beside.is_file() or json.loads(about.read_text())["summed"]["sha256"] != files.sha256(file):
+        raise ValueError(f"{beside.name} does not sum up {file.name}; `python -m xai_utils leaderboard` does it again.")
     runtime.record.data["sweep"] = f"{file.name}, {len(table)} rows"
-    return table
+    return table, standings.read(beside)
 
 
-def bundle(sources: Sequence[Path], file: Path = FILE) -> pd.DataFrame:
+def bundle(sources: Sequence[Path], file: Path = FILE) -> None:
     """Put the tables of sweeps together as one small file, which says what made each of them.
 
     Values are rounded to four decimals and seconds to three digits; rows with an error are kept as such.
@@ -59,63 +76,39 @@ def bundle(sources: Sequence[Path], file: Path = FILE) -> pd.DataFrame:
     for name in (*KEY, "error"):
         small[name] = small[name].astype("category")
     parts.write(small, file, {"sweeps": about})
-    return small
 
 
-def matched(table: pd.DataFrame, model: str, metric: str, operator: str = "") -> pd.DataFrame:
-    """Return ``(sample, method)`` values of one model, metric and operator, on the samples that the null was scored on.
-
-    Where a method has no value, the random map's stands in.
-
-    Raises:
-        ValueError: nothing of that kind in the table.
-    """
-    chosen = table[(table.model == model) & (table.metric == metric) & (table.operator == operator)]
-    if chosen.empty:
-        raise ValueError(f"the table has no {metric} {operator} of {model}.")
-    wide = chosen.pivot_table(index="sample", columns="method", values="value", observed=True)
-    wide = wide[wide["random"].notna()]
-    scored = table[(table.model == model) & (table.metric == "fails")]
-    tried = scored.pivot_table(index="sample", columns="method", values="value", observed=True)
-    whole = wide.index[tried.reindex(wide.index)[list(wide.columns)].notna().all(axis=1)]
-    wide = wide.loc[whole].astype(float)
-    return wide.apply(lambda column: column.fillna(wide["random"]))
-
-
-def standings(table: pd.DataFrame, model: str, metric: str, operator: str, seed: int) -> pd.DataFrame:
-    """Return one row for each method, best first.
-
-    Columns: ``mean``, ``low``, ``high`` (95 %, bootstrap over samples), ``gain``, ``gain_low``, ``gain_high`` (paired
-    difference from the random map, in the direction of better), ``wins`` (share of samples on which it beats the random
-    map), ``p`` (Wilcoxon's signed ranks against the random map, Holm over methods), ``rank`` and ``n``.
-    """
-    better = _direction(metric)
-    wide = matched(table, model, metric, operator)
-    order, sign = stats.ranking({name: wide[name] for name in wide}, better).ranks, 1 if better else -1
-    rows, raw = [], {}
-    for name, rank in order.items():
-        mean, gains = stats.mean_interval(wide[name], seed), sign * (wide[name] - wide["random"])
-        gain, wins = stats.mean_interval(gains, seed), stats.win_rate(wide[name], wide["random"], better, seed)
-        raw[name] = stats.wilcoxon_p(gains) if gains.any() else 1.0
-        rows.append((name, mean.mean, mean.low, mean.high, gain.mean, gain.low, gain.high, wins.mean, rank, mean.n))
-    columns = ["method", "mean", "low", "high", "gain", "gain_low", "gain_high", "wins", "rank", "n"]
-    found = pd.DataFrame(rows, columns=columns)
-    return found.assign(p=found.method.map(stats.holm(raw)))
+def overview(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Return how many ``methods``, ``nulls`` and ``samples`` a model has, and how many samples ``with truth``."""
+    rows = {}
+    for name in models:
+        mine = table[table.model == name]
+        methods, known = set(mine.method), mine[mine.metric == TRUTH]
+        count = len(methods & set(NULLS))
+        rows[name] = (len(methods) - count, count, mine["sample"].nunique(), known["sample"].nunique())
+    return pd.DataFrame.from_dict(rows, "index", columns=["methods", "nulls", "samples", "with truth"])
 
 
 def ranked(table: pd.DataFrame, model: str, metric: str, operator: str = "") -> Ranking:
-    """Rank the methods of a model by one metric (see :func:`stats.ranking`)."""
-    better = _direction(metric)
-    wide = matched(table, model, metric, operator)
-    return stats.ranking({name: wide[name] for name in wide}, better)
-
-
-def _direction(metric: str) -> bool:
-    """Return whether higher is better."""
-    better = METRICS[metric].higher_is_better
-    if better is None:
+    """Rank the methods of a model by one metric that judges (see :func:`stats.ranking`)."""
+    if not direction(metric):
         raise ValueError(f"{metric} describes a map and does not judge it.")
-    return better
+    wide = matched(table, model, metric, operator)
+    return stats.ranking({name: wide[name] for name in wide}, direction(metric) > 0)
+
+
+def outcome(table: pd.DataFrame, board: pd.DataFrame, model: str, metric: str = TRUTH) -> tuple[list[str], list[str]]:
+    """Return the methods that the critical difference does not tell from the best, and those worse than a guess.
+
+    Args:
+        table: of a sweep.
+        board: its standings.
+        model: whose methods.
+        metric: that judges.
+    """
+    tied = [name for name in ranked(table, model, metric).tied_with_best() if name not in NULLS]
+    found = chosen(board, model, metric)
+    return tied, found[(found.p < LEVEL) & (found.gain < 0)].method.tolist()
 
 
 def operators(table: pd.DataFrame, model: str) -> list[str]:
@@ -127,9 +120,51 @@ def judges(table: pd.DataFrame, model: str) -> list[tuple[str, str]]:
     """Return ``(metric, operator)`` of everything that judges a map of this model."""
     pairs = table[table.model == model][["metric", "operator"]].drop_duplicates().astype(str)
     known = [(one.metric, one.operator) for one in pairs.itertuples()]
-    order = list(METRICS)
-    chosen = [one for one in known if METRICS[one[0]].higher_is_better is not None and one[0] != "fails"]
-    return sorted(chosen, key=lambda one: (order.index(one[0]), one[1]))
+    judging = [one for one in known if direction(one[0]) and one[0] != standings.FAILS]
+    return sorted(judging, key=lambda one: (list(METRICS).index(one[0]), one[1]))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far metrics agree on the methods of several models.
+
+    Attributes:
+        labels: of the metrics, in order.
+        each: model to Spearman's correlations ``(metric, metric)`` over its methods.
+    """
+
+    labels: list[str]
+    each: dict[str, np.ndarray]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Return the correlations ``(metric, metric)``, averaged over models."""
+        return np.mean(list(self.each.values()), axis=0)
+
+    def with_last(self) -> dict[str, list[float]]:
+        """Return each metric's correlation with the last one, a number for each model."""
+        columns = np.array(list(self.each.values()))[:, :-1, -1].T
+        return dict(zip(self.labels, columns.tolist(), strict=False))
+
+
+def agreed(table: pd.DataFrame, models: Sequence[str], wanted: Sequence[str], least: int = 5) -> Agreement:
+    """Compare metrics, the null maps left out, on the models that have enough methods and are removed from in one way.
+
+    Args:
+        table: of a sweep.
+        models: of one kind; the first with enough methods says which ways to remove there are, and those that know
+            other ways are left out.
+        wanted: metrics, in the order of the labels.
+        least: methods that a model must have beside the nulls.
+    """
+    counts = overview(table, models).methods
+    enough = [name for name in models if counts[name] >= least]
+    pairs = sorted(
+        (one for one in judges(table, enough[0]) if one[0] in wanted), key=lambda one: list(wanted).index(one[0])
+    )
+    alike = [name for name in enough if operators(table, name) == operators(table, enough[0])]
+    labels = [" ".join(pair).strip() for pair in pairs]
+    return Agreement(labels, {name: agreement_of(table, name, pairs, nulls=False) for name in alike})
 
 
 def agreement_of(table: pd.DataFrame, model: str, pairs: Sequence[tuple[str, str]], nulls: bool = True) -> np.ndarray:
@@ -141,24 +176,16 @@ def agreement_of(table: pd.DataFrame, model: str, pairs: Sequence[tuple[str, str
         pairs: ``(metric, operator)``, each turned so that higher is better.
         nulls: count the null maps as methods; without them the correlation says whether metrics agree on the rest.
     """
-    means = []
-    for metric, operator in pairs:
-        wide = matched(table, model, metric, operator)
-        mean = wide.mean() * (1 if METRICS[metric].higher_is_better else -1)
-        means.append(mean if nulls else mean.drop([name for name in NULLS if name in mean.index]))
-    common = sorted(set.intersection(*(set(mean.index) for mean in means)))
-    rows = np.array([mean[common] for mean in means])
+    means = pd.DataFrame([direction(metric) * matched(table, model, metric, way).mean() for metric, way in pairs])
+    rows = (means if nulls else means.drop(columns=[name for name in NULLS if name in means])).to_numpy()
     return np.array([[float(agreement.spearman(one, other)) for other in rows] for one in rows])
 
 
 def flips(table: pd.DataFrame, model: str, metric: str) -> tuple[int, int]:
     """Return how many pairs of methods change places between ways to remove, and how many pairs there are."""
-    wides = [matched(table, model, metric, operator).mean() for operator in operators(table, model)]
-    names = sorted(set.intersection(*(set(mean.index) for mean in wides)))
-    signs = [np.sign(np.subtract.outer(mean[names].to_numpy(), mean[names].to_numpy())) for mean in wides]
-    above = np.triu_indices(len(names), 1)
-    differs = np.any([signs[0][above] != other[above] for other in signs[1:]], axis=0)
-    return int(differs.sum()), len(differs)
+    means = [matched(table, model, metric, way).mean().to_numpy() for way in operators(table, model)]
+    signs = np.sign([np.subtract.outer(mean, mean)[np.triu_indices(len(mean), 1)] for mean in means])
+    return int((signs != signs[0]).any(0).sum()), signs.shape[1]
 
 
 def decided_flips(table: pd.DataFrame, model: str, metric: str, seed: int) -> tuple[int, int]:
@@ -167,45 +194,70 @@ def decided_flips(table: pd.DataFrame, model: str, metric: str, seed: int) -> tu
     Beyond doubt: the 95 % interval of the paired difference leaves out zero. The second number counts the pairs that at
     least two operators decide.
     """
-    wides = [matched(table, model, metric, operator) for operator in operators(table, model)]
-    names = sorted(set.intersection(*(set(wide) for wide in wides)))
-    index = wides[0].index
-    noise = np.random.default_rng(seed)
-    picks = noise.integers(0, len(index), (500, len(index)))
+    wides = [matched(table, model, metric, way).to_numpy() for way in operators(table, model)]
+    picks = np.random.default_rng(seed).integers(0, len(wides[0]), (500, len(wides[0])))
     verdicts = []
     for wide in wides:
-        draws = wide[names].to_numpy()[picks].mean(1)
+        draws = wide[picks].mean(1)
         low, high = np.quantile(draws[:, :, None] - draws[:, None, :], [0.025, 0.975], axis=0)
-        verdicts.append(np.where(low > 0, 1, np.where(high < 0, -1, 0)))
-    above = np.triu_indices(len(names), 1)
-    each = np.array([one[above] for one in verdicts])
+        verdicts.append(np.where(low > 0, 1, np.where(high < 0, -1, 0))[np.triu_indices(wide.shape[1], 1)])
+    each = np.array(verdicts)
     clash = (each == 1).any(0) & (each == -1).any(0)
     return int(clash.sum()), int(((each != 0).sum(0) >= 2).sum())
 
 
-def costs(table: pd.DataFrame) -> pd.DataFrame:
-    """Return ``model``, ``method`` and ``seconds``, the median of processor time for one sample."""
-    return (
-        table[table.metric == "fails"].groupby(["model", "method"], observed=True).seconds.median().reset_index()
-    )  # fmt: skip
+def turned(table: pd.DataFrame, models: Sequence[str], seed: int) -> pd.DataFrame:
+    """Return how often the verdict of removal on two methods depends on the way to remove, a row for each model.
+
+    Columns: ``pairs`` of methods; ``flips``, the share that changes places by ΔAF; ``clash`` of ``decided``, see
+    :func:`decided_flips`; ``sufficiency flips``, the share that changes places by sufficiency.
+    """
+    rows = {}
+    for name in models:
+        flipped, pairs = flips(table, name, "delta_af")
+        clash, decided = decided_flips(table, name, "delta_af", seed)
+        rows[name] = (pairs, flipped / pairs, clash, decided, flips(table, name, "sufficiency")[0] / pairs)
+    columns = ["pairs", "flips", "clash", "decided", "sufficiency flips"]
+    return pd.DataFrame.from_dict(rows, "index", columns=columns)
 
 
 def failures(table: pd.DataFrame) -> pd.DataFrame:
     """Return ``model``, ``method``, ``share`` of samples without an answer, ``n``; those with any, worst first."""
-    tried = table[table.metric == "fails"].groupby(["model", "method"], observed=True).value.agg(["mean", "size"])
-    found = tried.rename(columns={"mean": "share", "size": "n"}).reset_index()
+    tried = table[(table.metric == standings.FAILS) | (table.error != "")]
+    tried = tried.assign(value=tried.value.fillna(1)).groupby(["model", "method"], observed=True).value
+    found = tried.agg(["mean", "size"]).rename(columns={"mean": "share", "size": "n"}).reset_index()
     return found[found.share > 0].sort_values("share", ascending=False, ignore_index=True)
 
 
-RESAMPLES = 1000
-LEVEL = 0.05
+def again(table: pd.DataFrame, model: str, count: int, metrics: Sequence[str], seed: int) -> tuple[int, int]:
+    """Score the first samples of a model's plan by a cheap method; return how many rows the table has of these, and
+    how many of them are within 0.001.
+
+    Args:
+        table: of a sweep.
+        model: a model in it.
+        count: samples.
+        metrics: names.
+        seed: of the sweep.
+    """
+    cells = (cell for name in PLANS for cell in plan.read(files.ROOT / "sweeps" / f"{name}.yml").cells)
+    spec = next(cell["samples"] for cell in cells if model in cell["models"])
+    mine = table[table.model == model]
+    method = next(name for name in CHEAP if name in set(mine.method))
+    some = sets.take({key: value for key, value in spec.items() if key != "name"}, 0, count)
+    rows = pd.DataFrame(scoring.score_shard(model, method, some, metrics, seed))
+    both = mine[mine.method == method].astype({name: str for name in KEY}).merge(rows, on=KEY[2:])
+    return len(both), int(((both.value_x - both.value_y).abs() < 1e-3).sum())
 
 
-def advice(table: pd.DataFrame, model: str, seed: int, judged: str = TRUTH, tested: str = "delta_af") -> dict[str, Any]:
+def advice(
+    table: pd.DataFrame, board: pd.DataFrame, model: str, seed: int, judged: str = TRUTH, tested: str = "delta_af"
+) -> dict[str, Any]:
     """Return which method to take for a model.
 
     Args:
         table: of a sweep.
+        board: its standings.
         model: a model in it.
         seed: of resampling.
         judged: metric that says which method is best.
@@ -223,36 +275,28 @@ def advice(table: pd.DataFrame, model: str, seed: int, judged: str = TRUTH, test
     Raises:
         ValueError: nothing of the model in the table, or only nulls.
     """
-    ranking = leaderboard.ranked(table, model, judged)
-    real = [name for name in ranking.ranks if name not in NULLS]
+    found = chosen(board, model, judged).set_index("method")
+    real = [name for name in found.index if name not in NULLS]
     if not real:
         raise ValueError(f"the table has only null maps of {model}.")
-    best = real[0]
-    wide, better = leaderboard.matched(table, model, judged), METRICS[judged].higher_is_better
-    worse = {name: (wide[best] - wide[name]) * (1 if better else -1) for name in real}
+    best, sign = real[0], direction(judged)
+    wide = matched(table, model, judged)[real]
+    worse = {name: sign * (wide[best] - wide[name]) for name in real}
     tied = tied_with(worse, best)
-    spent = leaderboard.costs(table)
-    seconds = spent[spent.model == model].set_index("method").seconds
-    choice = min(tied, key=lambda name: float(seconds[name]))
-    lost = stats.mean_interval(worse[choice], seed).high if choice != best else 0.0
-    found = leaderboard.standings(table, model, judged, "", seed).set_index("method")
-    ways = leaderboard.operators(table, model)
+    choice = min(tied, key=lambda name: float(found.at[name, "seconds"]))
+    ways = [chosen(board, model, tested, way).set_index("method") for way in operators(table, model)]
     return {
         "model": model,
         "best": best,
-        "mean": float(found.at[best, "mean"]),
-        "low": float(found.at[best, "low"]),
-        "high": float(found.at[best, "high"]),
-        "stays": stays_best(wide[real], better, seed),
+        **found.loc[best, ["mean", "low", "high", "n"]].to_dict(),
+        "stays": stays_best(wide, sign > 0, seed),
         "choice": choice,
-        "choice_mean": float(found.at[choice, "mean"]),
+        "choice_mean": found.at[choice, "mean"],
         "tied": tied,
-        "lost": lost,
-        "seconds": float(seconds[choice]),
-        "wins": float(found.at[choice, "wins"]),
-        "removal": sum(_better(table, model, choice, tested, way, seed) for way in ways),
+        "lost": stats.mean_interval(worse[choice], seed).high if choice != best else 0.0,
+        **found.loc[choice, ["seconds", "wins"]].to_dict(),
+        "removal": sum(bool(way.at[choice, "gain_low"] > 0) for way in ways),
         "ways": len(ways),
-        "n": int(found.at[best, "n"]),
     }
 
 
@@ -263,12 +307,11 @@ def tied_with(worse: Mapping[str, pd.Series], best: str) -> tuple[str, ...]:
         worse: method to how much worse it is than the best on each sample.
         best: name of the best.
     """
-    raw = {name: stats.wilcoxon_p(gaps) if gaps.any() else 1.0 for name, gaps in worse.items() if name != best}
-    adjusted = stats.holm(raw) if raw else {}
+    adjusted = stats.holm({name: standings.p_of(gaps) for name, gaps in worse.items() if name != best})
     return (best, *(name for name, p in adjusted.items() if p >= LEVEL or worse[name].mean() < 0))
 
 
-def stays_best(wide: pd.DataFrame, higher_is_better: bool | None, seed: int) -> float:
+def stays_best(wide: pd.DataFrame, higher_is_better: bool, seed: int) -> float:
     """Return the share of bootstrap resamples in which the method with the best mean rank is the same one.
 
     Args:
@@ -279,13 +322,6 @@ def stays_best(wide: pd.DataFrame, higher_is_better: bool | None, seed: int) -> 
     ranks = wide.rank(axis=1, ascending=not higher_is_better).to_numpy()
     picks = np.random.default_rng(seed).integers(0, len(ranks), (RESAMPLES, len(ranks)))
     return float((ranks[picks].mean(1).argmin(1) == ranks.mean(0).argmin()).mean())
-
-
-def _better(table: pd.DataFrame, model: str, method: str, metric: str, operator: str, seed: int) -> bool:
-    wide = leaderboard.matched(table, model, metric, operator)
-    sign = 1 if METRICS[metric].higher_is_better else -1
-    gains = sign * (wide[method] - wide["random"])
-    return stats.mean_interval(gains, seed).low > 0
 
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -20,7 +20,7 @@ from xai_utils.workbook.report.pages import STATIC, Material, pages
 from xai_utils.workbook.report.sources import Figure, read_figures, read_models, read_notebook
 from xai_utils.workbook.report.tables import Table, leaderboard, read_tables
 
-LEADERBOARD = "data/sweeps/leaderboard.parquet"
+LEADERBOARD = "data/sweeps/leaderboard.csv"
 MADE_BY = '<meta name="generator" content="xai_utils report">'
 REPORTED = 12  # problems named in an error
 

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from xai_utils.workbook.report.cells import SIGNS, TEMPLATES, Page, inline, page_of
 from xai_utils.workbook.report.sources import VERDICTS, Claim, Figure, Notebook
-from xai_utils.workbook.report.tables import Row, Table
+from xai_utils.workbook.report.tables import Table
 
 STATIC = ("site.css", "site.js")
 PLURAL = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}
@@ -32,7 +32,7 @@ class Material:
     notebooks: Sequence[Notebook]
     figures: Sequence[Figure]
     models: Sequence[Mapping[str, Any]]
-    rows: Sequence[Row] | None
+    rows: Sequence[Mapping[str, Any]] | None
     tables: Sequence[Table]
     folder: Path
 

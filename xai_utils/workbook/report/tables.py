@@ -1,8 +1,4 @@
-"""The tables of the report: the leaderboard as means with intervals, and tables that lie among the figures.
-
-The leaderboard is a tidy parquet with one row a (model, method, sample, metric, operator); here it becomes one row a
-(model, metric, operator, method): the mean over samples with n and a 95 % interval.
-"""
+"""The tables of the report: the standings of the leaderboard, and tables that lie among the figures, as they are."""
 
 from __future__ import annotations
 
@@ -14,31 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow
-from scipy.stats import t as student
 
 from xai_utils.workbook.report.sources import TABLES, read_json
 
-COLUMNS = ("model", "method", "sample", "metric", "operator", "value", "seconds")
-GROUP = ["model", "metric", "operator", "method"]
+NAMES = ("model", "metric", "operator", "better", "method")
+NUMBERS = ("mean", "low", "high", "gain", "gain_low", "gain_high", "failed", "n", "seconds")
 NONE = "none"  # of metrics that remove nothing
-LEVEL = 0.95
 SHOWN = 500  # rows of a table among the figures
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the leaderboard; without two samples there is no interval, and ``missing`` samples have no value."""
-
-    model: str
-    metric: str
-    operator: str
-    method: str
-    mean: float | None
-    low: float | None
-    high: float | None
-    n: int
-    missing: int
-    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -54,57 +32,23 @@ class Table:
     folder: str
 
 
-def leaderboard(file: Path) -> list[Row] | None:
-    """Return the leaderboard's lines, or None while the file does not exist.
-
-    Values of one sample that occur more than once (several seeds) are averaged first, so that n counts samples. The
-    interval is Student's t at 95 % over samples.
+def leaderboard(file: Path) -> list[dict[str, Any]] | None:
+    """Return the standings as they stand in the file, one dictionary a row, or None while the file does not exist.
 
     Raises:
-        ValueError: the file is no parquet, lacks a column, is empty, or holds texts or infinite numbers as values; the
-            message names the file.
+        ValueError: the file is no table, lacks a column, is empty, or holds texts as numbers; the message names it.
     """
     if not file.exists():
         return None
     table = _read(file)
-    if missing := [name for name in COLUMNS if name not in table.columns]:
-        raise ValueError(
-            f"{file.name} lacks the columns {', '.join(missing)}; expected {', '.join(COLUMNS)}, got "
-            f"{', '.join(map(str, table.columns))}."
-        )
+    if missing := [name for name in (*NAMES, *NUMBERS) if name not in table.columns]:
+        raise ValueError(f"{file.name} lacks the columns {', '.join(missing)}; run python -m xai_utils leaderboard.")
     if table.empty:
         raise ValueError(f"{file.name} has no row; remove it or make it again.")
-    for name in ("value", "seconds"):
-        if not pd.api.types.is_numeric_dtype(table[name]) or np.isinf(table[name].to_numpy(float)).any():
-            raise ValueError(f"{file.name} holds texts or infinite numbers in {name!r}; expected finite numbers.")
-    return _aggregate(table)
-
-
-def _aggregate(table: pd.DataFrame) -> list[Row]:
-    keys = {name: table[name].astype("object").fillna(NONE).astype(str).replace("", NONE) for name in GROUP}
-    samples = table.assign(**keys).groupby([*GROUP, "sample"], sort=True, observed=True)[["value", "seconds"]].mean()
-    groups = samples.groupby(GROUP, sort=True)
-    found = groups["value"].agg(["mean", "std", "count", "size"])
-    found["seconds"] = groups["seconds"].mean()
-    spread = student.ppf((1 + LEVEL) / 2, found["count"].clip(lower=2) - 1) * found["std"] / np.sqrt(found["count"])
-    found["low"], found["high"] = found["mean"] - spread, found["mean"] + spread
-    found["missing"] = found["size"] - found["count"]
-    return [
-        Row(
-            **dict(zip(GROUP, map(str, key), strict=True)),  # type: ignore[arg-type]
-            mean=_number(one["mean"]),
-            low=_number(one["low"]),
-            high=_number(one["high"]),
-            n=int(one["count"]),
-            missing=int(one["missing"]),
-            seconds=_number(one["seconds"]),
-        )
-        for key, one in found.iterrows()
-    ]
-
-
-def _number(value: Any) -> float | None:
-    return None if pd.isna(value) else float(value)
+    if texts := [name for name in NUMBERS if not pd.api.types.is_numeric_dtype(table[name])]:
+        raise ValueError(f"{file.name} holds texts in {texts[0]!r}; expected numbers.")
+    rows = ({name: _plain(row[name]) for name in (*NAMES, *NUMBERS)} for row in table.to_dict("records"))
+    return [{**row, "operator": row["operator"] or NONE, "better": row["better"] or "–"} for row in rows]
 
 
 def read_tables(folder: Path) -> list[Table]:
