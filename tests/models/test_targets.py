@@ -4,7 +4,6 @@ import pytest
 import tiny
 import torch
 
-from tests.methods.test_masked import small
 from xai_utils import methods, models
 from xai_utils.models import targets
 from xai_utils.models.targets import TARGETS, Asked, Question, asked
@@ -115,7 +114,7 @@ TEXTS = [Text("[MASK] is the very slow film ."), Text("the plot is [MASK] .")]
 
 @pytest.mark.parametrize("method", [*METHODS, "rollout", "gradient_rollout", "attcat", "generic_attention", "attnlrp"])
 def test_masked_words_go_through_the_same_call_as_classes(method):
-    model = small()
+    model = tiny.mlm()
     question = Question("warm", against="dull") if methods.METHODS[method].asks else None
     together = methods.explain(method, model, TEXTS, question)
     for text, found in zip(TEXTS, together, strict=True):
@@ -125,7 +124,7 @@ def test_masked_words_go_through_the_same_call_as_classes(method):
 
 
 def test_row_methods_read_the_row_of_the_mask():
-    model = small()
+    model = tiny.mlm()
     seen = methods.observe(model, TEXTS, "warm")
     assert seen.reading.tolist() == [1, 4] and seen.view(1).readers.nonzero().flatten().tolist() == [4]
     torch.testing.assert_close(methods.attribute("attention", seen, 1).scores, seen.attention[-1, 1].mean(0)[4, :7])
@@ -133,7 +132,7 @@ def test_row_methods_read_the_row_of_the_mask():
 
 
 def test_removal_never_takes_the_mask_away():
-    model = small()
+    model = tiny.mlm()
     batch = models.encode(model, TEXTS)
     assert (
         models.removal.places(batch, 1).tolist() == [1, 2, 3, 5] and models.removal.operators_for(model)[0] == "delete"
