@@ -89,11 +89,6 @@ def test_removing_is_rotating_zeroing_and_rotating_back():
     SAME(densray.project(densray.remove(x, found.vector), found.vector), torch.zeros(20).double(), atol=1e-12, rtol=0)
 
 
-def test_attention_times_score_wants_equal_shapes():
-    with pytest.raises(ValueError, match="differ in shape"):
-        densray.attdr(torch.ones(2, 1, 3), torch.ones(2, 1, 4))
-
-
 @pytest.mark.parametrize(
     ("x", "y", "match"),
     [

@@ -51,10 +51,11 @@ def test_the_ratio_bears_large_scores():
 
 def test_a_mask_of_shares_keeps_every_word_to_that_share():
     parts, share = drawn(), torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
-    between, below = mask_ratio.outputs_between(parts, share)
-    same(between.T, mask_ratio.outputs(parts, share[:, None].expand(-1, 6)))
+    above, below = mask_ratio.both(parts, share[:, None].expand(-1, 6))
     whole, bare = parts.totals()
-    same(below[:, [0, 2]], torch.stack([bare, whole], 1))
+    same(below[[0, 2]], torch.stack([bare, whole]))
+    same(below[1], 0.3 * whole + 0.7 * bare)
+    same(mask_ratio.outputs(parts, share[:, None].expand(-1, 6)), above / below)
 
 
 # Moments

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.maths import attcat, densray
+from xai_utils.maths import attcat
 from xai_utils.methods import observation
 from xai_utils.methods.observation import Observation
 from xai_utils.models.encoding import encode
@@ -117,7 +117,7 @@ class Observed:
             return self._densray(rays)
         paid = attcat.paid(self.seen.attention, self.seen.reading)
         if name == "AttDR":
-            return densray.attdr(paid, self._densray(rays))
+            return attcat.attcat(paid, self._densray(rays))
         if name == "attention of [MASK]":
             return paid
         assert self.seen.states is not None and self.seen.state_gradients is not None

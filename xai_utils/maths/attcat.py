@@ -54,6 +54,9 @@ def received(attention: Tensor, real: Tensor) -> Tensor:
 def attcat(weight: Tensor, activation: Tensor) -> Tensor:
     """Return attention times CAT by layer; the sum over the first axis is AttCAT of the whole model.
 
+    With DensRay scores of the states that attention was paid to in the place of CAT this is AttDR, whose published code
+    multiplies the attention of a block with the states that leave it.
+
     Args:
         weight: of :func:`paid` or :func:`received`.
         activation: of :func:`cat`, same shape.

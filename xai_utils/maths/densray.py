@@ -97,16 +97,6 @@ def remove(states: Tensor, vector: Tensor) -> Tensor:
     return states - project(states, vector)[..., None] * vector
 
 
-def attdr(paid: Tensor, scores: Tensor) -> Tensor:
-    """Return attention paid times DensRay score of the states it was paid to, ``(layer, sample, token)``.
-
-    Differs from: the published code, which multiplies the attention of a block with the states that leave it.
-    """
-    if paid.shape != scores.shape:
-        raise ValueError(f"attention {tuple(paid.shape)} and scores {tuple(scores.shape)} differ in shape.")
-    return paid * scores
-
-
 def _scatter(vectors: Tensor, labels: Tensor, same: float, product: float, normalised: bool) -> Tensor:
     """Return the matrix of all pairs, of weight ``same - product * label_i * label_j``."""
     centred = vectors - vectors.mean(0)  # differences stay; rounding shrinks

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.maths.mask_ratio import DOUBLE, Ratio, moments, outputs_between
+from xai_utils.maths.mask_ratio import DOUBLE, Ratio, both, moments
 
 
 def sample(words: int, count: int, seed: int) -> Tensor:
@@ -145,10 +145,10 @@ def large_limit(parts: Ratio, width: float = inf, nodes: int = 200) -> Tensor:
     places, gaps = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(nodes))
     share = (places + 1) / 2
     mass = gaps * kernel(1 - share, width) * share * (1 - share)
-    everywhere = outputs_between(parts, share)
+    above, below = (part.T for part in both(parts, share[:, None].expand(-1, parts.words)))
     difference = parts.kept_vote - parts.dropped_vote
-    slopes = difference[:, None] - everywhere[0][..., None] * (parts.kept - parts.dropped)[:, None]
-    return ((mass / mass.sum() / everywhere[1])[..., None] * slopes).sum(1)
+    slopes = difference[:, None] - (above / below)[..., None] * (parts.kept - parts.dropped)[:, None]
+    return ((mass / mass.sum() / below)[..., None] * slopes).sum(1)
 
 
 def published(parts: Ratio) -> Tensor:

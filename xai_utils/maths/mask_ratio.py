@@ -92,19 +92,17 @@ def outputs(parts: Ratio, masks: Tensor) -> Tensor:
 
     Args:
         parts: the ratio.
-        masks: ``(mask, word)``, 1 where a word is kept.
+        masks: ``(mask, word)``, 1 where a word is kept; a share where it is kept to that share.
     """
-    kept = masks.to(DOUBLE)
-    above = kept @ (parts.kept_vote - parts.dropped_vote).T + parts.fixed_vote + parts.dropped_vote.sum(1)
-    below = kept @ (parts.kept - parts.dropped).T + parts.fixed + parts.dropped.sum(1)
+    above, below = both(parts, masks)
     return above / below
 
 
-def outputs_between(parts: Ratio, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Return score and denominator where every word is kept to a ``share``: ``(head, share)`` each."""
-    below = parts.fixed[:, None] + parts.kept.sum(1)[:, None] * share + parts.dropped.sum(1)[:, None] * (1 - share)
-    above = parts.kept_vote.sum(1)[:, None] * share + parts.dropped_vote.sum(1)[:, None] * (1 - share)
-    return (above + parts.fixed_vote[:, None]) / below, below
+def both(parts: Ratio, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return :math:`N` and :math:`D` of every mask, ``(mask, head)`` each; arguments of :func:`outputs`."""
+    kept = masks.to(DOUBLE)
+    above = kept @ (parts.kept_vote - parts.dropped_vote).T + parts.fixed_vote + parts.dropped_vote.sum(1)
+    return above, kept @ (parts.kept - parts.dropped).T + parts.fixed + parts.dropped.sum(1)
 
 
 def moments(parts: Ratio, weights: Tensor) -> tuple[Tensor, Tensor]:
