@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from xai_utils.gender import corpora, probes
-from xai_utils.metrics import agreement
 
 
 def test_only_a_single_gendered_word_makes_a_contrast(model):
@@ -35,26 +34,25 @@ def folder(tmp_path):
 
 
 def test_winogender_is_read_and_its_occupations_scored(model, folder, rays):
-    nurse, teacher, *_, guard = corpora.read(model, "winogender", folder)
+    read = corpora.read(model, "winogender", folder)
+    nurse, teacher, *_, guard = read
     assert (nurse.word, nurse.women, teacher.women) == ("nurse", 90, 83) and guard.women != guard.women
-    leaning = corpora.leanings(model, [nurse, teacher])
-    kept, scores = corpora.named_scores(model, [nurse, nurse], rays)
-    assert kept == [nurse, nurse] and scores["log odds"] == pytest.approx([leaning[0]] * 2, abs=1e-4)
+    table = corpora.by_occupation(model, [*read, nurse], rays, size=5)
+    assert list(table.index) == JOBS[:-1], "an occupation without a share is left out"
+    assert table["women"].tolist() == [one.women for one in read[:-1]]
+    np.testing.assert_allclose(table["log odds"], corpora.leanings(model, read[:-1]), atol=1e-4)
     one = probes.observe(model, [nurse])
     place = one.seen.batch.labels[0].index("nurse")
     for name in ("AttDR", "AttCAT"):
-        assert scores[name][1] == pytest.approx(float(one.scores(name, rays)[:, 0, place].sum()), abs=1e-5)
-    shares, means = corpora.by_occupation([nurse, teacher, nurse, guard], [1.0, 5.0, 2.0, 9.0])
-    assert shares.tolist() == [90, 83] and means.tolist() == [1.5, 5.0], "an occupation without a share is left out"
+        assert table[name]["nurse"] == pytest.approx(float(one.scores(name, rays)[:, 0, place].sum()), abs=1e-5)
 
 
-def test_scores_are_held_against_the_share_of_women(model, folder, rays):
-    read = corpora.read(model, "winogender", folder)
-    found = corpora.against_women(model, read, rays, 0)
-    assert list(found) == ["log odds", "AttCAT", "AttDR"] and {one.n for one in found.values()} == {len(JOBS) - 1}
-    _, scores = corpora.named_scores(model, read, rays)
-    falling = np.arange(len(JOBS) - 1, 0, -1.0)
-    assert found["AttCAT"].mean == pytest.approx(float(agreement.spearman(falling, scores["AttCAT"][:-1])))
+def test_an_occupation_gets_the_mean_of_its_sentences(model, folder, rays):
+    nurse, teacher, *_ = corpora.read(model, "winogender", folder)
+    other = corpora.Contrast("a nurse saw that [MASK] left.", "nurse", women=90)
+    both, alone = (corpora.by_occupation(model, some, rays) for some in ([nurse, teacher, other], [other]))
+    own = corpora.by_occupation(model, [nurse], rays)
+    np.testing.assert_allclose(both.loc["nurse"], (own.loc["nurse"] + alone.loc["nurse"]) / 2, atol=1e-5)
 
 
 def test_missing_corpora_are_named_and_no_folder_means_none(model, folder, rays):
@@ -65,5 +63,5 @@ def test_missing_corpora_are_named_and_no_folder_means_none(model, folder, rays)
     with pytest.raises(ValueError, match="is missing"):
         corpora.read(model, "crows_pairs", folder)
     (one, *_) = corpora.read(model, "winogender", folder)
-    with pytest.raises(ValueError, match="holds its own name"):
-        corpora.named_scores(model, [corpora.Contrast(one.text, "type1 1", pair=one.pair)], rays)
+    with pytest.raises(ValueError, match="holds the name of an occupation"):
+        corpora.by_occupation(model, [corpora.Contrast(one.text, "type1 1", pair=one.pair)], rays)

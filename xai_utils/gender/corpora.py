@@ -14,11 +14,9 @@ from torch import Tensor
 
 from xai_utils import check, runtime
 from xai_utils.gender import probes
-from xai_utils.metrics import agreement
 from xai_utils.models import Model
 from xai_utils.samples import gender as gender_texts
 from xai_utils.samples.gender import Probe
-from xai_utils.stats import Interval
 
 CORPORA = ("winogender", "winobias", "crows_pairs")
 _MORE = (("his", "her"), ("him", "her"), ("himself", "herself"), ("male", "female"), ("males", "females"))
@@ -90,41 +88,28 @@ def leanings(model: Model, contrasts: Sequence[Contrast]) -> np.ndarray:
     return (masculine - feminine).numpy()
 
 
-def named_scores(
-    model: Model, contrasts: Sequence[Contrast], rays: Tensor, size: int = 64
-) -> tuple[list[Contrast], dict[str, np.ndarray]]:
-    """Return the contrasts whose text holds their word (in WinoGender an occupation), and three scores of each.
+def by_occupation(model: Model, contrasts: Sequence[Contrast], rays: Tensor, size: int = 64) -> pd.DataFrame:
+    """Return what is said of every occupation whose share of women is known; only WinoGender names any.
 
     Args:
         model: the model.
-        contrasts: of :func:`read`.
+        contrasts: of :func:`read`; those whose text does not hold their word are left out.
         rays: DensRay directions ``(layer, width)`` of this model.
         size: sentences a pass.
 
     Returns:
-        Log odds at [MASK]; AttCAT and AttDR of the word, summed over the layers; each ``(contrast,)``.
+        One row an occupation, means over its sentences: ``women``, per cent; ``log odds`` at [MASK]; ``AttCAT`` and
+        ``AttDR`` of the word, summed over the layers.
     """
-    kept = sorted((one for one in contrasts if one.word in one.text.split()), key=lambda one: one.pair)
-    if not kept:
-        raise ValueError("no sentence holds its own name; of the corpora only winogender names an occupation.")
-    rows = [(one.log_odds, one.sums("AttCAT"), one.sums("AttDR", rays)) for one in probes.by_pair(model, kept, size)]
-    return kept, {
-        name: np.concatenate(parts)
-        for name, parts in zip(("log odds", "AttCAT", "AttDR"), zip(*rows, strict=True), strict=True)
-    }
-
-
-def by_occupation(contrasts: Sequence[Contrast], scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return share of women and mean score of every occupation that has a share, two arrays ``(occupation,)``."""
-    table = pd.DataFrame({"job": [one.word for one in contrasts], "women": [one.women for one in contrasts]})
-    means = table.assign(score=scores).dropna(subset="women").groupby("job", sort=False).mean()
-    return means["women"].to_numpy(), means["score"].to_numpy()
-
-
-def against_women(model: Model, contrasts: Sequence[Contrast], rays: Tensor, seed: int) -> dict[str, Interval]:
-    """Return the rank correlation of each of :func:`named_scores`, by occupation, with its share of women."""
-    kept, scores = named_scores(model, contrasts, rays)
-    return {name: agreement.rank_interval(*by_occupation(kept, list(values)), seed) for name, values in scores.items()}
+    named = [one for one in contrasts if one.word in one.text.split() and one.women == one.women]
+    if not named:
+        raise ValueError("no sentence holds the name of an occupation; of the corpora only winogender has them.")
+    women, rows = {one.word: one.women for one in named}, []
+    for seen in probes.by_pair(model, named, size):
+        scores = {"log odds": seen.log_odds, "AttCAT": seen.sums("AttCAT"), "AttDR": seen.sums("AttDR", rays)}
+        rows.append(pd.DataFrame(scores, [one.word for one in seen.probes]))
+    means = pd.concat(rows).groupby(level=0, sort=False).mean()
+    return means.assign(women=[women[job] for job in means.index])
 
 
 def _winogender(home: Path) -> Iterable[tuple[str, str, str, float]]:

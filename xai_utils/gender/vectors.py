@@ -47,17 +47,13 @@ class Vectors:
         some = evenly(self.male.shape[1], most)
         return self.male[layer, some].double(), self.female[layer, some].double()
 
-    def direction(self, layer: int, normalised: bool = True, most: int | None = None) -> densray.Direction:
-        """Solve DensRay at one layer; ``most`` as in :meth:`sides`."""
-        return densray.densray(*self.sides(layer, most), normalised)
-
     def rays(self, most: int | None = None) -> tuple[Tensor, list[float]]:
-        """Solve DensRay at every layer.
+        """Solve DensRay at every layer; ``most`` as in :meth:`sides`.
 
         Returns:
             Unit vectors ``(layer + 1, width)``, float32, and the share that each has in its positive eigenvalues.
         """
-        solved = [self.direction(layer, most=most) for layer in range(len(self.male))]
+        solved = [densray.densray(*self.sides(layer, most)) for layer in range(len(self.male))]
         return torch.stack([one.vector for one in solved]).float(), [one.explained for one in solved]
 
     def means(self) -> Tensor:
@@ -71,10 +67,9 @@ class Vectors:
 
     def rank_one_gap(self, most: int | None = None) -> float:
         """Return how far any entry of unnormalised DensRay is from the mean difference of the same vectors."""
-        layers = range(len(self.male))
-        flat = torch.stack([self.direction(layer, normalised=False, most=most).vector for layer in layers])
-        exact = torch.stack([densray.mean_difference(*self.sides(layer, most)) for layer in layers])
-        return float((flat - exact).abs().max())
+        layers = [self.sides(layer, most) for layer in range(len(self.male))]
+        flat = torch.stack([densray.densray(*both, normalised=False).vector for both in layers])
+        return float((flat - torch.stack([densray.mean_difference(*both) for both in layers])).abs().max())
 
 
 def evenly(count: int, most: int | None) -> Tensor:
