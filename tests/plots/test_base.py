@@ -347,3 +347,41 @@ def test_a_map_without_positive_scores_masks_nothing(ax):
         plots.masked(ax, picture, -torch.ones(2, 2))
     with pytest.raises(ValueError, match="how is 'hard', expected one of: soft, otsu"):
         plots.masked(ax, picture, torch.ones(2, 2), "hard")
+
+
+def test_bands_are_drawn_for_what_has_samples(ax):
+    plots.bands(ax, {"text": normal(9, 3), "none": torch.empty(0, 3), "vision": normal(9, 3)}, [1, 2, 4])
+    assert [line.get_label() for line in ax.lines] == ["text", "vision"]
+    assert ax.lines[0].get_xdata().tolist() == [1, 2, 4]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["text", "vision"]
+    plots.bands(other := Figure().subplots(), {"text": normal(9, 5)}, legend=False)
+    assert other.lines[0].get_xdata().tolist() == list(range(5)) and other.get_legend() is None
+
+
+@pytest.mark.parametrize("bars", [False, True])
+def test_a_line_of_intervals_joins_their_means_between_low_and_high(ax, bars):
+    plots.interval_line(ax, [1, 3], [Interval(2.0, 1.5, 2.75, 9), Interval(1.0, 0.5, 1.25, 9)], "rule", bars)
+    assert ax.lines[0].get_xydata().tolist() == [[1, 2], [3, 1]]
+    corners = {tuple(corner) for part in ax.collections for path in part.get_paths() for corner in path.vertices}
+    assert {(1, 1.5), (1, 2.75), (3, 0.5), (3, 1.25)} <= corners
+    assert ax.get_legend_handles_labels()[1] == ["rule"]
+
+
+def test_one_legend_for_all_panels_is_that_of_the_first(fig):
+    left, right = fig.subplots(1, 2)
+    for ax in (left, right):
+        ax.plot([0, 1], label="selective")
+        ax.plot([1, 0], label="random")
+    plots.legend_below(fig, columns=2)
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["selective", "random"]
+
+
+@pytest.mark.parametrize("titles", [None, ["one", "two"]])
+def test_maps_stand_beside_their_picture(fig, titles):
+    maps = [found(normal(16).abs(), grid=(4, 4)), found(normal(16), signed=True, grid=(4, 4))]
+    axes = fig.subplots(1, 3)
+    plots.relevances(axes, maps, picture(), {"7": np.eye(16, dtype=bool)}, "a scene", titles)
+    assert [ax.get_title() for ax in axes] == ["a scene", *(titles or ["rollout · positive"] * 2)]
+    assert [len(ax.images) for ax in axes] == [1, 2, 2] and [text.get_text() for text in axes[0].texts] == ["7"]
+    with pytest.raises(ValueError, match="zip"):
+        plots.relevances(axes, maps[:1], picture(), {})

@@ -2,6 +2,7 @@
 
 from xai_utils.evaluation import (
     conservation,
+    depth,
     jitter,
     judged,
     on_objects,
@@ -13,5 +14,6 @@ from xai_utils.evaluation import (
     probe,
     sanity,
     scoring,
+    zero_reference,
 )
 from xai_utils.evaluation.on_objects import maps, predicted

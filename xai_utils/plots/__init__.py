@@ -1,23 +1,27 @@
 """Draw on given axes; figures, widgets and the explorer share these."""
 
-from xai_utils.plots import closed_forms, foreground, gender, leaderboard, scans
+from xai_utils.plots import closed_forms, depth, foreground, gender, leaderboard, scans
 from xai_utils.plots.base import (
     AMOUNT,
     SIGNED,
     band,
+    bands,
     before_after,
     bipartite,
     head_grid,
     highlighted,
     image,
+    interval_line,
     intervals,
     layer_bars,
+    legend_below,
     masked,
     matrix,
     outline,
     overlay,
     panels,
     relevance,
+    relevances,
     spectra,
     strands,
     token_bars,

@@ -52,6 +52,31 @@ def relevance(
         overlay(ax, picture, attribution.picture(), title, attribution.unit, attribution.signed, bar)
 
 
+def relevances(
+    axes: Sequence[Axes],
+    maps: Sequence[Attribution],
+    picture: np.ndarray,
+    masks: Mapping[str, np.ndarray],
+    title: str = "",
+    titles: Sequence[str] | None = None,
+) -> None:
+    """Draw a picture with its true masks, and beside it one overlay a map.
+
+    Args:
+        axes: as many as maps, and one more.
+        maps: of this picture.
+        picture: ``(3, height, width)`` in [0, 1], as the model saw it.
+        masks: see :func:`outline`.
+        title: of the picture.
+        titles: of the maps; by default method and class.
+    """
+    image(axes[0], picture, title)
+    outline(axes[0], masks)
+    names: Sequence[str | None] = titles or [None] * len(maps)
+    for ax, one, name in zip(axes[1:], maps, names, strict=True):
+        relevance(ax, one, picture, name)
+
+
 def overlay(
     ax: Axes,
     picture: np.ndarray,
@@ -241,6 +266,31 @@ def panels(
     for ax in axes.flat[len(names) :]:
         ax.axis("off")
     return fig, dict(zip(names, axes.flat, strict=False))
+
+
+def bands(ax: Axes, samples: Mapping[str, Tensor], x: Sequence[float] | None = None, legend: bool = True) -> None:
+    """Draw a :func:`band` for each name, over ``x`` or the number of the point; none where there is no sample."""
+    for name, values in samples.items():
+        if len(values):
+            band(ax, range(values.shape[1]) if x is None else x, values, name)
+    if legend:
+        ax.legend(fontsize=8)
+
+
+def interval_line(ax: Axes, x: Sequence[float], found: Sequence[Interval], label: str, bars: bool = False) -> None:
+    """Join means by a line and draw their confidence intervals, as a band or as bars."""
+    mean, low, high = (np.array([getattr(one, part) for one in found]) for part in ("mean", "low", "high"))
+    if bars:
+        ax.errorbar(x, mean, [mean - low, high - mean], marker="o", markersize=3, capsize=2, label=label)
+    else:
+        ax.plot(x, mean, marker="o", markersize=3, label=label)
+        ax.fill_between(x, low, high, alpha=0.15)
+
+
+def legend_below(fig: Figure, columns: int = 4) -> None:
+    """Write one legend for panels that show the same things, that of the first panel, below them."""
+    handles, labels = fig.axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7)
 
 
 def intervals(
