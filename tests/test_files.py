@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,38 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
 def test_a_record_never_parts_from_its_picture(tmp_path):
     files.write_together(tmp_path / "new", {"a.png": b"1", "a.json": b"2"})
     assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == {"a.png": b"1", "a.json": b"2"}
+
+
+def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path):
+    for round in ("first", "second"):
+        with files.whole_folder(tmp_path / "deep" / "model") as new:
+            (new / f"{round}.txt").write_text(round)
+            assert not (tmp_path / "deep/model" / f"{round}.txt").exists()
+        assert [path.name for path in (tmp_path / "deep" / "model").iterdir()] == [f"{round}.txt"]
+        assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model"]
+    assert oct((tmp_path / "deep/model").stat().st_mode)[-3:] == "755"
+    assert oct((tmp_path / "deep/model/second.txt").stat().st_mode)[-3:] == "644"
+
+
+@pytest.mark.parametrize("fails", ["filling", "reaching the disk", "the last rename"])
+def test_an_old_folder_stays_when_the_new_one_fails(fails, tmp_path, monkeypatch):
+    old = tmp_path / "model"
+    old.mkdir()
+    (old / "old.txt").write_text("old")
+    replace = Path.replace
+
+    def refuse(path, target):
+        if (path / "new.txt").exists():
+            full()
+        return replace(path, target)
+
+    if fails == "reaching the disk":
+        monkeypatch.setattr(os, "fsync", full)
+    if fails == "the last rename":
+        monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="No space left"), files.whole_folder(old) as new:
+        (new / "new.txt").write_text("new")
+        if fails == "filling":
+            full()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert [path.read_text() for path in old.iterdir()] == ["old"]

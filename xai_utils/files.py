@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
@@ -67,6 +68,34 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
                 raise OSError(error.errno, f"cannot save {name}: {error.strerror}; nothing was written") from error
         for name in contents:
             (Path(beside) / name).replace(folder / name)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``path`` to fill with files, and let it take the place of ``path`` at the end.
+
+    After an error the old folder stays and the new one is gone. Only a process killed between the two renames at the
+    very end leaves nothing at ``path``; then old and new both lie beside it, whole, under hidden names.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (Path(mkdtemp(dir=path.parent, prefix=f".{path.name}.{age}.")) for age in ("new", "old"))
+    try:
+        yield new
+        for file in new.iterdir():
+            file.chmod(0o644)
+            _onto_the_disk(file)
+        new.chmod(0o755)
+        if path.exists():
+            path.replace(old)
+        try:
+            new.replace(path)
+        except OSError:
+            if any(old.iterdir()):
+                old.replace(path)
+            raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _onto_the_disk(path: Path) -> None:

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from xai_utils.files import DATA, ROOT
-
-__all__ = ["DATA", "ROOT"]
+from xai_utils.files import DATA as DATA
+from xai_utils.files import ROOT as ROOT
 
 LIBRARIES = (
     "torch",

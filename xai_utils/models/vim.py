@@ -205,7 +205,10 @@ def read(path: Path) -> Mapping[str, Tensor]:
 def from_checkpoint(state: Mapping[str, Tensor], img_size: int = 224) -> Vim:
     """Build the model whose shapes the weights have; ``ValueError`` names every tensor that does not fit."""
     model = Vim(**arguments_of(state, img_size))
-    load_strictly(model, state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint does not fit this Vision Mamba: {error}") from error
     return model
 
 
@@ -225,18 +228,6 @@ def arguments_of(state: Mapping[str, Tensor], img_size: int = 224) -> dict[str, 
         "d_conv": state["layers.0.mixer.conv1d.weight"].shape[-1],
         "dt_rank": state["layers.0.mixer.dt_proj.weight"].shape[1],
     }  # fmt: skip
-
-
-def load_strictly(model: Vim, state: Mapping[str, Tensor]) -> None:
-    """Load weights into a model; ``ValueError`` names every missing, extra or wrongly shaped tensor, loading none."""
-    own = model.state_dict()
-    wrong = [f"{n} {tuple(state[n].shape)} for {tuple(own[n].shape)}" for n in own if n in state
-             and state[n].shape != own[n].shape]  # fmt: skip
-    lists = {"missing": own.keys() - state.keys(), "extra": state.keys() - own.keys(), "wrong shape": wrong}
-    said = [f"{what}: {', '.join(sorted(names))}" for what, names in lists.items() if names]
-    if said:
-        raise ValueError(f"the checkpoint does not fit this Vision Mamba; {'; '.join(said)}.")
-    model.load_state_dict(state)
 
 
 def _full(tensor: Tensor) -> Tensor:

@@ -8,12 +8,10 @@ and how, is in the recipes; what a recipe must say is in :mod:`recipe`.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
-from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -28,8 +26,6 @@ from xai_utils.train.recipe import Recipe
 
 CHECKPOINTS = runtime.ROOT / "checkpoints"
 SAVE_EVERY = 120.0  # seconds between checkpoints
-
-
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "minilm-sst2": text.MiniLMSST2,
     "attention-sst2": attention.AttentionSST2,
@@ -181,17 +177,15 @@ def _save_checkpoint(
 
 
 def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: float) -> dict[str, Any]:
-    """Write the folder of a bundled model beside its place, then swap it in."""
+    """Write the folder of a bundled model, whole or not at all, and return its card."""
     recipe.finish(module)
     measured = _measured(recipe.evaluate, module)
     tensors, facts, extra = recipe.export(module)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(mkdtemp(dir=out.parent, prefix=f".{name}."))
-    try:
+    with files.whole_folder(out) as folder:
         file = "adapter_model.safetensors" if "adapter_config.json" in extra else "model.safetensors"
-        save_file({key: value.half().contiguous() for key, value in tensors.items()}, temporary / file)
+        save_file({key: value.half().contiguous() for key, value in tensors.items()}, folder / file)
         for extra_file, content in extra.items():
-            (temporary / extra_file).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+            (folder / extra_file).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
         card = {
             "name": name,
             "measured": measured,
@@ -201,18 +195,9 @@ def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: floa
             "minutes": round(seconds / 60, 1),
             "threads": torch.get_num_threads(),
             "repeat": recipe.repeat or f"make train MODEL={name}",
-            "files": {path.name: files.sha256(path) for path in sorted(temporary.iterdir())},
+            "files": {path.name: files.sha256(path) for path in sorted(folder.iterdir())},
         }
-        (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-        temporary.chmod(0o755)
-        for path in temporary.iterdir():
-            path.chmod(0o644)
-        if out.exists():
-            shutil.rmtree(out)
-        temporary.replace(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     return card
 
 
@@ -225,6 +210,8 @@ def command(
         ValueError: an unknown name; data for a recipe that takes none, or without a folder of its own to write.
     """
     check.one_of("model", name, tuple(RECIPES))
+    for what, count in (("steps", steps), ("threads", threads)):
+        check.at_least_one(what, 1 if count is None else count)
     if data and (name not in OWN_DATA or not out):
         raise ValueError(f"data belongs to {' and '.join(OWN_DATA)}, and needs --out, so that you see what it replaces")
     runtime.quiet()

@@ -196,10 +196,7 @@ class ViTShortcut(ViTScenes):
 
     steps = 600
     batch = 64
-    arguments = {  # noqa: RUF012
-        "img_size": scenes.SIZE, "patch_size": scenes.PATCH, "embed_dim": 64, "depth": 6, "num_heads": 4,
-        "mlp_ratio": 2, "num_classes": 10,
-    }  # fmt: skip
+    arguments = {**ViTScenes.arguments, "embed_dim": 64, "depth": 6, "num_heads": 4}  # noqa: RUF012
     about = "timm VisionTransformer, 14 x 14 tokens, 6 blocks, 4 heads, width 64, fp16; reads a planted watermark"
     recipe = (
         "single digits, 64 a step, with a badge of 12 x 12 pixels at a random place whose colour shows the digit's "
