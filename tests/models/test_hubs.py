@@ -1,5 +1,6 @@
 """Models of a hub: fed as their own configuration says; what is not here is named with where it was looked for."""
 
+import io
 import json
 import os
 import subprocess
@@ -15,6 +16,8 @@ from PIL import Image
 from places import ROOT
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from xai_utils import models, samples
 from xai_utils.methods import explain
@@ -247,3 +250,47 @@ def test_other_errors_are_not_taken_for_a_missing_network(tmp_path):
     with pytest.raises(OSError, match=r"no file named|model\.safetensors") as caught:
         models.load(f"hf:{tmp_path}")
     assert not isinstance(caught.value, models.Unavailable)
+
+
+# Nothing of a repository is run, and what does not belong together is not put together
+
+
+def write_folder(folder, config, code="raise SystemExit('this code ran')"):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "modeling_own.py").write_text(f"open({str(folder / 'ran')!r}, 'w').write('yes')\n{code}\n")
+    return folder
+
+
+@pytest.mark.parametrize("prefix", ["hf", "mlm", "lm"])
+@pytest.mark.parametrize("kind", ["own", "bert"])
+def test_code_of_a_repository_is_never_run_and_nobody_is_asked(prefix, kind, tmp_path, monkeypatch):
+    kinds = ("SequenceClassification", "CausalLM", "MaskedLM")
+    names = ("AutoConfig", "AutoModel", *(f"AutoModelFor{kind}" for kind in kinds))
+    auto = {name: "modeling_own.Own" for name in names}
+    folder = write_folder(
+        tmp_path / "own", {"model_type": "own", "architectures": ["OwnForCausalLM"], "auto_map": auto}
+    )
+    if kind == "bert":
+        tiny.module("bert", dtype=torch.float32).save_pretrained(folder)
+        told = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**told, "auto_map": {"AutoConfig": "modeling_own.Own"}}))
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 20))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    if kind == "own":
+        with pytest.raises(ValueError, match="needs code of its own, which is never run here"):
+            models.load(f"{prefix}:{folder}")
+    else:
+        with pytest.raises((ValueError, OSError)):  # no tokenizer, or no such head: never its code
+            models.load(f"{prefix}:{folder}")
+    assert not (folder / "ran").exists()
+
+
+def test_a_tokenizer_that_is_not_the_models_is_refused(tmp_path):
+    tiny.module("bert", dtype=torch.float32).save_pretrained(tmp_path)
+    with pytest.raises((ValueError, OSError)):
+        models.load(f"hf:{tmp_path}")
+    few = Tokenizer(WordLevel({"[UNK]": 0, "film": 1}, unk_token="[UNK]"))
+    hf.PreTrainedTokenizerFast(tokenizer_object=few, unk_token="[UNK]").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"has 2 words, its model \d+: they do not belong together"):
+        models.load(f"hf:{tmp_path}")

