@@ -122,9 +122,14 @@ def test_something_is_compared(path):
 @EACH
 def test_cells_are_short_and_define_nothing(path):
     for cell, tree in zip(cells(path), trees(path), strict=True):
-        assert len(cell.source.splitlines()) <= 25, cell.source
+        assert len(cell.source.splitlines()) <= 15, cell.source
         defined = [node for node in ast.walk(tree) if isinstance(node, DEFINITION)]
         assert not defined, f"{defined[0].name} belongs in xai_utils"
+
+
+@EACH
+def test_most_cells_are_a_few_lines(path):
+    assert median(len(cell.source.splitlines()) for cell in cells(path)) <= 6
 
 
 @EACH
