@@ -272,3 +272,54 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name):
 def test_arrays_that_are_no_picture_are_refused(array, what):
     with pytest.raises(ValueError, match=what):
         samples.picture(array)
+
+
+# Labelled files, and sets of a hub
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_csv_and_jsonl_read_alike(tmp_path):
+    one = write(tmp_path / "a.csv", 'text,label\nfine,1\n"dull, slow",0\n')
+    other = write(tmp_path / "a.jsonl", '{"text": "fine", "label": 1}\n{"text": "dull, slow", "label": 0}\n')
+    assert samples.labelled(one) == samples.labelled(other)
+    texts, classes = samples.labelled(one)
+    assert classes == ("0", "1") and [(text.text, text.label) for text in texts] == [("fine", 1), ("dull, slow", 0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,rating\nfine,1\ndull,0\n", "lacks the column label; it has text, rating"),
+        ("a.csv", "body,rating\nfine,1\n", "lacks the column label and text"),
+        ("a.csv", "text,label\nfine,1\ndull,1\n", "every label in a.csv is '1'"),
+        ("a.csv", "text,label\nfine,1\n,0\n", "1 rows without text or label, first row 1"),
+        ("a.csv", "text,label\nfine,\ndull,0\n", "1 rows without text or label, first row 0"),
+        ("a.txt", "fine", "ends in '.txt', expected .csv or .jsonl"),
+    ],
+)
+def test_unusable_files_are_refused(name, content, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        samples.labelled(write(tmp_path / name, content))
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(FileNotFoundError, match=r"no file nothing\.csv"):
+        samples.labelled("nothing.csv")
+
+
+def test_imdb_comes_with_its_labels(monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: [{"text": "Fine.", "label": 1}])
+    assert samples.imdb("train") == [samples.Text("Fine.", "imdb train 0", 1)]
+    assert runtime.record.data["imdb"] == "stanfordnlp/imdb, train, 1 texts"
+
+
+def test_paragraphs_are_joined_reviews():
+    found = samples.paragraphs(30, seed=1, most=3)
+    assert found == samples.paragraphs(30, seed=1, most=3) != samples.paragraphs(30, seed=2, most=3)
+    known = [review.text for review in samples.reviews()]
+    counts = [sum(review in text.text for review in known) for text in found]
+    assert set(counts) == {1, 2, 3}
