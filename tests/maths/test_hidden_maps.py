@@ -6,7 +6,7 @@ import torch
 
 from tests.capture import test_scans
 from tests.models import test_vim
-from xai_utils import methods, models
+from xai_utils import models
 from xai_utils.capture.scans import capture_scans, capture_vim
 from xai_utils.maths import hidden_attention, hidden_maps, rollout
 from xai_utils.methods import METHODS, explain
