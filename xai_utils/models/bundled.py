@@ -79,13 +79,13 @@ def minilm_adapter(source: str, _revision: str | None) -> Loaded:
     from safetensors.torch import load_file
     from transformers import AutoTokenizer, BertForMaskedLM, BertForSequenceClassification
 
-    folder, card = bundled(source)
-    tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
+    official, (folder, card) = minilm_folder(), bundled(source)
+    tokenizer = AutoTokenizer.from_pretrained(official)
     base: Any
     if card["classes"]:
-        base = BertForSequenceClassification.from_pretrained(minilm_folder(), num_labels=len(card["classes"]))
+        base = BertForSequenceClassification.from_pretrained(official, num_labels=len(card["classes"]))
     else:
-        base = BertForMaskedLM.from_pretrained(minilm_folder())
+        base = BertForMaskedLM.from_pretrained(official)
         base.tie_weights()
         base.cls.predictions.bias.data.copy_(load_file(folder / "adapter_model.safetensors")[MLM_BIAS])
     merged = PeftModel.from_pretrained(base, folder).merge_and_unload().float()
