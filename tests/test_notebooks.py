@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import Counter
+from statistics import median
 
 import nbformat
 import papermill
