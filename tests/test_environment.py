@@ -77,7 +77,8 @@ def test_the_lock_file_holds_the_build_backend():  # make installs the package w
 
 def test_commands_of_the_readme_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    code = re.findall(r"```.*?```|`[^`\n]+`", README, re.DOTALL)
+    shell = re.sub(r"```python.*?```", "", README, flags=re.DOTALL)
+    code = re.findall(r"```.*?```|`[^`\n]+`", shell, re.DOTALL)
     named = set(re.findall(r"\bmake ([a-z]+)", "\n".join(code)))
     assert {"figures", "test"} <= named <= targets, named - targets
 

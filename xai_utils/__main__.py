@@ -92,7 +92,8 @@ def train(options: argparse.Namespace) -> int:
 
 
 COMMANDS = {run.__name__: run for run in (figures, golden, report, sweep, leaderboard, summary, train)}
-CONTINUE = ("figures", "sweep", "train")  # where they stopped
+KEPT = "; what had finished is kept, and the same command continues"
+INTERRUPTED = {"figures": KEPT, "sweep": KEPT, "train": "; the same command continues from the last checkpoint, if any"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -193,8 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        kept = "; what had finished is kept, and the same command continues" if given[0] in CONTINUE else ""
-        print(f"\ninterrupted{kept}.", file=sys.stderr)
+        print(f"\ninterrupted{INTERRUPTED.get(given[0], '')}.", file=sys.stderr)
         return 130
 
 
