@@ -188,8 +188,9 @@ def quality(found: Mapping[str, Tensor], foreground: Tensor) -> dict[str, pd.Dat
     Returns:
         By measure a table of pictures by maps: ``"pointing game"`` (1 or 0, see :func:`pictures.pointing`);
         ``"average precision"``, ``"IoU"`` and ``"pixel accuracy"`` of the object (see :func:`pictures.segment`); and
-        ``"mAP"`` and ``"mIoU"``, which count the background too, as published tables do. NaN where the foreground is
-        empty or everything.
+        ``"mAP"`` and ``"mIoU"``, which count the background too, as published tables do (there the pixels of all
+        pictures are added up before mIoU; here its mean over pictures is meant). NaN where the foreground is empty or
+        everything.
     """
     part = foreground.flatten(1).any(1) & ~foreground.flatten(1).all(1)
     measured: dict[str, dict[str, Tensor]] = {}

@@ -210,15 +210,6 @@ class Segmentation:
     average_precision: Tensor
     both_precision: Tensor
 
-    def published(self) -> dict[str, float]:
-        """Return means over the scored maps as published tables name them: pixel accuracy, mAP and mIoU, in percent.
-
-        Differs from: the published mIoU in averaging over pictures; there, pixels of all pictures are added up first.
-        """
-        miou = (self.iou + self.iou_background) / 2
-        named = {"pixel accuracy": self.pixel_accuracy, "mAP": self.both_precision, "mIoU": miou}
-        return {name: 100 * float(values[~values.isnan()].mean()) for name, values in named.items()}
-
 
 def segment(maps: Tensor, masks: Tensor) -> Segmentation:
     """Upsample each map to its mask (bilinear), split it at its own mean, and compare.
