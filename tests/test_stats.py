@@ -223,3 +223,10 @@ def test_rates_have_honest_intervals_at_the_ends():
     assert rate_interval([True, False] * 50).low == pytest.approx(0.404, abs=1e-3)
     with pytest.raises(ValueError, match="at least one hit"):
         rate_interval([])
+
+
+def test_benjamini_hochberg_is_between_nothing_and_holm():
+    raw = {"a": 0.01, "b": 0.02, "c": 0.03, "d": 0.9}
+    found, holm = stats.benjamini_hochberg(raw), stats.holm(raw)
+    assert found == pytest.approx({"a": 0.04, "b": 0.04, "c": 0.04, "d": 0.9})
+    assert all(raw[name] <= found[name] <= holm[name] for name in raw) and stats.benjamini_hochberg({}) == {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
-from scipy.stats import (
+from scipy.stats import false_discovery_control, (
     bootstrap,
     friedmanchisquare,
     permutation_test,
@@ -301,3 +301,12 @@ def _table(scores: Mapping[str, Sequence[float]]) -> np.ndarray:
     if table.ndim != 2 or not np.isfinite(table).all():
         raise ValueError(f"expected finite numbers (method, sample), got {table.shape} with NaN or none.")
     return table
+
+
+def benjamini_hochberg(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return adjusted p-values that bound the expected share of false discoveries, by name.
+
+    Source: Benjamini & Hochberg (1995), as in :func:`scipy.stats.false_discovery_control`.
+    """
+    adjusted = false_discovery_control(list(p_values.values())) if p_values else ()
+    return dict(zip(p_values, map(float, adjusted), strict=True))

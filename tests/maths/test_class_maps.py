@@ -1,5 +1,7 @@
 """Class maps: properties, path-by-path oracle, published numbers, refusals."""
 
+import json
+
 import numpy as np
 import oracles
 import pytest
@@ -10,7 +12,7 @@ from places import GOLDEN
 from strategies import attention, attention_stacks, normal, steady
 
 from xai_utils.maths import class_maps
-from xai_utils.maths.class_maps import compose, positive_mean
+from xai_utils.maths.class_maps import TwoStreams, compose, normalise_residual, positive_mean
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,46 @@ def test_positive_part_comes_before_the_mean_over_heads():
     same(positive_mean(maps, gradient), sum(by_head) / 3)
     same(positive_mean(gradient), gradient.clamp(min=0).mean(1))
     assert (positive_mean(maps, gradient) - (maps * gradient).mean(1).clamp(min=0)).abs().max() > 0.01
+
+
+def test_a_row_of_zeros_stays_the_identitys_row(golden):
+    same(normalise_residual(golden["mm/residual/M"]), golden["mm/residual/out"])
+    same(normalise_residual(golden["mm/residual_zero/M"]), golden["mm/residual_zero/corrected"])
+    same(normalise_residual(torch.eye(4)), torch.eye(4))
+
+
+def streams(golden, zero=False):
+    own = golden["mm/rule10/R_ss_zero_row" if zero else "mm/rule10/R_ss"]
+    back = golden["mm/rule10/R_qs"]
+    return TwoStreams(own, golden["mm/rule10/R_qq"], torch.zeros_like(back.T), back)
+
+
+def test_golden_cross_attention(golden):
+    weighted = golden["mm/rule10/cam"]
+    found = streams(golden).attend_across(weighted)
+    same(found.across, golden["mm/rule10/lxmert_sq"])
+    same(found.own - streams(golden).own, golden["mm/rule10/lxmert_ss"])
+    same(streams(golden).attend_across(weighted, normalise=False).across, golden["mm/rule10/lxmert_nonorm_sq"])
+    same(streams(golden, zero=True).attend_across(weighted).across, golden["mm/rule10/corrected_zero_row_sq"])
+    assert golden["mm/rule10/lxmert_zero_row_sq_nan"].isnan().all() and not golden["mm/rule10/detr_zero_row_sq"].any()
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_golden_two_streams(golden, normalise):
+    state = TwoStreams.begin(6, 9, torch.float64)
+    for step, kind in enumerate(json.loads(str(golden["mm/bimodal/schedule_json"]))):
+        part = {k: golden[f"mm/bimodal/step{step}/{k}"] for k in ("attn_tt", "attn_ii", "attn_ti", "attn_it",
+                "grad_tt", "grad_ii", "grad_ti", "grad_it") if f"mm/bimodal/step{step}/{k}" in golden}  # fmt: skip
+        weighted = {k[-2:]: positive_mean(part[k], part[k.replace("attn", "grad")]) for k in part if k[:4] == "attn"}
+        if kind == "tt":
+            state = state.attend_own(weighted["tt"])
+        elif kind == "ii":
+            state = state.swap().attend_own(weighted["ii"]).swap()
+        else:
+            state = state.attend_both(weighted["ti"], weighted["it"], normalise)
+    prefix = "mm/bimodal/step8/" if normalise else "mm/bimodal/final_nonorm/"
+    for name, value in (("tt", state.own), ("ii", state.other), ("ti", state.across), ("it", state.back)):
+        same(value, golden[f"{prefix}R_{name}"])
 
 
 def test_gradcam_by_hand():

@@ -34,6 +34,13 @@ def test_the_original_class_gives_the_same(sets, how):
     SAME(found.vector, golden(f"{sets}_{how}_q1"), atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("how", ["norm", "unnorm"])
+def test_the_original_continuous_class_gives_the_same(how):
+    found = densray.densray_continuous(golden("cont_X"), golden("cont_g_labels"), how == "norm")
+    SAME(found.matrix, golden(f"cont_g_{how}_A"), atol=1e-11, rtol=1e-12)
+    assert abs(float(found.vector @ golden(f"cont_g_{how}_q1_original"))) == pytest.approx(1, abs=1e-12)
+
+
 @settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), p=st.integers(1, 5), q=st.integers(1, 5), normalised=st.booleans())
 def test_the_fast_form_is_the_loop(seed, p, q, normalised):
@@ -80,6 +87,13 @@ def test_identical_pairs_count_nothing_in_either_precision():
     SAME(densray.densray(x.float(), y.float()).matrix.double(), exact, atol=1e-4, rtol=0)
 
 
+def test_a_continuous_label_of_two_values_finds_the_same_direction():
+    x, y = clouds(2, 50, 50)
+    labels = torch.cat([torch.ones(50), -torch.ones(50)]).double()
+    found = densray.densray_continuous(torch.cat([x, y]), labels).vector
+    assert float(found @ densray.densray(x, y).vector) > 0.999
+
+
 def test_removing_is_rotating_zeroing_and_rotating_back():
     x, y = clouds(4, 20, 20)
     found = densray.densray(x, y)
@@ -104,7 +118,11 @@ def test_bad_sets_are_refused(x, y, match):
         densray.densray(x.double(), y.double())
 
 
-def test_equal_means_are_refused():
+def test_bad_labels_and_equal_means_are_refused():
     x, _ = clouds(0)
+    with pytest.raises(ValueError, match="all labels are equal"):
+        densray.densray_continuous(x, torch.ones(7).double())
+    with pytest.raises(ValueError, match="do not fit"):
+        densray.densray_continuous(x, torch.ones(3).double())
     with pytest.raises(ValueError, match="same mean"):
         densray.mean_difference(x, x)

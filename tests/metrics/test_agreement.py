@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from strategies import steady
 
 from xai_utils.metrics import agreement
-from xai_utils.metrics.agreement import kendall, spearman, top_overlap
+from xai_utils.metrics.agreement import dense_spearman, kendall, spearman, top_overlap
 
 STORED = np.load(GOLDEN / "selective.npz")
 CASES = ("ties5", "ties3", "mild", "cont", "binary_vs_cont")
@@ -110,3 +110,9 @@ def test_other_tokens_are_refused():
         spearman([1, 2, 3], [1, 2, 3, 4])
     with pytest.raises(ValueError, match="count is 4, expected 1 to 3"):
         top_overlap([1, 2, 3], [1, 2, 3], 4)
+
+
+def test_the_published_formula_is_right_without_ties_and_wrong_with_them():
+    one, other = drawn(0, 2, 20)
+    assert dense_spearman(one, other) == pytest.approx(float(spearman(one, other)), abs=1e-12)
+    assert abs(float(STORED["sp_ties5_dense"] - STORED["sp_ties5_scipy"])) > 0.5

@@ -81,6 +81,12 @@ def test_a_patch_is_background_below_the_least_cover():
     assert ((patch_labels(scene, least=1.0) != BACKGROUND) == full).all() and touched.sum() > full.sum()
 
 
+def test_each_class_has_its_mask():
+    scene = draw(3, 3)
+    for place, index in enumerate(scene.classes):
+        assert (scene.mask_of(index) == scene.masks[place]).all()
+
+
 def test_all_classes_are_drawn_about_as_often():
     counts = np.bincount([draw(seed, split="train").classes[0] for seed in range(300)], minlength=10)
     assert counts.min() > 12 and counts.max() < 55
@@ -118,6 +124,12 @@ def test_other_numbers_of_objects_are_refused(objects):
 def test_an_unknown_split_is_refused():
     with pytest.raises(ValueError, match=r"split is 'validation', expected one of: train, test, varied"):
         draw(0, split="validation")
+
+
+def test_a_class_that_is_not_shown_has_no_mask():
+    scene = draw(1)
+    with pytest.raises(ValueError, match=r"class 3 is not in this scene; it shows \[7\]"):
+        scene.mask_of(3)
 
 
 def test_a_negative_seed_is_refused():

@@ -6,6 +6,7 @@ favour of the class. Nothing is divided by row sums here, so maps are amounts an
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -80,6 +81,65 @@ def _layers(weighted: Tensor, start: int) -> Tensor:
     if not weighted.amax((0, -1, -2)).all():
         raise ValueError("no layer moves anything in favour of this class: the map would be empty.")
     return weighted[start % len(weighted) :]
+
+
+def normalise_residual(relevance: Tensor) -> Tensor:
+    """Divide the rows of ``relevance - I`` by their sums and add ``I`` again; a row of zeros stays the identity's row.
+
+    Source: Chefer et al. (2021b), Eq. 8-9. Differs from: their code, where a row of zeros becomes NaN, and with it the
+        whole update (LXMERT), or the whole update is dropped (DETR).
+    """
+    identity = torch.eye(relevance.shape[-1], dtype=relevance.dtype, device=relevance.device)
+    moved = relevance - identity
+    sums = moved.sum(-1, keepdim=True)
+    return torch.where(sums == 0, 0.0, moved / sums.where(sums != 0, 1.0)) + identity
+
+
+@dataclass(frozen=True)
+class TwoStreams:
+    """Relevance between two streams of tokens that attend to themselves and to each other.
+
+    Attributes:
+        own: ``(one, one)``, of the first stream in itself.
+        other: ``(two, two)``, of the second stream in itself.
+        across: ``(one, two)``, of the second stream in the first.
+        back: ``(two, one)``, of the first stream in the second.
+    """
+
+    own: Tensor
+    other: Tensor
+    across: Tensor
+    back: Tensor
+
+    @staticmethod
+    def begin(one: int, two: int, dtype: torch.dtype = torch.float32) -> TwoStreams:
+        """Start with every token relevant to itself only."""
+        nothing = torch.zeros(one, two, dtype=dtype)
+        return TwoStreams(torch.eye(one, dtype=dtype), torch.eye(two, dtype=dtype), nothing, nothing.T.clone())
+
+    def swap(self) -> TwoStreams:
+        """Exchange the roles of the streams."""
+        return TwoStreams(self.other, self.own, self.back, self.across)
+
+    def attend_own(self, weighted: Tensor) -> TwoStreams:
+        """Take one self-attention ``(one, one)`` of the first stream (Eq. 6-7)."""
+        return replace(self, own=self.own + weighted @ self.own, across=self.across + weighted @ self.across)
+
+    def attend_across(self, weighted: Tensor, normalise: bool = True) -> TwoStreams:
+        """Let the first stream read the second by one cross attention ``(one, two)`` (Eq. 10-11).
+
+        Where both read each other in one layer, compute both from the same old relevance (:meth:`attend_both`).
+        """
+        own, other = self.own, self.other
+        if normalise:
+            own, other = normalise_residual(own), normalise_residual(other)
+        return replace(self, across=self.across + own.T @ weighted @ other, own=self.own + weighted @ self.back)
+
+    def attend_both(self, weighted: Tensor, weighted_back: Tensor, normalise: bool = True) -> TwoStreams:
+        """Take one layer in which both streams read each other, each from the relevance before the layer."""
+        there = self.attend_across(weighted, normalise)
+        back = self.swap().attend_across(weighted_back, normalise)
+        return TwoStreams(there.own, back.own, there.across, back.across)
 
 
 def attention_gradcam(rows: Tensor, gradient: Tensor) -> Tensor:

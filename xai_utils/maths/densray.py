@@ -19,7 +19,7 @@ BLOCK = 2048  # rows of the pair matrix held at once
 
 @dataclass(frozen=True)
 class Direction:
-    """The solution for two sets.
+    """The solution for two sets, or for labelled vectors.
 
     Attributes:
         matrix: ``A``, ``(width, width)``.
@@ -65,18 +65,29 @@ def densray(first: Tensor, second: Tensor, normalised: bool = True) -> Direction
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"the sets have widths {first.shape[1]} and {second.shape[1]}; they must come from one layer.")
     p, q = len(first), len(second)
-    vectors, labels = torch.cat([first, second]), torch.cat([first.new_ones(p), -first.new_ones(q)])
-    check.finite("vectors", vectors)
+    labels = torch.cat([first.new_ones(p), -first.new_ones(q)])
     across, within = 1 / (2 * p * q), 1 / (p * p + q * q)
     # c = across where labels differ, -within where they agree
-    matrix = _scatter(vectors, labels, (across - within) / 2, (across + within) / 2, normalised)
-    if not matrix.abs().max() > 0:
-        raise ValueError(f"the {len(vectors)} vectors are identical, so no direction tells them apart.")
-    values, columns = torch.linalg.eigh(matrix)
-    columns = columns.flip(1)
-    if (first @ columns[:, 0]).mean() < (second @ columns[:, 0]).mean():
-        columns[:, 0] *= -1
-    return Direction(matrix, values.flip(0), columns)
+    return _solve(torch.cat([first, second]), labels, (across - within) / 2, (across + within) / 2, normalised)
+
+
+def densray_continuous(vectors: Tensor, labels: Tensor, normalised: bool = True) -> Direction:
+    r"""Return the direction along which a real label grows: top eigenvector of :math:`-\sum g_i g_j u(x_i - x_j)`.
+
+    Args:
+        vectors: ``(n, width)``.
+        labels: ``(n,)`` real numbers, standardised here to mean 0 and variance 1.
+        normalised: as in :func:`densray`.
+
+    Raises:
+        ValueError: labels that are all equal, or another number of labels than vectors.
+    """
+    if vectors.ndim != 2 or labels.shape != vectors.shape[:1]:
+        raise ValueError(f"{tuple(labels.shape)} labels do not fit vectors {tuple(vectors.shape)}.")
+    spread = labels.std(correction=0)
+    if not spread > 0:
+        raise ValueError("all labels are equal, so no direction tells them apart.")
+    return _solve(vectors, (labels - labels.mean()) / spread, 0.0, 1.0, normalised)
 
 
 def mean_difference(first: Tensor, second: Tensor) -> Tensor:
@@ -95,6 +106,19 @@ def project(states: Tensor, vector: Tensor) -> Tensor:
 def remove(states: Tensor, vector: Tensor) -> Tensor:
     """Return states without their coordinate along a unit vector: rotate, zero it, rotate back, in one step."""
     return states - project(states, vector)[..., None] * vector
+
+
+def _solve(vectors: Tensor, labels: Tensor, same: float, product: float, normalised: bool) -> Direction:
+    """Decompose the scatter with pair weights ``same - product * label_i * label_j``."""
+    check.finite("vectors", vectors)
+    matrix = _scatter(vectors, labels, same, product, normalised)
+    if not matrix.abs().max() > 0:
+        raise ValueError(f"the {len(vectors)} vectors are identical, so no direction tells them apart.")
+    values, columns = torch.linalg.eigh(matrix)
+    columns = columns.flip(1)
+    if (labels * (vectors @ columns[:, 0])).sum() < labels.mean() * (vectors @ columns[:, 0]).sum():
+        columns = torch.cat([-columns[:, :1], columns[:, 1:]], 1)
+    return Direction(matrix, values.flip(0), columns)
 
 
 def _scatter(vectors: Tensor, labels: Tensor, same: float, product: float, normalised: bool) -> Tensor:

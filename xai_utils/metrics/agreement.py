@@ -33,6 +33,17 @@ def spearman(one: ArrayLike, other: ArrayLike) -> np.ndarray:
     return (x * y).mean(-1)
 
 
+def dense_spearman(one: ArrayLike, other: ArrayLike) -> float:
+    """Return the published "Spearman" of two ``(token,)`` vectors: dense ranks in the formula for distinct ranks.
+
+    Wrong wherever there are ties, and there only; kept to show by how much. Source: repository
+    samiraabnar/attention_flow.
+    """
+    x, y = (rankdata(values, method="dense") for values in (one, other))
+    n = len(x)
+    return float(1 - 6 * ((x - y) ** 2).sum() / (n * (n**2 - 1)))
+
+
 def kendall(one: ArrayLike, other: ArrayLike) -> float:
     """Return Kendall's τ-b of two ``(token,)`` vectors, in [-1, 1]; as SciPy does."""
     _ranks(one), _ranks(other)

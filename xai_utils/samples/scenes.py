@@ -48,6 +48,12 @@ class Scene:
     classes: tuple[int, ...]
     seed: int
 
+    def mask_of(self, class_index: int) -> np.ndarray:
+        """Return the ``(SIZE, SIZE)`` mask of one class; ``ValueError`` if it is not in the scene."""
+        if class_index not in self.classes:
+            raise ValueError(f"class {class_index} is not in this scene; it shows {list(self.classes)}.")
+        return self.masks[self.classes.index(class_index)]
+
 
 def draw(seed: int, objects: int = 1, split: str = "test", ease: float = 0.0) -> Scene:
     """Draw one scene; the same arguments give the same picture.
