@@ -13,6 +13,7 @@ from xai_utils.stats import (
     Gain,
     Interval,
     Ranking,
+    benjamini_hochberg,
     gains,
     holm,
     mean_interval,
@@ -227,6 +228,6 @@ def test_rates_have_honest_intervals_at_the_ends():
 
 def test_benjamini_hochberg_is_between_nothing_and_holm():
     raw = {"a": 0.01, "b": 0.02, "c": 0.03, "d": 0.9}
-    found, holm = stats.benjamini_hochberg(raw), stats.holm(raw)
+    found, holm = benjamini_hochberg(raw), holm(raw)
     assert found == pytest.approx({"a": 0.04, "b": 0.04, "c": 0.04, "d": 0.9})
-    assert all(raw[name] <= found[name] <= holm[name] for name in raw) and stats.benjamini_hochberg({}) == {}
+    assert all(raw[name] <= found[name] <= holm[name] for name in raw) and benjamini_hochberg({}) == {}

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
-from scipy.stats import false_discovery_control, (
+from scipy.stats import (
     bootstrap,
+    false_discovery_control,
     friedmanchisquare,
     permutation_test,
     rankdata,
