@@ -33,6 +33,56 @@ def test_metrics_that_say_the_same_correlate_and_opposite_ones_do_not():
     assert matrix[1, 2] == matrix[1, 3] == 1 and matrix[0, 1] == -1 and (np.diag(matrix) == 1).all()
 
 
+def test_an_overview_counts_methods_nulls_and_samples():
+    table = pd.concat([made_up(), made_up(samples=9).assign(model="other")])
+    found = leaderboard.overview(table, ["other", "m"])
+    assert list(found.index) == ["other", "m"] and found.loc["m"].tolist() == [3, 1, 60, 60]
+    assert found.at["other", "samples"] == 9
+
+
+def test_what_is_tied_with_the_best_and_what_is_worse_than_a_guess():
+    table = made_up(samples=300)
+    twin = table[table.method == "good"].assign(method="twin")
+    table = pd.concat([table, twin])
+    tied, worse = leaderboard.outcome(table, standings.standings(table), "m")
+    assert set(tied) == {"good", "twin"} and worse == ["poor"]
+
+
+def test_ranks_by_operator_and_how_often_they_turn():
+    table = made_up(flip=True)
+    ranks = leaderboard.ranks(standings.standings(table), "m", "delta_af")
+    assert list(ranks) == ["delete", "mask"] and min(ranks["mask"], key=ranks["mask"].get) == "good"
+    assert max(ranks["delete"], key=ranks["delete"].get) == "good"
+    table = table[table.metric != "sufficiency"]
+    steady = table[table.operator == "mask"]
+    ways = [steady.assign(metric="sufficiency", operator=way) for way in ("mask", "delete")]
+    found = leaderboard.turned(pd.concat([table, *ways]), ["m"], 0)
+    assert found.loc["m"].tolist() == [6, 1.0, 6, 6, 0.0]
+
+
+def test_metrics_are_compared_on_models_that_are_removed_from_in_one_way():
+    other = made_up(seed=1).assign(model="other")
+    strange = made_up().assign(model="strange")
+    strange["operator"] = strange.operator.replace("mask", "blank")
+    few = made_up().assign(model="few")
+    table = pd.concat([few[few.method.isin(["good", "random"])], made_up(), other, strange])
+    wanted = ["delta_af", "average_precision"]
+    found = leaderboard.agreed(table, ["few", "m", "other", "strange"], wanted, least=3)
+    assert list(found.each) == ["m", "other"]
+    assert found.labels == ["delta_af delete", "delta_af mask", "average_precision"]
+    assert list(found.with_last()) == found.labels[:-1] and found.mean == pytest.approx(np.ones((3, 3)))
+    assert np.array(list(found.with_last().values())) == pytest.approx(np.ones((2, 2)))
+
+
+def test_rows_of_the_bundled_table_are_scored_again():
+    table, _ = leaderboard.read()
+    mine = table[table.model == "attention-sst2"]
+    compared, equal = leaderboard.again(mine, "attention-sst2", 2, 0)
+    assert compared == equal > 40
+    compared, equal = leaderboard.again(mine.assign(value=mine.value + 0.01), "attention-sst2", 2, 0)
+    assert compared > 40 and equal == 0
+
+
 def bundled(folder, table):
     """Write a table as a leaderboard with its standings, by the command."""
     parts.write(table, folder / "one.parquet", {"plan": "one"})

@@ -97,7 +97,7 @@ def test_the_command_writes_one_table(tmp_path, monkeypatch, capsys):
 
 
 def test_the_cost_of_a_sweep():
-    table = sweep.cost_table({"rollout": 0.1, "lime": 0.9}, efficiency=0.8, samples=36_000)
+    table = sweep.cost_table(1.0, efficiency=0.8, samples=36_000)
     assert table.workers.tolist() == [1, 8, 64] and table.hours.tolist() == pytest.approx([10, 10 / 6.4, 10 / 51.2])
     assert table.hours_amdahl.tolist() == pytest.approx([10, 10 * (0.25 + 0.75 / 8), 10 * (0.25 + 0.75 / 64)])
     two = sweep.cost_table(1.0, 0.8, 3600, workers=(2,)).iloc[0]

@@ -29,6 +29,7 @@ def standings(ax: Axes, found: pd.DataFrame, unit: str, title: str, null: str = 
     """
     rows = {row.method: Interval(row.mean, row.low, row.high, row.n) for row in found.itertuples()}
     base.intervals(ax, rows, unit, rows[null].mean, NULLS)
+    ax.tick_params(axis="x", labelsize=7)
     _finish(ax, title, list(rows))
 
 

@@ -111,6 +111,12 @@ def outcome(table: pd.DataFrame, board: pd.DataFrame, model: str, metric: str = 
     return tied, found[(found.p < LEVEL) & (found.gain < 0)].method.tolist()
 
 
+def ranks(board: pd.DataFrame, model: str, metric: str) -> dict[str, dict[str, float]]:
+    """Return the mean rank of every method under every way to remove, the best first."""
+    mine = board[(board.model == model) & (board.metric == metric)]
+    return {str(way): one.set_index("method")["rank"].to_dict() for way, one in mine.groupby("operator")}
+
+
 def operators(table: pd.DataFrame, model: str) -> list[str]:
     """Return the ways to remove that a model was scored with."""
     return sorted({str(one) for one in table[table.model == model].operator.unique()} - {""})
@@ -209,7 +215,7 @@ def decided_flips(table: pd.DataFrame, model: str, metric: str, seed: int) -> tu
 def turned(table: pd.DataFrame, models: Sequence[str], seed: int) -> pd.DataFrame:
     """Return how often the verdict of removal on two methods depends on the way to remove, a row for each model.
 
-    Columns: ``pairs`` of methods; ``flips``, the share that changes places by ΔAF; ``clash`` of ``decided``, see
+    Columns: ``pairs`` of methods; ``ΔAF flips``, the share that changes places by it; ``clash`` of ``decided``, see
     :func:`decided_flips`; ``sufficiency flips``, the share that changes places by sufficiency.
     """
     rows = {}
@@ -217,7 +223,7 @@ def turned(table: pd.DataFrame, models: Sequence[str], seed: int) -> pd.DataFram
         flipped, pairs = flips(table, name, "delta_af")
         clash, decided = decided_flips(table, name, "delta_af", seed)
         rows[name] = (pairs, flipped / pairs, clash, decided, flips(table, name, "sufficiency")[0] / pairs)
-    columns = ["pairs", "flips", "clash", "decided", "sufficiency flips"]
+    columns = ["pairs", "ΔAF flips", "clash", "decided", "sufficiency flips"]
     return pd.DataFrame.from_dict(rows, "index", columns=columns)
 
 
@@ -229,24 +235,25 @@ def failures(table: pd.DataFrame) -> pd.DataFrame:
     return found[found.share > 0].sort_values("share", ascending=False, ignore_index=True)
 
 
-def again(table: pd.DataFrame, model: str, count: int, metrics: Sequence[str], seed: int) -> tuple[int, int]:
-    """Score the first samples of a model's plan by a cheap method; return how many rows the table has of these, and
-    how many of them are within 0.001.
+def again(table: pd.DataFrame, model: str, count: int, seed: int) -> tuple[int, int]:
+    """Score the first samples of a model's plan again by a cheap method, to see that the code still gives the table.
 
     Args:
         table: of a sweep.
         model: a model in it.
         count: samples.
-        metrics: names.
         seed: of the sweep.
+
+    Returns:
+        How many rows the table has of these, and how many of them are within 0.001.
     """
     cells = (cell for name in PLANS for cell in plan.read(files.ROOT / "sweeps" / f"{name}.yml").cells)
     spec = next(cell["samples"] for cell in cells if model in cell["models"])
-    mine = table[table.model == model]
-    method = next(name for name in CHEAP if name in set(mine.method))
     some = sets.take({key: value for key, value in spec.items() if key != "name"}, 0, count)
-    rows = pd.DataFrame(scoring.score_shard(model, method, some, metrics, seed))
-    both = mine[mine.method == method].astype({name: str for name in KEY}).merge(rows, on=KEY[2:])
+    mine = table[table.model == model].astype({name: str for name in KEY})
+    method = next(name for name in CHEAP if name in set(mine.method))
+    rows = pd.DataFrame(scoring.score_shard(model, method, some, sorted(set(mine.metric)), seed))
+    both = mine[mine.method == method].merge(rows, on=KEY[2:])
     return len(both), int(((both.value_x - both.value_y).abs() < 1e-3).sum())
 
 
@@ -288,7 +295,7 @@ def advice(
     return {
         "model": model,
         "best": best,
-        **found.loc[best, ["mean", "low", "high", "n"]].to_dict(),
+        **found.loc[best, ["mean", "low", "high"]].to_dict(),
         "stays": stays_best(wide, sign > 0, seed),
         "choice": choice,
         "choice_mean": found.at[choice, "mean"],
@@ -297,6 +304,7 @@ def advice(
         **found.loc[choice, ["seconds", "wins"]].to_dict(),
         "removal": sum(bool(way.at[choice, "gain_low"] > 0) for way in ways),
         "ways": len(ways),
+        "n": len(wide),
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,10 +113,7 @@ def collect(outcome: Outcome, plan: Plan, file: Path) -> None:
 
 
 def cost_table(
-    seconds: Mapping[str, float] | float,
-    efficiency: float,
-    samples: int = 50_000,
-    workers: Sequence[int] = (1, 8, 64),
+    seconds: float, efficiency: float, samples: int = 50_000, workers: Sequence[int] = (1, 8, 64)
 ) -> pd.DataFrame:
     """Say what a sweep costs on paper, from the seconds that one worker needs for a sample.
 
@@ -124,7 +121,7 @@ def cost_table(
     two were, as on machines of their own; or the share that two lost is serial, and Amdahl's law holds.
 
     Args:
-        seconds: for one sample, by method; or of all methods together.
+        seconds: for one sample, of all methods together.
         efficiency: of two workers, the time of one over twice the time of two; in (0.5, 1] (above 1 counts as 1).
         samples: under each method.
         workers: how many.
@@ -133,14 +130,13 @@ def cost_table(
         One row for each number of workers: ``workers``, ``hours`` (same efficiency), ``hours_amdahl``, and
         ``worker_hours`` paid for in the first case.
     """
-    each = dict(seconds) if isinstance(seconds, Mapping) else {"all": seconds}
-    if not each or any(not value > 0 for value in each.values()):
-        raise ValueError(f"seconds are {seconds}, expected numbers above 0.")
+    if not seconds > 0:
+        raise ValueError(f"seconds are {seconds}, expected a number above 0.")
     if not efficiency > 0.5:
         raise ValueError(f"efficiency is {efficiency}; two workers at 0.5 or less are no faster than one.")
     check.at_least_one("samples", samples)
     efficiency = min(efficiency, 1.0)
-    serial, alone = 1 / efficiency - 1, sum(each.values()) * samples / 3600
+    serial, alone = 1 / efficiency - 1, seconds * samples / 3600
     rows = []
     for count in workers:
         check.at_least_one("workers", count)
