@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from torch import nn
@@ -71,18 +69,12 @@ def _unpacked(packed: Path) -> Path:
     if _is_whole(folder):
         return folder
     print(f"unpacking {packed.name} once, about a minute: 540 MB in {folder.parent}", file=sys.stderr)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        _unpack(packed, beside)
-        if folder.exists():  # damaged
-            shutil.rmtree(folder)
-        beside.replace(folder)
+        with files.whole_folder(folder) as beside:
+            _unpack(packed, beside)
     except OSError as error:
         if not _is_whole(folder):  # else another process was faster
             raise OSError(error.errno, f"cannot unpack {packed.name}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 
