@@ -1,6 +1,6 @@
 """What can be explained, and its truth where it is known."""
 
-from xai_utils.samples import folders, gender, passages, planted, recall, scenes, sets, watermark
+from xai_utils.samples import folders, gender, passages, planted, prompts, recall, scenes, sets, watermark
 from xai_utils.samples.bundled import (
     PHOTOGRAPHS,
     REVIEWS,

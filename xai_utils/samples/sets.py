@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from xai_utils import check
-from xai_utils.samples import bundled, folders, recall
+from xai_utils.samples import bundled, folders, prompts, recall
 from xai_utils.samples.folders import Listing, listed
 from xai_utils.samples.kinds import Picture, Text
 
@@ -50,6 +50,12 @@ def recalls(number: int = 300, first: int = 0, length: int = 32) -> Listing:
         return replace(recall.text_of(drawn), name=names[i])
 
     return Listing(names, read)
+
+
+def prompted(task: str, number: int = 300, first: int = 0) -> Listing:
+    """List prompts of a task whose next word has a known cause (see :mod:`prompts`), each drawn when it is read."""
+    names = tuple(f"{task}:{seed}" for seed in range(first, first + number))
+    return Listing(names, lambda i: prompts.draw(task, first + i))
 
 
 def masked(path: str, named: str | None = None) -> Listing:
@@ -100,6 +106,7 @@ SETS: dict[str, Callable[..., Listing]] = {
     "scenes": scenes,
     "marked": marked,
     "recalls": recalls,
+    "prompts": prompted,
     "sst2": lambda split="validation": listed(bundled.sst2(split)),
     "labelled": lambda path: listed(bundled.labelled(path)[0]),
     "pictures": folders.pictures,
