@@ -1,6 +1,7 @@
 """One table for many maps: what is known of a sample, perfect and blind maps, references, removal, refusals."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -129,6 +130,28 @@ def test_a_blurred_map_keeps_specials_and_a_squared_one_its_ranking():
     point = replace(methods.explain("rollout", tiny.model("timm-vit"), pictures()[0]), scores=torch.eye(16)[5])
     (blurred,) = judged.controls(tiny.model("timm-vit"), pictures()[:1], [point])["blur"]
     assert blurred.argmax() == 5 and blurred[6] == pytest.approx(float(blurred[9])) and blurred[6] > blurred[10] > 0
+
+
+@pytest.mark.parametrize(("tokens", "marked"), [(2, 1), (5, 2), (6, 5)])
+def test_chance_is_the_mean_over_all_rankings(tokens, marked):
+    truth = torch.arange(tokens) < marked
+    every = [metrics.average_precision(torch.tensor(one), truth + 0.0) for one in permutations(range(tokens))]
+    assert judged.chance(tokens, marked) == pytest.approx(np.mean(every))
+    with pytest.raises(ValueError, match="some, and not all"):
+        judged.chance(tokens, tokens)
+
+
+def test_the_label_is_explained_and_its_words_are_looked_for():
+    found = judged.gained(tiny.model("bert"), TEXTS, {"x": ("gradient_x_input", {}), "lrp": ("attnlrp", {})})
+    for label, name in (("x", "gradient_x_input"), ("lrp", "attnlrp")):
+        own = methods.explain(name, tiny.model("bert"), TEXTS, [one.label for one in TEXTS])
+        for one, known, value in zip(own, judged.evidence(tiny.model("bert"), TEXTS), found[label], strict=True):
+            reached = metrics.average_precision(one.scores[known.places], known.inside)
+            assert value == pytest.approx(reached - judged.chance(len(known.places), int(known.inside.sum())))
+    with pytest.raises(ValueError, match="inside and tokens outside"):
+        judged.gained(tiny.model("bert"), [replace(TEXTS[0], rationale=((0, 99),))], {"x": ("gradient_norm", {})})
+    with pytest.raises(ValueError):
+        judged.gained(tiny.model("bert"), [replace(TEXTS[0], label=None)], {"x": ("gradient_norm", {})})
 
 
 def test_nothing_to_judge_is_an_empty_table_with_its_columns():

@@ -9,7 +9,6 @@ from xai_utils.evaluation import (
     on_pictures,
     on_recall,
     on_scans,
-    on_words,
     paired,
     probe,
     sanity,

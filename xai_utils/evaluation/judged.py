@@ -13,7 +13,6 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from xai_utils import check, metrics
-from xai_utils.evaluation.on_words import Asked, chance
 from xai_utils.methods import METHODS, attribute, explain
 from xai_utils.methods.observation import observe
 from xai_utils.metrics.agreement import spearman
@@ -25,6 +24,7 @@ from xai_utils.models.targets import Target, per_sample, probabilities, together
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture, Sample, Text
 
+Asked = Mapping[str, tuple[str, Mapping[str, Any]]]  #: what a map is called -> (name of its method, options)
 Maps = Mapping[str, Sequence[Attribution | Tensor]]  #: what it is called -> a map, or its scores, for each sample
 
 BY_REMOVAL = ("deletion", "insertion")
@@ -102,6 +102,17 @@ def _of_picture(model: Model, sample: Picture) -> Evidence:
     return Evidence(len(places), places, metrics.cover(whole, grid))
 
 
+def chance(tokens: int, marked: int) -> float:
+    """Return the expected average precision of a random ranking of ``tokens``, ``marked`` of which are to be found.
+
+    A marked token at rank k has k - 1 tokens before it, of which (marked - 1) / (tokens - 1) are marked too.
+    """
+    if not 0 < marked < tokens:
+        raise ValueError(f"{marked} of {tokens} tokens are marked; expected some, and not all.")
+    ranks = np.arange(1, tokens + 1)
+    return float(((1 + (ranks - 1) * (marked - 1) / (tokens - 1)) / ranks).mean())
+
+
 def _precision_gain(scores: Tensor, inside: Tensor) -> float:
     return metrics.average_precision(scores, inside) - chance(len(inside), int((inside > 0.5).sum()))
 
@@ -159,6 +170,27 @@ def judge(
                 agreed[i] = spearman(rows[i], other)
             columns[label, reference] = agreed
     return _table(columns, samples)
+
+
+def gained(model: Model, texts: Sequence[Text], asked: Asked) -> dict[str, np.ndarray]:
+    """Return how much better each map ranks the marked words of texts than a random ranking is expected to.
+
+    The label of every text is explained, whether or not the model agrees with it.
+
+    Args:
+        model: a text model.
+        texts: each with a label, and a rationale that leaves some tokens out.
+        asked: as in :func:`explained`.
+
+    Returns:
+        Label to average precision less :func:`chance`, ``(text,)``.
+
+    Raises:
+        ValueError: a text without a label, or whose rationale is empty or everything.
+    """
+    maps = explained(model, texts, asked, [one.label for one in texts if one.label is not None])
+    table = judge(model, texts, maps, ("precision",))
+    return {label: table[label, "precision"].to_numpy() for label in asked}
 
 
 def areas(

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from xai_utils import metrics
-from xai_utils.evaluation.judged import BATCH, explained
+from xai_utils.evaluation.judged import BATCH, Asked, explained
 from xai_utils.evaluation.on_pictures import inside, masks
-from xai_utils.evaluation.on_words import Asked
 from xai_utils.methods import relevance
 from xai_utils.methods.observation import observe
 from xai_utils.metrics.pictures import Foreground
