@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -150,6 +151,45 @@ def test_stop_ends_what_is_running_and_the_view_stays(one, monkeypatch):
     one.controls.look.click()
     one.wait()
     assert one.request.sample == "a warm plot" and not one.message.value
+
+
+def test_a_layer_chosen_while_the_model_is_asked_counts(one, monkeypatch):
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(model, sample, target):
+        begun.set()
+        go.wait(20)
+        return capture(model, sample, target)
+
+    capture = exploration.capture
+    monkeypatch.setattr(app.view, "capture", slow)
+    one.controls.sample.value = "a warm plot"
+    assert begun.wait(20)
+    one.controls.layer.value, one.controls.change.value = 2, "heat"
+    go.set()
+    one.wait()
+    assert (one.request.sample, one.request.layer, one.request.change) == ("a warm plot", 2, "heat")
+    assert (one.controls.layer.value, one.controls.change.value) == (2, "heat")
+    assert one.pictures["first"].title.startswith("tiny bert: layer 2")
+
+
+def test_a_layer_chosen_while_controls_are_filled_counts(one, monkeypatch):
+    filling, fill = threading.Event(), one.controls.fill
+
+    def slow(*given):
+        filling.set()
+        end = time.monotonic() + 20
+        while one.controls.layer.value != 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        fill(*given)
+
+    monkeypatch.setattr(one.controls, "fill", slow)
+    one.controls.sample.value = "a warm plot"
+    assert filling.wait(20)
+    one.controls.layer.value = 2
+    one.wait()
+    assert (one.request.layer, one.controls.layer.value) == (2, 2)
+    assert one.pictures["first"].title.startswith("tiny bert: layer 2")
 
 
 def test_an_interrupted_kernel_leaves_a_message_and_a_working_explorer(one, monkeypatch):

@@ -27,6 +27,7 @@ from xai_utils.widgets.explorer.linked import Linked
 from xai_utils.widgets.explorer.view import Captured, Request
 
 FOLDER = "exported_views"
+REDRAWN = ("layer", "head", "query", "change", "strength")  # chosen without asking the model again
 INPUTS = {"text": "the effects dazzle , but the story is lifeless and the jokes fall flat", "vision": "scene:3:2"}
 _CALLED = {"text": "sentences", "vision": "pictures"}
 
@@ -50,6 +51,7 @@ class Explorer:
         self.inputs = dict(INPUTS)  # the last one of each kind
         self.worker: threading.Thread | None = None
         self.flag = threading.Event()
+        self.drawing = threading.RLock()  # one thread at a time changes what is shown
         self._filling: int | None = None  # the thread that sets controls, whose changes are nobody's wish
         self.side = widgets.HBox([self.pictures["first"]], layout=widgets.Layout(flex_flow="row wrap"))
         self.box = widgets.VBox([self.controls.box, self.message, self.side])
@@ -64,15 +66,16 @@ class Explorer:
         controls.export.on_click(lambda _: self._guard(self._export))
         for one in controls.slow:
             one.observe(self._changed, "value")
+        controls.upload.observe(lambda _: self._guard(self._uploaded), "value")
         fast: dict[Any, Callable[[], None]] = {
-            controls.upload: self._uploaded, controls.change: self._another_change,
-            controls.strength: self._redraw_maps, controls.layer: self._redraw_layer, controls.table: self._show_table,
+            controls.change: self._another_change, controls.strength: self._redraw_maps,
+            controls.layer: self._redraw_layer, controls.table: self._show_table,
         }  # fmt: skip
         for control, act in fast.items():
-            control.observe(lambda _, act=act: None if self._is_filling else self._guard(act), "value")
+            control.observe(lambda change, act=act: self._redraw(change, act), "value")
         for place, picture in self.pictures.items():
-            picture.observe(lambda change: self._guard(lambda: self._head(change["new"])), "head")
-            picture.observe(lambda change, place=place: self._guard(lambda: self._query(place, change["new"])), "query")
+            picture.observe(lambda change: self._alone(lambda: self._head(change["new"])), "head")
+            picture.observe(lambda change, place=place: self._alone(lambda: self._query(place, change["new"])), "query")
 
     # asking a model: slow, in a thread
 
@@ -99,6 +102,20 @@ class Explorer:
         with self._fills(), suppress(TraitError):
             change["owner"].value = change["new"]
         self.start()
+
+    def _redraw(self, change: dict[str, Any], act: Callable[[], None]) -> None:
+        """Follow a choice that asks the model nothing; one made while older work fills the controls counts."""
+        if self._is_filling:
+            return
+        with self.drawing:
+            with self._fills(), suppress(TraitError):
+                change["owner"].value = change["new"]
+            self._guard(act)
+
+    def _alone(self, act: Callable[[], None]) -> None:
+        """Change what is shown while no other thread does."""
+        with self.drawing:
+            self._guard(act)
 
     @property
     def _is_filling(self) -> bool:
@@ -131,9 +148,11 @@ class Explorer:
                     progress.value += 1
         finally:
             stop.disabled, progress.description, progress.value = True, "ready", progress.max
-        self.request, self.shown = asked, found
-        self.inputs[found["first"].model.kind] = asked.sample
-        self._show()
+        with self.drawing:
+            meanwhile = {name: getattr(self.request, name) for name in REDRAWN}
+            self.request, self.shown = replace(asked, **meanwhile), found
+            self.inputs[found["first"].model.kind] = asked.sample
+            self._show()
 
     def _model(self, name: str) -> Model:
         if name not in self.models:
