@@ -1,6 +1,5 @@
 """The charts of the leaderboard show what the table says."""
 
-import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
@@ -64,7 +63,9 @@ def test_bars_join_what_cannot_be_told_apart(ax):
 
 def test_correlations_are_written_and_what_is_left_is_drawn():
     fig, (left, right) = plt.subplots(1, 2)
-    plots_leaderboard.agreement(left, np.array([[1.0, -0.4], [-0.4, 1.0]]), ["aopc", "truth"], "text")
+    found = pd.DataFrame([[1.0, -0.4], [-0.4, 1.0]], ["aopc", "truth"], ["aopc", "truth"])
+    plots_leaderboard.agreement(left, found, "text")
+    assert labels(left.xaxis) == labels(left.yaxis) == ["aopc", "truth"]
     assert sorted(text.get_text() for text in left.texts) == ["-0.4", "-0.4", "1.0", "1.0"]
     plots_leaderboard.destruction(right, {"attention": {"head": [0.5, 0.7], "blocks.0": [0.0]}}, "m")
     assert list(right.lines[0].get_ydata()) == pytest.approx([1.0, 0.6, 0.0])

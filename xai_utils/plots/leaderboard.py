@@ -41,31 +41,25 @@ def by_operator(ax: Axes, ranks: Mapping[str, Mapping[str, float]], title: str) 
         ranks: operator to method to mean rank.
         title: above the chart.
     """
-    names = sorted(next(iter(ranks.values())), key=lambda name: ranks[next(iter(ranks))][name])
-    places = {operator: sorted(names, key=lambda name: row[name]) for operator, row in ranks.items()}
-    heights = {operator: {name: place for place, name in enumerate(order)} for operator, order in places.items()}
+    found = pd.DataFrame(ranks).sort_values(next(iter(ranks)), kind="stable")
+    names, heights = list(found.index), found.rank(method="first") - 1
     for number, name in enumerate(names):
         colour = NULL if name in NULLS else COLOURS[number % len(COLOURS)]
-        ax.plot(
-            range(len(ranks)), [heights[operator][name] for operator in ranks], marker="o", markersize=4, color=colour
-        )
+        ax.plot(range(len(ranks)), heights.loc[name], marker="o", markersize=4, color=colour)
     ax.set_xticks(range(len(ranks)), list(ranks), fontsize=8)
     ax.set_xlim(-0.1, len(ranks) - 0.9)
     ax.invert_yaxis()
     _finish(ax, title, names)
 
 
-def agreement(ax: Axes, matrix: np.ndarray, names: Sequence[str], title: str) -> None:
-    """Draw correlations between metrics, with their numbers."""
-    ax.imshow(matrix, cmap="PuOr_r", vmin=-1, vmax=1)
-    for row, values in enumerate(matrix):
-        for column, value in enumerate(values):
-            ax.text(
-                column, row, f"{value:.1f}", ha="center", va="center", fontsize=5.5,
-                color="white" if abs(value) > 0.75 else "black",
-            )  # fmt: skip
-    ax.set_xticks(range(len(names)), names, fontsize=6.5, rotation=90)
-    ax.set_yticks(range(len(names)), names, fontsize=6.5)
+def agreement(ax: Axes, found: pd.DataFrame, title: str) -> None:
+    """Draw correlations between metrics, rows and columns named, with their numbers."""
+    ax.imshow(found, cmap="PuOr_r", vmin=-1, vmax=1)
+    for (row, column), value in np.ndenumerate(found):
+        ink = "white" if abs(value) > 0.75 else "black"
+        ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=5.5, color=ink)
+    ax.set_xticks(range(len(found)), found.columns, fontsize=6.5, rotation=90)
+    ax.set_yticks(range(len(found)), found.index, fontsize=6.5)
     ax.set_title(title, fontsize=9)
 
 

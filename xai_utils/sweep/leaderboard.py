@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from xai_utils import files, runtime, stats
 from xai_utils.evaluation import scoring
 from xai_utils.evaluation.scoring import METRICS
 from xai_utils.methods import nulls
-from xai_utils.metrics import agreement
 from xai_utils.samples import sets
 from xai_utils.stats import Ranking
 from xai_utils.sweep import parts, plan, standings
@@ -130,61 +128,29 @@ def judges(table: pd.DataFrame, model: str) -> list[tuple[str, str]]:
     return sorted(judging, key=lambda one: (list(METRICS).index(one[0]), one[1]))
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How far metrics agree on the methods of several models.
-
-    Attributes:
-        labels: of the metrics, in order.
-        each: model to Spearman's correlations ``(metric, metric)`` over its methods.
-    """
-
-    labels: list[str]
-    each: dict[str, np.ndarray]
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Return the correlations ``(metric, metric)``, averaged over models."""
-        return np.mean(list(self.each.values()), axis=0)
-
-    def with_last(self) -> dict[str, list[float]]:
-        """Return each metric's correlation with the last one, a number for each model."""
-        columns = np.array(list(self.each.values()))[:, :-1, -1].T
-        return dict(zip(self.labels, columns.tolist(), strict=False))
-
-
-def agreed(table: pd.DataFrame, models: Sequence[str], wanted: Sequence[str], least: int = 5) -> Agreement:
-    """Compare metrics, the null maps left out, on the models that have enough methods and are removed from in one way.
+def agreement(
+    table: pd.DataFrame, models: Sequence[str], wanted: Sequence[str], nulls: bool = False, least: int = 5
+) -> pd.DataFrame:
+    """Return Spearman's correlations over methods between the verdicts of metrics, a row for each ``(model, metric)``.
 
     Args:
         table: of a sweep.
         models: of one kind; the first with enough methods says which ways to remove there are, and those that know
             other ways are left out.
-        wanted: metrics, in the order of the labels.
+        wanted: metrics, in the order of the rows and columns; each is turned so that higher is better.
+        nulls: count the null maps as methods; without them the correlation says whether metrics agree on the rest.
         least: methods that a model must have beside the nulls.
     """
     counts = overview(table, models).methods
     enough = [name for name in models if counts[name] >= least]
-    pairs = sorted(
-        (one for one in judges(table, enough[0]) if one[0] in wanted), key=lambda one: list(wanted).index(one[0])
-    )
-    alike = [name for name in enough if operators(table, name) == operators(table, enough[0])]
-    labels = [" ".join(pair).strip() for pair in pairs]
-    return Agreement(labels, {name: agreement_of(table, name, pairs, nulls=False) for name in alike})
-
-
-def agreement_of(table: pd.DataFrame, model: str, pairs: Sequence[tuple[str, str]], nulls: bool = True) -> np.ndarray:
-    """Return Spearman's correlation over methods between the verdicts of metrics, ``(metric, metric)``.
-
-    Args:
-        table: of a sweep.
-        model: whose methods.
-        pairs: ``(metric, operator)``, each turned so that higher is better.
-        nulls: count the null maps as methods; without them the correlation says whether metrics agree on the rest.
-    """
-    means = pd.DataFrame([direction(metric) * matched(table, model, metric, way).mean() for metric, way in pairs])
-    rows = (means if nulls else means.drop(columns=[name for name in NULLS if name in means])).to_numpy()
-    return np.array([[float(agreement.spearman(one, other)) for other in rows] for one in rows])
+    pairs = [pair for name in wanted for pair in judges(table, enough[0]) if pair[0] == name]
+    labels, found = [" ".join(pair).strip() for pair in pairs], {}
+    for model in enough:
+        if operators(table, model) == operators(table, enough[0]):
+            means = [direction(metric) * matched(table, model, metric, way).mean() for metric, way in pairs]
+            verdicts = pd.concat(means, axis=1, keys=labels)
+            found[model] = verdicts[nulls | ~verdicts.index.isin(NULLS)].corr("spearman")
+    return pd.concat(found, names=["model", "metric"])
 
 
 def flips(table: pd.DataFrame, model: str, metric: str) -> tuple[int, int]:
@@ -276,8 +242,8 @@ def advice(
         best, itself among them (Wilcoxon's signed ranks of paired differences, Holm over methods, 5 %); ``choice``,
         the cheapest of these, its mean ``choice_mean``, and ``lost``, how much worse than the best it may still be
         (upper end of the 95 % interval of the paired difference); ``seconds`` of the choice; ``wins``, its share of
-        samples better than the random map; ``removal``, under how many ``ways`` to remove it is better than the
-        random map beyond doubt (95 %); and ``n``.
+        samples better than the random map; ``removal``, under how many ways to remove, of how many, it is better than
+        the random map beyond doubt (95 %); and ``n``.
 
     Raises:
         ValueError: nothing of the model in the table, or only nulls.
@@ -291,56 +257,37 @@ def advice(
     worse = {name: sign * (wide[best] - wide[name]) for name in real}
     tied = tied_with(worse, best)
     choice = min(tied, key=lambda name: float(found.at[name, "seconds"]))
-    ways = [chosen(board, model, tested, way).set_index("method") for way in operators(table, model)]
+    removal = board[(board.model == model) & (board.metric == tested) & (board.method == choice)].gain_low > 0
     return {
         "model": model,
         "best": best,
         **found.loc[best, ["mean", "low", "high"]].to_dict(),
         "stays": stays_best(wide, sign > 0, seed),
+        "tied": tied,
         "choice": choice,
         "choice_mean": found.at[choice, "mean"],
-        "tied": tied,
         "lost": stats.mean_interval(worse[choice], seed).high if choice != best else 0.0,
         **found.loc[choice, ["seconds", "wins"]].to_dict(),
-        "removal": sum(bool(way.at[choice, "gain_low"] > 0) for way in ways),
-        "ways": len(ways),
+        "removal": f"{removal.sum()}/{len(removal)}",
         "n": len(wide),
     }
 
 
 def tied_with(worse: Mapping[str, pd.Series], best: str) -> tuple[str, ...]:
-    """Return the methods whose paired difference from the best is not significant, the best first.
-
-    Args:
-        worse: method to how much worse it is than the best on each sample.
-        best: name of the best.
-    """
+    """Return the methods that are not significantly worse on the samples than the best, which comes first."""
     adjusted = stats.holm({name: standings.p_of(gaps) for name, gaps in worse.items() if name != best})
     return (best, *(name for name, p in adjusted.items() if p >= LEVEL or worse[name].mean() < 0))
 
 
 def stays_best(wide: pd.DataFrame, higher_is_better: bool, seed: int) -> float:
-    """Return the share of bootstrap resamples in which the method with the best mean rank is the same one.
-
-    Args:
-        wide: ``(sample, method)``.
-        higher_is_better: direction.
-        seed: of resampling.
-    """
+    """Return the share of resamples of ``(sample, method)`` in which the same method has the best mean rank."""
     ranks = wide.rank(axis=1, ascending=not higher_is_better).to_numpy()
     picks = np.random.default_rng(seed).integers(0, len(ranks), (RESAMPLES, len(ranks)))
     return float((ranks[picks].mean(1).argmin(1) == ranks.mean(0).argmin()).mean())
 
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write advice as a table, one line a model."""
-    head = f"{'model':<16}{'best by truth':<24}{'mean [95 %]':<19}{'stays':>6}{'tied':>5}  {'cheapest of them':<24}"
-    told = [f"{head}{'mean':>5}{'lost':>6}{'s':>7}{'wins':>6}{'removal':>8}{'n':>5}"]
-    for row in rows:
-        mean = f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-        told.append(
-            f"{row['model']:<16}{row['best']:<24}{mean:<19}{row['stays']:>6.0%}{len(row['tied']):>5}  "
-            f"{row['choice']:<24}{row['choice_mean']:>5.2f}{row['lost']:>6.2f}{row['seconds']:>7.3f}{row['wins']:>6.0%}"
-            f"{row['removal']:>6}/{row['ways']}{row['n']:>5}"
-        )
-    return "\n".join(told)
+    """Write advice as a table, one line a model; of the tied methods only how many there are."""
+    shares = dict.fromkeys(("stays", "wins"), "{:.0%}".format)
+    told = pd.DataFrame(rows).assign(tied=[len(row["tied"]) for row in rows])
+    return told.to_string(index=False, float_format="{:.2f}".format, formatters={**shares, "seconds": "{:.3f}".format})

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
@@ -134,16 +135,13 @@ def cost_table(
         raise ValueError(f"seconds are {seconds}, expected a number above 0.")
     if not efficiency > 0.5:
         raise ValueError(f"efficiency is {efficiency}; two workers at 0.5 or less are no faster than one.")
-    check.at_least_one("samples", samples)
-    efficiency = min(efficiency, 1.0)
+    for name, least in (("samples", samples), ("workers", min(workers))):
+        check.at_least_one(name, least)
+    count, efficiency = np.array(workers), min(efficiency, 1.0)
     serial, alone = 1 / efficiency - 1, seconds * samples / 3600
-    rows = []
-    for count in workers:
-        check.at_least_one("workers", count)
-        hours = alone if count == 1 else alone / count / efficiency
-        amdahl = alone * (serial + (1 - serial) / count)
-        rows.append({"workers": count, "hours": hours, "hours_amdahl": amdahl, "worker_hours": hours * count})
-    return pd.DataFrame(rows)
+    hours = np.where(count == 1, alone, alone / count / efficiency)
+    amdahl = alone * (serial + (1 - serial) / count)
+    return pd.DataFrame({"workers": count, "hours": hours, "hours_amdahl": amdahl, "worker_hours": hours * count})
 
 
 def _file(folder: Path, shard: Shard) -> Path:

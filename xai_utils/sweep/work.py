@@ -6,8 +6,7 @@ import importlib
 import math
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -168,12 +167,16 @@ def _ready(shard: Shard) -> list[Text | Picture]:
 
 def _scored(shard: Shard, some: Sequence[Text | Picture]) -> list[dict[str, Any]]:
     module = importlib.import_module(shard.scoring)
-    with _threads(shard.threads):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(shard.threads)
+    try:
         runtime.seed(shard.seed)
         rows = module.score_shard(shard.model, shard.method, list(some), shard.metrics, shard.seed)
+    finally:
+        torch.set_num_threads(threads)
     named = {one.name for one in some}
     for row in rows:
-        if tuple(sorted(row)) != tuple(sorted(SCORED)) or row["sample"] not in named:
+        if sorted(row) != sorted(SCORED) or row["sample"] not in named:
             raise ValueError(f"a score is {row}, expected {', '.join(SCORED)} of a sample of the shard.")
         if not math.isfinite(row["value"]):
             raise ValueError(f"{row['metric']} ({row['operator']}) of {row['sample']!r} is {row['value']}.")
@@ -203,13 +206,3 @@ def _where(error: BaseException) -> str:
             known = [i for i, name in enumerate(file) if name in (sources.PACKAGE.name, "site-packages")]
             frame.filename = "/".join(file[known[-1] :] if known else file[-1:])
     return "".join(told.format())
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
