@@ -27,18 +27,18 @@ MAY_IMPORT = {
     "train": {"check", "files", "maths", "metrics", "models", "runtime", "samples"},
     "methods": {"capture", "check", "maths", "metrics", "models", "result", "samples"},
     "evaluation": {
-        "capture", "check", "maths", "methods", "metrics", "models", "result", "runtime", "samples", "stats"
+        "capture", "check", "maths", "methods", "metrics", "models", "result", "samples", "stats"
     },
     "gender": {
         "capture", "check", "files", "maths", "methods", "metrics", "models", "runtime", "samples", "stats"
     },
     "sweep": {
-        "check", "evaluation", "files", "maths", "methods", "metrics", "models", "result", "runtime", "samples", "stats"
+        "check", "evaluation", "files", "maths", "methods", "metrics", "models", "runtime", "samples", "stats"
     },
-    "plots": {"check", "evaluation", "maths", "metrics", "result", "stats", "sweep"},
+    "plots": {"check", "maths", "metrics", "result", "stats", "sweep"},
     "widgets": {
         "capture", "check", "evaluation", "files", "gender", "maths", "methods", "metrics", "models", "plots", "result",
-        "runtime", "samples", "stats", "sweep",
+        "runtime", "samples",
     },
     "workbook": {"files"},
     "__main__": {"files", "runtime", "sweep", "train", "workbook"},

@@ -270,7 +270,7 @@ def test_levels_and_options_reach_the_rules():
         ("attention_gradcam", "bert", {"layer": 5}, IndexError, "layer is 5"),
         ("cp_lrp", "bert", {"level": "pixels"}, ValueError, "only pictures have pixels"),
         ("cp_lrp", "vit", {"level": "words"}, ValueError, "level is 'words', expected one of: tokens, pixels"),
-        ("attnlrp", "gpt2", {}, TypeError, "no relevance rule for torch's 'addmm'"),
+        ("attnlrp", "gpt2", {"gamma": 0.1}, TypeError, "no rule for GPT-2's linear maps"),
         ("transformer_attribution", "swin", {}, TypeError, r"windows \(Swin\)"),
         ("gradcam", "timm-vit", {}, TypeError, "no convolutional network"),
         ("gradcam", "bert", {}, TypeError, "reads texts"),
