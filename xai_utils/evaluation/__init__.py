@@ -7,6 +7,7 @@ from xai_utils.evaluation import (
     judged,
     on_objects,
     on_pictures,
+    on_prompts,
     on_recall,
     on_scans,
     paired,

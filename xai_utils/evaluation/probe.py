@@ -8,18 +8,20 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from xai_utils import metrics
+from xai_utils.evaluation import on_prompts
 from xai_utils.metrics import removal_curves
 from xai_utils.metrics.removal_curves import QUARTERS
 from xai_utils.models import Model, removal
 from xai_utils.models.encoding import Batch, encode, rationale_mask, view_mask
 from xai_utils.samples.kinds import Picture, Sample, Text
+from xai_utils.samples.prompts import Prompt
 
 OPERATORS = 3  # ways to remove that a leaderboard compares: the first ones that the model knows
 RANDOM = 16  # random removals for infidelity
@@ -33,7 +35,8 @@ class Probe:
 
     Attributes:
         batches: each sample encoded by itself.
-        targets: the class explained, the one the model predicts.
+        targets: the class explained, the one the model predicts; of a prompt whose cause is known of this model (see
+            :mod:`on_prompts`) the right word.
         places: of each sample, the tokens that may go, ``(rank,)``: all but specials.
         operators: ways to remove.
         full: probability of the target of the whole input, ``(sample,)``.
@@ -112,6 +115,7 @@ def probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
 
 
 def _probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
+    samples = _labelled(model, samples)
     batches = tuple(encode(model, [one]) for one in samples)
     operators = removal.operators_for(model)[:OPERATORS]
     places = tuple(removal.places(batch) for batch in batches)
@@ -126,7 +130,10 @@ def _probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
         )
     answers = removal.ask(model, batches, keeps)
     logits = torch.stack([answer[operators[0]][0] for answer in answers])
-    targets = tuple(logits.argmax(-1).tolist())
+    right = [one.label if isinstance(one, Prompt) else None for one in samples]
+    targets = tuple(
+        found if known is None else known for known, found in zip(right, logits.argmax(-1).tolist(), strict=True)
+    )
     full = logits.softmax(-1)[range(len(samples)), targets]
     empty, drops = [], []
     for answer, target in zip(answers, targets, strict=True):
@@ -136,6 +143,18 @@ def _probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
     gone = tuple(~keep[operators[0]][2:][:, place] for keep, place in zip(keeps, places, strict=True))
     truth = tuple(_truth(model, *each) for each in zip(samples, batches, places, targets, strict=True))
     return Probe(batches, targets, places, operators, full, torch.stack(empty), gone, tuple(drops), truth)
+
+
+def _labelled(model: Model, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+    """Give every prompt whose cause is known of a language model the place of its answer in the vocabulary as label."""
+    asked = [one for one in samples if isinstance(one, Prompt)]
+    if model.head != "next" or not asked:
+        return samples
+    kept = {one.name for one in on_prompts.verified(model, asked).prompts}
+    return tuple(
+        replace(one, label=model.class_index(one.answer)) if isinstance(one, Prompt) and one.name in kept else one
+        for one in samples
+    )
 
 
 def _truth(model: Model, sample: Sample, batch: Batch, places: Tensor, target: int) -> Tensor | None:
