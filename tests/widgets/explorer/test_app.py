@@ -42,6 +42,19 @@ def passes(model, act) -> int:
     return len(seen)
 
 
+def held(monkeypatch) -> tuple[threading.Event, threading.Event]:
+    """Hold every pass: return what is set when one has begun, and what lets it go on."""
+    begun, go, capture = threading.Event(), threading.Event(), exploration.capture
+
+    def slow(model, sample, target):
+        begun.set()
+        go.wait(20)
+        return capture(model, sample, target)
+
+    monkeypatch.setattr(app.view, "capture", slow)
+    return begun, go
+
+
 def test_the_browser_gets_the_numbers_of_the_view(one):
     picture, captured = one.pictures["first"], one.shown["first"]
     n = len(exploration.names_of(captured))
@@ -133,15 +146,7 @@ def test_a_mistake_becomes_a_message_and_the_view_stays(one, control, value, wor
 
 
 def test_stop_ends_what_is_running_and_the_view_stays(one, monkeypatch):
-    begun, go = threading.Event(), threading.Event()
-
-    def slow(model, sample, target):
-        begun.set()
-        go.wait(20)
-        return capture(model, sample, target)
-
-    capture = exploration.capture
-    monkeypatch.setattr(app.view, "capture", slow)
+    begun, go = held(monkeypatch)
     one.controls.sample.value = "a warm plot"
     assert begun.wait(20) and not one.controls.stop.disabled
     one.controls.stop.click()
@@ -154,15 +159,7 @@ def test_stop_ends_what_is_running_and_the_view_stays(one, monkeypatch):
 
 
 def test_a_layer_chosen_while_the_model_is_asked_counts(one, monkeypatch):
-    begun, go = threading.Event(), threading.Event()
-
-    def slow(model, sample, target):
-        begun.set()
-        go.wait(20)
-        return capture(model, sample, target)
-
-    capture = exploration.capture
-    monkeypatch.setattr(app.view, "capture", slow)
+    begun, go = held(monkeypatch)
     one.controls.sample.value = "a warm plot"
     assert begun.wait(20)
     one.controls.layer.value, one.controls.change.value = 2, "heat"
