@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import sweep_cells
@@ -75,3 +76,9 @@ def test_a_worker_that_differs_is_unfit(monkeypatch):
         "Filled",
         "Unfit",
     ]
+
+
+def test_what_counts_for_no_number_is_there_and_left_out_of_the_hash():
+    assert all(find_spec(name) for name in work.BESIDE)
+    code = work.surroundings("xai_utils.evaluation.scoring")["code"]
+    assert not set(work.BESIDE) & set(code) and {"xai_utils.evaluation.scoring", "xai_utils.sweep.work"} < set(code)

@@ -28,7 +28,7 @@ BESIDE = tuple(
     f"xai_utils.{name}"
     for name in (
         "files",
-        *(f"samples.{name}" for name in ("bundled", "folders", "kinds", "photographs", "scenes", "sets")),
+        *(f"samples.{name}" for name in ("bundled", "folders", "kinds", "passages", "scenes", "sets")),
         *(f"sweep.{name}" for name in ("cluster", "parts", "sources")),
     )
 )
