@@ -16,8 +16,9 @@ figures: $(STAMP)  ## draw every figure from the notebooks (RUN=name ONLY=01,02 
 test: $(STAMP)  ## unit tests, then every notebook against its stored output; contacts no network
 	@figures=$$(mktemp -d) || exit 1; trap 'rm -rf "$$figures"' EXIT; trap 'exit 130' INT TERM; \
 	export HF_HUB_OFFLINE=1 PYTHONHASHSEED=0 XAI_FIGURES="$$figures"; failed=0; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests || failed=1; \
-	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 notebooks || failed=1; \
+	export OMP_NUM_THREADS=1; \
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests || failed=1; \
+	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-cell-timeout=600 notebooks || failed=1; \
 	exit $$failed
 
 golden: $(STAMP)  ## re-execute the notebooks in place and clean them for git (ONLY=01,02)
