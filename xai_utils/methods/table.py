@@ -177,45 +177,46 @@ def _closed(name: str, model: Model, samples: Sequence[Sample] | Tensors, questi
     return [closed_forms.closed_form(model, one, target, name) for one, target in pairs]
 
 
-_ATTENTION = {"asks": False, "unit": "share of the input", "suits": suits.attends}
-_HIDDEN = {"asks": False, "unit": "hidden attention", "suits": suits.scans, "family": "hidden"}
-_WEIGHTED = {"unit": "gradient-weighted attention", "suits": suits.weighs}
-_RULES = {"suits": suits.follows_rules, "family": "relevance"}
-_POSITIVE = {"suits": suits.follows_positive_rules, "family": "relevance"}
-_OF_NODES = {"suits": suits.reads_tokens, "family": "gradient"}
+_attention = partial(Method, asks=False, unit="share of the input", suits=suits.attends)
+_weighted = partial(Method, unit="gradient-weighted attention", suits=suits.weighs)
+_of_tokens = partial(Method, suits=suits.reads_tokens, family="gradient")
+_by_rules = partial(Method, suits=suits.follows_rules, family="relevance")
+_hidden = partial(Method, asks=False, unit="hidden attention", suits=suits.scans, family="hidden")
 
 METHODS: dict[str, Method] = {
-    "attention": Method(attention.raw_attention, **{**_ATTENTION, "unit": "attention share"}),  # type: ignore[arg-type]
-    "rollout": Method(attention.attention_rollout, **_ATTENTION),  # type: ignore[arg-type]
-    "diffusion_rollout": Method(attention.diffusion_rollout, **_ATTENTION),  # type: ignore[arg-type]
-    "selective_rollout": Method(attention.selective_rollout, **_ATTENTION),  # type: ignore[arg-type]
-    "gradient_rollout": Method(attention.gradient_rollout, **{**_WEIGHTED, "unit": "gradient-weighted share"}),  # type: ignore[arg-type]
-    "flow": Method(attention.attention_flow, **{**_ATTENTION, "unit": "share of the flow"}, slow_on=("vision",)),  # type: ignore[arg-type]
-    "gradient_norm": Method(attention.gradient_norm, unit="asked per unit of embedding", **_OF_NODES),  # type: ignore[arg-type]
-    "gradient_x_input": Method(attention.gradient_x_input, signed=True, **_OF_NODES),  # type: ignore[arg-type]
-    "attcat": Method(attention.attcat, signed=True, unit="attention × asked", suits=suits.weighs, family="gradient"),
+    "attention": _attention(attention.raw_attention, unit="attention share"),
+    "rollout": _attention(attention.attention_rollout),
+    "diffusion_rollout": _attention(attention.diffusion_rollout),
+    "selective_rollout": _attention(attention.selective_rollout),
+    "gradient_rollout": _weighted(attention.gradient_rollout, unit="gradient-weighted share"),
+    "flow": _attention(attention.attention_flow, unit="share of the flow", slow_on=("vision",)),
+    "gradient_norm": _of_tokens(attention.gradient_norm, unit="asked per unit of embedding"),
+    "gradient_x_input": _of_tokens(attention.gradient_x_input, signed=True),
+    "attcat": _weighted(attention.attcat, signed=True, unit="attention × asked", family="gradient"),
     "integrated_gradients": Method(passes=integrated.gradients, signed=True, suits=suits.answers, family="gradient"),
-    "generic_attention": Method(relevance.generic_attention, **_WEIGHTED),  # type: ignore[arg-type]
-    "attention_gradcam": Method(relevance.attention_gradcam, **_WEIGHTED),  # type: ignore[arg-type]
-    "transformer_attribution": Method(
-        passes=relevance.transformer_attribution, unit="gradient-weighted relevance", **_POSITIVE  # type: ignore[arg-type]
+    "generic_attention": _weighted(relevance.generic_attention),
+    "attention_gradcam": _weighted(relevance.attention_gradcam),
+    "transformer_attribution": _by_rules(
+        passes=relevance.transformer_attribution,
+        unit="gradient-weighted relevance",
+        suits=suits.follows_positive_rules,
     ),
-    "full_lrp": Method(passes=relevance.full_lrp, signed=True, unit="share of relevance", **_POSITIVE),  # type: ignore[arg-type]
-    "cp_lrp": Method(passes=partial(relevance.modified_gradient, "cp"), signed=True, **_RULES),  # type: ignore[arg-type]
-    "attnlrp": Method(passes=partial(relevance.modified_gradient, "attnlrp"), signed=True, **_RULES),  # type: ignore[arg-type]
-    "hidden_attention": Method(passes=hidden.hidden_attention, **_HIDDEN),  # type: ignore[arg-type]
-    "hidden_rollout": Method(passes=hidden.hidden_rollout, **{**_HIDDEN, "unit": "share of the input"}),  # type: ignore[arg-type]
-    "unified_attention": Method(passes=hidden.unified_attention, **{**_HIDDEN, "suits": suits.scans_texts}),  # type: ignore[arg-type]
-    "hidden_rollout_published": Method(
-        passes=hidden.hidden_rollout_published, **{**_HIDDEN, "unit": "discounted hidden attention"}  # type: ignore[arg-type]
+    "full_lrp": _by_rules(
+        passes=relevance.full_lrp, signed=True, unit="share of relevance", suits=suits.follows_positive_rules
     ),
-    "mamba_attribution": Method(
+    "cp_lrp": _by_rules(passes=partial(relevance.modified_gradient, "cp"), signed=True),
+    "attnlrp": _by_rules(passes=partial(relevance.modified_gradient, "attnlrp"), signed=True),
+    "hidden_attention": _hidden(passes=hidden.hidden_attention),
+    "hidden_rollout": _hidden(passes=hidden.hidden_rollout, unit="share of the input"),
+    "unified_attention": _hidden(passes=hidden.unified_attention, suits=suits.scans_texts),
+    "hidden_rollout_published": _hidden(passes=hidden.hidden_rollout_published, unit="discounted hidden attention"),
+    "mamba_attribution": _hidden(
         passes=hidden.mamba_attribution,
+        asks=True,
         unit="gradient-weighted hidden attention",
         suits=suits.scans_channels,
-        family="hidden",
     ),
-    "mamba_lrp": Method(passes=hidden.relevance, signed=True, suits=suits.scans_channels, family="hidden"),
+    "mamba_lrp": _hidden(passes=hidden.relevance, asks=True, signed=True, unit="asked", suits=suits.scans_channels),
     "gradcam": Method(
         passes=relevance.gradcam, unit="gradient-weighted activation", suits=suits.convolves, family="gradient"
     ),
@@ -224,16 +225,22 @@ METHODS: dict[str, Method] = {
     ),
     **{
         name: Method(
-            maps=partial(_closed, name), signed=closed_forms.FORMS[label].signed, unit="logit",
-            suits=suits.closed, family="closed form",
+            maps=partial(_closed, name),
+            signed=closed_forms.FORMS[label].signed,
+            unit="logit",
+            suits=suits.closed,
+            family="closed form",
         )
         for name, label in closed_forms.CLOSED.items()
     },
     **{
         name: Method(
-            maps=partial(nulls.null, name), asks=name == "pixel_gradient", unit="none",
-            suits=partial(suits.of_kind, kinds), family="null",
+            maps=partial(nulls.null, name),
+            asks=name == "pixel_gradient",
+            unit="none",
+            suits=partial(suits.of_kind, kinds),
+            family="null",
         )
         for name, kinds in nulls.NULLS.items()
     },
-}  # fmt: skip
+}
