@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -53,6 +54,38 @@ def test_a_result_is_kept_until_something_it_depends_on_changes(places):
     assert statuses(execute.figures(places, force=True)) == ["finished"]
     assert statuses(execute.figures(places, "big")) == ["finished"]
     assert (places.figures / "big/01_dot.png").read_text() == "2" and (places.figures / "01_dot.png").read_text() == "1"
+
+
+@pytest.mark.parametrize("name", ["01_dots.ipynb", "01_dots.json"])
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"key": 1}', b"\x00\xff"])
+def test_a_damaged_record_or_copy_is_made_again(places, name, damage):
+    write(places, "01_dots", PICTURE)
+    execute.figures(places)
+    file = places.runs / "default" / name
+    file.write_bytes(damage)
+    assert statuses(execute.figures(places)) == ["finished"] and file.read_bytes() != damage
+    assert statuses(execute.figures(places)) == ["kept"]
+
+
+def test_a_damaged_figure_record_does_not_stop_the_catalogue(places):
+    write(places, "01_dots", PICTURE)
+    execute.figures(places)
+    (places.figures / "01_dot.json").write_text("{")
+    execute.catalogue(places.figures)
+    assert "01_dot.json is damaged" in (places.figures / "README.md").read_text()
+
+
+def test_a_copy_that_a_full_disk_cut_off_does_not_hide_what_failed(places, monkeypatch):
+    def full(_notebook, copy, *_, **__):
+        Path(copy).write_text('{"cells": [')
+        raise OSError(28, "No space left on device")
+
+    write(places, "01_dots", PICTURE)
+    write(places, "02_dots", PICTURE)
+    monkeypatch.setattr(execute.papermill, "execute_notebook", full)
+    found = execute.figures(places)
+    assert statuses(found) == ["failed", "failed"]
+    assert "No space left" in found[0]["failure"]["error"] and execute.report(found) == 1
 
 
 def test_a_failure_is_reported_and_the_others_finish(places, capsys):

@@ -82,7 +82,7 @@ def execute(job: Job) -> dict[str, Any]:
     for folder in (job.folder, job.figures):
         folder.mkdir(parents=True, exist_ok=True)
     before = {name: path.stat().st_mtime_ns for name, path in job.drawn().items()}
-    started, clock, partial = datetime.now(UTC), time.perf_counter(), job.file(".partial.ipynb")
+    started, clock, partial = datetime.now(UTC), time.perf_counter(), job.file(f".{os.getpid()}.partial.ipynb")
     failure = _run(job, partial)
     drawn = [path for name, path in job.drawn().items() if path.stat().st_mtime_ns != before.get(name)]
     record = {
@@ -98,16 +98,18 @@ def execute(job: Job) -> dict[str, Any]:
         "figures": {path.name: runs.sha256(path) for path in drawn},
         "claims": _count_claims(partial),
     }
-    _publish(job, partial, record)
-    return record
+    return _publish(job, partial, record)
 
 
-def _publish(job: Job, partial: Path, record: Mapping[str, Any]) -> None:
-    """Give the executed copy its name, then write the record: no record without its copy."""
+def _publish(job: Job, partial: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the executed copy its name, then write the record, with the copy's hash: no record without its copy."""
     job.file(".failed.ipynb").unlink(missing_ok=True)
+    copy = job.file(".failed.ipynb" if record["failure"] else ".ipynb")
     if partial.exists():
-        os.replace(partial, job.file(".failed.ipynb" if record["failure"] else ".ipynb"))
-    files.write(job.file(".json"), json.dumps(record, indent=1, default=str) + "\n")
+        os.replace(partial, copy)
+    whole = {**record, "copy": files.sha256(copy) if copy.exists() else ""}
+    files.write(job.file(".json"), json.dumps(whole, indent=1, default=str) + "\n")
+    return whole
 
 
 def _run(job: Job, partial: Path) -> dict[str, str]:
@@ -148,10 +150,11 @@ def _environment(job: Job) -> Iterator[None]:
 
 
 def _cells(notebook: Path) -> list[NotebookNode]:
-    """Return the code cells; none if the kernel never started."""
-    if not notebook.exists():
+    """Return the code cells; none if the kernel never started, or if the copy was cut off by a full disk."""
+    try:
+        return [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+    except (OSError, ValueError):
         return []
-    return [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
 
 
 def _last_started(notebook: Path) -> dict[str, str]:
@@ -176,7 +179,7 @@ def _device(drawn: Sequence[Path]) -> str:
 
 def catalogue(folder: Path) -> None:
     """Write ``README.md`` beside the figures: models and caption of each; the name begins with the notebook."""
-    about = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("[0-9][0-9]_*.json"))}
+    about = {path.stem: _record_of(path) for path in sorted(folder.glob("[0-9][0-9]_*.json"))}
     lines = [
         f"| [{name}]({name}.png) | {', '.join(one.get('models', ()))} | {one.get('caption', '')} |"
         for name, one in about.items()
@@ -184,6 +187,13 @@ def catalogue(folder: Path) -> None:
     head = "# Figures\n\nWritten by the notebooks; the JSON beside each says what made it.\n\n"
     table = "| figure | models | caption |\n|---|---|---|\n" + "\n".join(lines) + "\n"
     files.write(folder / "README.md", head + table)
+
+
+def _record_of(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError:
+        return {"caption": f"its record {path.name} is damaged; run the notebook again"}
 
 
 def report(records: Sequence[Mapping[str, Any]]) -> int:

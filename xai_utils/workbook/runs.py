@@ -151,11 +151,16 @@ def key_of(notebook: Path, parameters: Mapping[str, Any], around: Mapping[str, s
 
 
 def finished(job: Job) -> dict[str, Any] | None:
-    """Return the record of this very job if it finished and its copy and figures are still there."""
+    """Return the record of this very job if it finished and its copy and figures are there as they were written.
+
+    A record or a copy that is damaged, cut off or from an earlier version counts as none: the notebook is run again.
+    """
     if not (job.file(".json").exists() and job.file(".ipynb").exists()):
         return None
-    record: dict[str, Any] = json.loads(job.file(".json").read_text())
-    if record["key"] != job.key or record["status"] != "finished":
+    try:
+        record: dict[str, Any] = json.loads(job.file(".json").read_text())
+        same = (record["key"], record["status"], record["copy"]) == (job.key, "finished", sha256(job.file(".ipynb")))
+        here = {name: sha256(path) for name, path in job.drawn().items() if name in record["figures"]}
+        return record if same and here == record["figures"] else None
+    except (ValueError, KeyError, TypeError):
         return None
-    here = {name: sha256(path) for name, path in job.drawn().items() if name in record["figures"]}
-    return record if here == record["figures"] else None
