@@ -140,7 +140,8 @@ def test_marks_by_hand(model):
 def test_nulls_go_by_the_place_or_by_nothing(model):
     table = on_prompts.marks(model, SOME, {})
     assert list(table.columns.levels[0]) == sorted(on_prompts.NULLS)
-    assert not table[[("first word", "hit"), ("last word", "hit")]].any(axis=None), "never the cause in these tasks"
+    ends = [one.text.endswith(one.text[slice(*one.rationale[0])]) for one in SOME]
+    assert not table["first word", "hit"].any() and (table["last word", "hit"] == ends).all() and any(ends)
     earlier = [one.rationale < one.rival for one in SOME]
     assert (table["first word", "contrast"] == earlier).all() and (table["last word", "contrast"] != earlier).all()
     assert table.equals(on_prompts.marks(model, SOME, {})) and not table.equals(on_prompts.marks(model, SOME, {}, 1))
@@ -205,13 +206,17 @@ def test_shares_have_wilsons_interval_and_means_a_bootstraps(model):
     assert 0 < found["last word", "precision"].low < found["last word", "precision"].high < 1
 
 
+@pytest.fixture(scope="module")
+def smollm2():
+    return models.load("smollm2")
+
+
 @EACH
-def test_the_real_model_does_the_task_and_relevance_finds_the_cause(task):
-    """Measured on 240 prompts: kept 0.97, 0.83 and 0.97; hits of CP-LRP above 0.9."""
-    model = models.load("smollm2")
-    found = on_prompts.verified(model, prompts.draws(task, 20))
+def test_the_real_model_does_the_task_and_relevance_finds_the_cause(task, smollm2):
+    """Measured on 240 prompts: kept 0.95, 0.83 and 0.99; AttnLRP hits 0.9 to 1.0 of them."""
+    found = on_prompts.verified(smollm2, prompts.draws(task, 20))
     assert on_prompts.UNSAYABLE not in found.dropped and found.kept.mean >= 0.6 and found.right.mean >= 0.8
-    some = found.prompts[:5]
-    maps = on_prompts.explained(model, some, {"relevance": ("cp_lrp", {})})
-    table = on_prompts.marks(model, some, maps)
-    assert table["relevance", "hit"].mean() > table[["first word", "last word"]].xs("hit", axis=1, level=1).mean().max()
+    some = found.prompts[:4]
+    maps = on_prompts.explained(smollm2, some, {"relevance": ("attnlrp", {})})
+    hits = on_prompts.marks(smollm2, some, maps).xs("hit", axis=1, level=1).mean()
+    assert hits["relevance"] >= 0.75 and hits[["first word", "last word", "random"]].max() <= 0.5

@@ -4,7 +4,7 @@ Three tasks for a language model, drawn from templates and lists of words:
 
 - ``"indirect_object"``: two people, one of whom gives something; the next word is the other one;
 - ``"notes"``: some notes of a name and a thing each, then the beginning of one of them; the next word is its thing;
-- ``"agreement"``: a subject, then nouns of the other number; the next word is the verb in the number of the subject.
+- ``"agreement"``: a subject and a noun of the other number; the next word is the verb in the number of the subject.
 
 The cause is the *decisive* word: written anew, it makes another word come next, and we know which. Every other entry
 (a name, a thing, a noun) can be written anew and the next word stays. A word that says *which* entry is asked for is
@@ -67,11 +67,11 @@ PLURALS = {"box": "boxes"}  #: that do not just add an s
 VERBS = (("is", "are"), ("was", "were"), ("has", "have"))
 CLAUSES = (
     "The {head} {by} the {near}",
-    "The {head} {by} the {far} {beside} the {near}",
     "Everybody in the town knows that the {head} {by} the {near}",
-    "In the old story the {head} {by} the {near}",
-    "As we had expected, the {head} {by} the {near}",
-    "My sister told me that the {head} {by} the {far} {beside} the {near}",
+    "In the old story the {head} {by} the {far} {beside} the {near}",
+    "Not far from the {near}, the {head}",
+    "Behind the {near}, as we had expected, the {head}",
+    "Just opposite the {near}, the {head} {by} the {far}",
 )
 BY, BESIDE = ("of", "for", "beside"), ("near", "behind")
 
