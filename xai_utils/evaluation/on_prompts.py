@@ -159,7 +159,7 @@ def without_first(maps: Sequence[Attribution | Tensor]) -> list[Tensor]:
 
     Source: attention sinks, Xiao et al. (2023), arXiv:2309.17453.
     """
-    found = [scores_of(one).clone() for one in maps]
+    found = [_scores_of(one).clone() for one in maps]
     for scores in found:
         scores[0] = scores.min()
     return found
@@ -235,7 +235,7 @@ def marks(model: Model, prompts: Sequence[Prompt], maps: Maps, seed: int = 0) ->
     )
 
 
-def scores_of(one: Attribution | Tensor) -> Tensor:
+def _scores_of(one: Attribution | Tensor) -> Tensor:
     """Return the scores of a map, ``(token,)`` float64."""
     return (one.scores if isinstance(one, Attribution) else one).double()
 
@@ -243,7 +243,7 @@ def scores_of(one: Attribution | Tensor) -> Tensor:
 def _by_word(label: str, maps: Sequence[Attribution | Tensor], known: Sequence[Words]) -> list[Tensor]:
     if len(maps) != len(known):
         raise ValueError(f"{len(maps)} maps of {label!r} are given for {len(known)} prompts; expected one for each.")
-    found = [scores_of(one) for one in maps]
+    found = [_scores_of(one) for one in maps]
     for scores, one in zip(found, known, strict=True):
         if scores.shape != one.of.shape[1:]:
             raise ValueError(f"{label}: {tuple(scores.shape)} scores for {one.of.shape[1]} tokens.")
