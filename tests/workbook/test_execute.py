@@ -56,6 +56,15 @@ def test_a_result_is_kept_until_something_it_depends_on_changes(places):
     assert (places.figures / "big/01_dot.png").read_text() == "2" and (places.figures / "01_dot.png").read_text() == "1"
 
 
+def test_a_kernel_has_one_thread_unless_more_are_asked_for(places, monkeypatch):
+    write(places, "01_dots", "assert __import__('os').environ['OMP_NUM_THREADS'] == WANTED", parameters="WANTED = '1'")
+    configure(places, "two: {parameters: {WANTED: '2'}}")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert statuses(execute.figures(places)) == ["finished"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert statuses(execute.figures(places, "two")) == ["finished"]
+
+
 @pytest.mark.parametrize("name", ["01_dots.ipynb", "01_dots.json"])
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"key": 1}', b"\x00\xff"])
 def test_a_damaged_record_or_copy_is_made_again(places, name, damage):

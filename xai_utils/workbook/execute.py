@@ -141,6 +141,7 @@ def _environment(job: Job) -> Iterator[None]:
     """Set what the kernel inherits, and put the old environment back."""
     old = dict(os.environ)
     os.environ.update(XAI_FIGURES=str(job.figures), XAI_NOTEBOOK=job.notebook.stem, PYTHONHASHSEED="0")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # sums, and so the bytes of figures, depend on the number of threads
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this installation's kernel, not one of the same name at home
     try:
         yield
