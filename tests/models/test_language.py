@@ -203,3 +203,23 @@ def test_a_prompt_beyond_the_context_and_an_empty_one_are_refused():
         methods.explain("rollout", model, samples.text("the " * 40))
     with pytest.raises(ValueError, match="empty"):
         methods.explain("rollout", model, samples.Text("  "))
+
+
+def test_a_prompt_of_which_nothing_is_left_is_the_beginning_of_a_document():
+    model = causal("llama")
+    model.tokenizer.bos_token = "[CLS]"
+    question = Question("warm", against="dull")
+    found = methods.explain("leave_one_out", model, samples.text("film"), question, operator="delete")
+    begin = torch.tensor([[model.tokenizer.bos_token_id]])
+    nothing = question_of(model, {"input_ids": begin, "attention_mask": torch.ones_like(begin)})
+    whole = question_of(model, models.encode(model, [samples.text("film")]).inputs)
+    assert float(found.scores[0]) == pytest.approx(whole - nothing, abs=1e-9)
+    nameless = Model("nameless", model.module, model.classes, None, 0, None, None, "", "next")
+    with pytest.raises(ValueError, match="nothing is left of a prompt"):
+        methods.explain("leave_one_out", nameless, {"input_ids": torch.tensor([[7]])}, 3)
+
+
+def question_of(model, given):
+    """Return the logit of warm minus that of dull."""
+    logits = model.logits(given)[0]
+    return float(logits[model.class_index("warm")] - logits[model.class_index("dull")])

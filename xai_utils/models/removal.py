@@ -63,8 +63,9 @@ def scorer(
         sample: one sentence or picture.
         target: class; ``None`` takes the one predicted for the whole sample. Or a question, which names its kind.
         operator: what replaces a token. Text: ``"mask"`` puts [MASK] in its place, ``"unknown"`` [UNK], ``"word"`` the
-            word :data:`NEUTRAL`; ``"delete"`` closes the gap. Vision: ``"mean"`` paints its patch in the picture's
-            mean colour, ``"blur"`` with the blurred picture (Gaussian of :data:`BLUR` patches), ``"black"`` in black.
+            word :data:`NEUTRAL`; ``"delete"`` closes the gap (where nothing is left of a prompt, a language model reads
+            the token that begins a document). Vision: ``"mean"`` paints its patch in the picture's mean colour,
+            ``"blur"`` with the blurred picture (Gaussian of :data:`BLUR` patches), ``"black"`` in black.
             ``None`` takes the first of these.
         output: ``"probability"`` or ``"logit"`` of the class.
         batch_size: masked samples in one pass, at most; fewer where memory is short.
@@ -169,6 +170,16 @@ def _fits(keep: Tensor, batch: Batch) -> None:
         raise ValueError("a mask removes a special token, which the model always reads; leave it out of the order.")
 
 
+def _beginning(model: Model) -> int:
+    """Return the token that begins a document, which a language model reads where a whole prompt is gone."""
+    tokenizer = model.tokenizer
+    known = [] if tokenizer is None else [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    for one in known:
+        if one is not None:
+            return int(one)
+    raise ValueError(f"nothing is left of a prompt, and {model.name} has no token that begins one; keep a token.")
+
+
 def _filler(model: Model) -> int:
     """Return what stands where nothing is read."""
     return 0 if model.tokenizer is None or model.tokenizer.pad_token_id is None else model.tokenizer.pad_token_id
@@ -193,10 +204,13 @@ def _texts(model: Model, batch: Batch, operator: str) -> Replace:
     inputs = batch.inputs
 
     def delete(keep: Tensor) -> dict[str, Tensor]:
-        kept_first = (~keep).int().argsort(dim=1, stable=True)[:, : int(keep.sum(1).max())]
+        kept_first = (~keep).int().argsort(dim=1, stable=True)[:, : max(int(keep.sum(1).max()), 1)]
         many = {name: values.expand(len(keep), -1).gather(1, kept_first) for name, values in inputs.items()}
         there = keep.gather(1, kept_first)
         ids = many["input_ids"].where(there, _filler(model))
+        if model.head == "next" and not there.any(1).all():
+            empty = ~there.any(1)
+            ids[empty, 0], there[empty, 0] = _beginning(model), True
         return many | {"input_ids": ids, "attention_mask": there.to(inputs["attention_mask"].dtype)}
 
     if operator == "delete":
