@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from traitlets.config import Config
 
 from xai_utils import files
-from xai_utils.workbook import runs
+from xai_utils.workbook import frames, runs
 from xai_utils.workbook.runs import Job, Places
 
 CLAIMS = {"held": "holds  ", "not held": "does not hold  "}
@@ -65,13 +65,15 @@ def golden(places: Places, only: Iterable[str] = ()) -> list[dict[str, Any]]:
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
-    """Remove what differs between two runs: times, versions, widget states, outputs of ``widget`` cells."""
+    """Remove what differs between two runs: times, versions, widget states; of a widget its still frame stays."""
     from nbstripout import strip_output  # a development tool, needed here only
 
+    stills = frames.stills(notebook)
     notebook = strip_output(notebook, keep_output=True, keep_count=True, keep_id=False, extra_keys=VOLATILE)
-    for cell in notebook.cells:
-        if "widget" in cell.metadata.get("tags", []):
-            cell.outputs = []
+    frames.lighten(notebook)
+    for place, cell in enumerate(notebook.cells):
+        if place in stills:
+            cell.outputs = stills[place]
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]  # papermill adds an empty list to every cell
     return notebook

@@ -6,6 +6,7 @@ error becomes a message, and what was shown before stays.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -58,6 +59,15 @@ class Explorer:
         self.controls.name(request)
         self._connect()
         self._guard(lambda: self._load(request))
+        if "XAI_NOTEBOOK" in os.environ:  # executed without a browser: what a page shows without a kernel
+            self.box.children = (*self.box.children, self._still())
+
+    def _still(self) -> widgets.Image:
+        """Return the first view as one picture, which no browser with a kernel shows."""
+        still = widgets.Image(format="png", layout=widgets.Layout(display="none"))
+        if self.shown:
+            still.value = files.drawn(self.request, self.shown)
+        return still
 
     def _connect(self) -> None:
         controls = self.controls

@@ -133,6 +133,14 @@ def _excuse(ax: Any, one: exploration.Panel) -> None:
     ax.axis("off")
 
 
+def drawn(request: Request, shown: Mapping[str, Captured]) -> bytes:
+    """Return a whole view as PNG."""
+    fig, file = Figure(figsize=size(request, shown), layout="constrained"), io.BytesIO()
+    draw(fig, request, shown)
+    fig.savefig(file, format="png", dpi=110, metadata={"Software": None})
+    return file.getvalue()
+
+
 def export(request: Request, shown: Mapping[str, Captured], folder: Path) -> list[Path]:
     """Write ``view_KEY.png``, its record ``.json`` and its parameters ``.yml``; the same view gives the same names.
 
@@ -142,16 +150,14 @@ def export(request: Request, shown: Mapping[str, Captured], folder: Path) -> lis
     """
     if not shown:
         raise ValueError("nothing is shown yet, so there is no view to export.")
-    fig, file = Figure(figsize=size(request, shown), layout="constrained"), io.BytesIO()
-    draw(fig, request, shown)
-    fig.savefig(file, format="png", dpi=110, metadata={"Software": None})
+    picture = drawn(request, shown)
     parameters = request.parameters()
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:10]
     weights = {captured.model.name: captured.model.sha256 for captured in shown.values()}
     record = {**runtime.record.as_dict(), "view": parameters, "weights": weights, "notebook": "10_explorer"}
     about = "# papermill notebooks/10_explorer.ipynb OUT.ipynb -f THIS_FILE\n"
     contents = {
-        f"view_{key}.png": file.getvalue(),
+        f"view_{key}.png": picture,
         f"view_{key}.json": (json.dumps(record, indent=1) + "\n").encode(),
         f"view_{key}.yml": (about + yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)).encode(),
     }
