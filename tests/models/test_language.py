@@ -80,7 +80,8 @@ def test_every_suiting_method_gives_a_batch_what_it_gives_a_loop_and_leaves_the_
             continue
         for sample, found in zip(tiny.SENTENCES, together, strict=True):
             alone = methods.explain(name, model, sample, question, **options)
-            torch.testing.assert_close(found.scores, alone.scores, rtol=1e-3, atol=1e-4)
+            close = {"rtol": 1e-3, "atol": 1e-4} if family in WINDOWED else {"rtol": 1e-4, "atol": 2e-5}
+            torch.testing.assert_close(found.scores, alone.scores, **close)
             assert len(found.labels) == len(sample.text.split())
     after = model.logits(models.encode(model, tiny.SENTENCES).inputs)
     torch.testing.assert_close(before, after, rtol=0, atol=0)
@@ -94,7 +95,12 @@ def test_the_next_word_is_that_of_the_library(family):
     for sample in tiny.SENTENCES:
         ids = model.tokenizer(sample.text, return_tensors="pt")["input_ids"]
         whole = model.module(input_ids=ids).logits[:, -1]
-        torch.testing.assert_close(model.logits(models.encode(model, [sample]).inputs), whole, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            model.logits(models.encode(model, [sample]).inputs),
+            whole,
+            rtol=0,
+            atol=1e-5 if family in WINDOWED else 1e-9,
+        )
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma3"])
