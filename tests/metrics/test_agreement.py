@@ -25,6 +25,7 @@ def drawn(seed, *shape, levels=0):
 def test_golden_numbers(case):
     one, other = STORED[f"sp_{case}_x"], STORED[f"sp_{case}_y"]
     assert float(spearman(one, other)) == pytest.approx(float(STORED[f"sp_{case}_scipy"]), abs=1e-12)
+    assert dense_spearman(one, other) == pytest.approx(float(STORED[f"sp_{case}_dense"]), abs=1e-12)
     assert kendall(one, other) == pytest.approx(float(STORED[f"kt_{case}_scores"]), abs=1e-12)
 
 
