@@ -76,7 +76,7 @@ def test_a_head_of_one_number_is_asked_for_it_and_has_no_probability():
     model = models.wrap(module, tokenizer=tiny.tokenizer(), name="grade")
     assert model.classes == ("0",) and model.link == "none"
     found = methods.explain("gradient_x_input", model, tiny.SENTENCES)
-    assert [one.target for one in found] == [0, 0, 0] and {one.unit for one in found} == {"logit"}
+    assert [one.target for one in found] == [0, 0, 0] and {one.unit for one in found} == {"number"}
     with pytest.raises(ValueError, match="gives one number and no probability"):
         methods.explain("gradient_x_input", model, tiny.SENTENCES, Question(0, kind="probability"))
 

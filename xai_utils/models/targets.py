@@ -97,8 +97,8 @@ class Asked:
 
     @property
     def unit(self) -> str:
-        """Unit of the number that is asked for."""
-        return TARGETS[self.kind].unit
+        """Unit of the number that is asked for; the one number of a regression head is just that."""
+        return "number" if self.link == "none" else TARGETS[self.kind].unit
 
     def score(self, logits: Tensor) -> Tensor:
         """Return the number asked for of every row of ``(sample, answer)``, ``(sample,)``, attached to the graph."""
