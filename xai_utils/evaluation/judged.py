@@ -24,7 +24,7 @@ from xai_utils.models.targets import Target, per_sample, probabilities, together
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture, Sample, Text
 
-Asked = Mapping[str, tuple[str, Mapping[str, Any]]]  #: what a map is called -> (name of its method, options)
+Methods = Mapping[str, tuple[str, Mapping[str, Any]]]  #: what a map is called -> (name of its method, options)
 Maps = Mapping[str, Sequence[Attribution | Tensor]]  #: what it is called -> a map, or its scores, for each sample
 
 BY_REMOVAL = ("deletion", "insertion")
@@ -32,7 +32,7 @@ BATCH = 32  # samples in one pass
 
 
 def explained(
-    model: Model, samples: Sequence[Sample], asked: Asked, target: Target = None, batch_size: int = BATCH
+    model: Model, samples: Sequence[Sample], asked: Methods, target: Target = None, batch_size: int = BATCH
 ) -> dict[str, list[Attribution]]:
     """Explain every sample by every method; methods that look at one captured pass share it.
 
@@ -172,7 +172,7 @@ def judge(
     return _table(columns, samples)
 
 
-def gained(model: Model, texts: Sequence[Text], asked: Asked) -> dict[str, np.ndarray]:
+def gained(model: Model, texts: Sequence[Text], asked: Methods) -> dict[str, np.ndarray]:
     """Return how much better each map ranks the marked words of texts than a random ranking is expected to.
 
     The label of every text is explained, whether or not the model agrees with it.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from xai_utils import metrics
-from xai_utils.evaluation.judged import BATCH, Asked, explained
+from xai_utils.evaluation.judged import BATCH, Methods, explained
 from xai_utils.evaluation.on_pictures import inside, masks
 from xai_utils.methods import relevance
 from xai_utils.methods.observation import observe
@@ -39,7 +39,10 @@ def predicted(model: Model, samples: Sequence[Sample]) -> list[int]:
 
 
 def maps(
-    model: Model, pictures: Sequence[Picture], asked: Asked | Sequence[str], targets: Sequence[int | str] | None = None
+    model: Model,
+    pictures: Sequence[Picture],
+    asked: Methods | Sequence[str],
+    targets: Sequence[int | str] | None = None,
 ) -> dict[str, Tensor]:
     """Explain every picture by every method, as :func:`judged.explained` does, and let empty maps through.
 
@@ -79,7 +82,7 @@ def _gradcams(
     return found
 
 
-def marks(model: Model, pictures: Sequence[Picture], asked: Asked) -> pd.DataFrame:
+def marks(model: Model, pictures: Sequence[Picture], asked: Methods) -> pd.DataFrame:
     """Ask about each object of every picture, by every method, and mark each map by the object asked about.
 
     Args:

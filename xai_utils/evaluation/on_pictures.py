@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xai_utils import check, metrics, stats
-from xai_utils.evaluation.judged import Asked, explained
+from xai_utils.evaluation.judged import Methods, explained
 from xai_utils.metrics.pictures import centre_prior
 from xai_utils.models import Model
 from xai_utils.models.encoding import patch_grid, view_mask
@@ -24,7 +24,7 @@ MATCHES = ("any", "class")
 def marks(
     model: Model,
     pictures: Sequence[Picture],
-    asked: Asked,
+    asked: Methods,
     target: Callable[[Picture], str | int] | None = None,
     nulls: bool = True,
 ) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from xai_utils import check, metrics, stats
 from xai_utils.evaluation import judged
-from xai_utils.evaluation.judged import BATCH, Asked, Maps
+from xai_utils.evaluation.judged import BATCH, Maps, Methods
 from xai_utils.models import Model, Question
 from xai_utils.models.encoding import encode
 from xai_utils.result import Attribution
@@ -140,7 +140,7 @@ def question(prompts: Sequence[Prompt], against: bool = True) -> Question:
 
 
 def explained(
-    model: Model, prompts: Sequence[Prompt], asked: Asked, against: bool = True, batch_size: int = BATCH
+    model: Model, prompts: Sequence[Prompt], asked: Methods, against: bool = True, batch_size: int = BATCH
 ) -> dict[str, list[Attribution]]:
     """Explain the next word of every prompt by many methods, as :func:`judged.explained` does.
 

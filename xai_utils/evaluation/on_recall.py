@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xai_utils import methods, stats
-from xai_utils.evaluation.on_pictures import Asked
+from xai_utils.evaluation.judged import Methods
 from xai_utils.models import Model
 from xai_utils.samples import recall
 from xai_utils.samples.recall import Recall
@@ -97,7 +97,7 @@ def _predicted(model: Model, sequences: Sequence[Recall]) -> np.ndarray:
     return model.logits({"input_ids": ids.to(model.device)}).argmax(1).cpu().numpy()
 
 
-def pointed(model: Model, sequences: Sequence[Recall], asked: Asked) -> dict[str, Pointing]:
+def pointed(model: Model, sequences: Sequence[Recall], asked: Methods) -> dict[str, Pointing]:
     """Ask many methods, each as name in the table and options, where the answer of every sequence is."""
     return {
         label: pointing(scores_of(name, model, sequences, **options), sequences)
