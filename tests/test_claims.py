@@ -54,9 +54,9 @@ def test_a_claim_that_fails_raises_and_prints_nothing(claim, arguments, error, c
     [
         ((0.1, 0.2), "holds  better than chance\n"),
         ((-0.2, -0.1), "does not hold  better than chance\n"),
-        ((-0.1, 0.2), "does not hold  better than chance (undecided)\n"),
-        ((0.0, 0.2), "does not hold  better than chance (undecided)\n"),
-        ((0.4, 0.6, 0.5), "does not hold  better than chance (undecided)\n"),
+        ((-0.1, 0.2), "undecided  better than chance\n"),
+        ((0.0, 0.2), "undecided  better than chance\n"),
+        ((0.4, 0.6, 0.5), "undecided  better than chance\n"),
         ((0.4, 0.6, 0.3), "holds  better than chance\n"),
         ((0.4, 0.6, 0.7), "does not hold  better than chance\n"),
     ],
@@ -69,7 +69,7 @@ def test_a_finding_is_decided_by_the_whole_interval(interval, line, capsys):
 @pytest.mark.parametrize("interval", [(-0.1, 0.0), (0.0, 0.0), (0.5, 0.5, 0.5)])
 def test_an_interval_that_ends_at_the_bound_decides_nothing(interval, capsys):
     claims.finding("better than chance", *interval)
-    assert capsys.readouterr().out == "does not hold  better than chance (undecided)\n"
+    assert capsys.readouterr().out == "undecided  better than chance\n"
 
 
 @pytest.mark.parametrize(("low", "high"), [(NAN, 1.0), (0.0, NAN), (NAN, NAN), (0.2, 0.1)])
@@ -77,3 +77,40 @@ def test_what_is_no_interval_is_refused(low, high, capsys):
     with pytest.raises(ValueError, match=r"is no interval; claim: better than chance"):
         claims.finding("better than chance", low, high)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((0.2, 0.01), "holds"), ((-0.2, 0.01), "does not hold"), ((0.2, 0.05), "undecided"), ((-0.2, 0.5), "undecided"),
+        ((0.6, 0.01, 0.5), "holds"), ((0.4, 0.01, 0.5), "does not hold"), ((0.2, 0.03, 0.0, 0.01), "undecided"),
+    ],
+)  # fmt: skip
+def test_a_test_decides_by_its_p_value_and_the_side(arguments, line, capsys):
+    claims.tested("better than chance", *arguments)
+    assert capsys.readouterr().out == f"{line}  better than chance\n"
+
+
+@pytest.mark.parametrize("arguments", [(NAN, 0.1), (0.1, NAN), (0.1, 1.1), (0.1, -0.1)])
+def test_a_test_without_numbers_is_refused(arguments, capsys):
+    with pytest.raises(ValueError, match="claim: better"):
+        claims.tested("better", *arguments)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("interval", "line"),
+    [
+        ((-0.01, 0.02), "holds"), ((-0.05, 0.02), "undecided"), ((0.0, 0.05), "undecided"), ((0.04, 0.2), "undecided"),
+        ((0.06, 0.2), "does not hold"), ((-0.2, -0.06), "does not hold"), ((-0.2, 0.2), "undecided"),
+    ],
+)  # fmt: skip
+def test_absence_needs_the_whole_interval_within_the_bound(interval, line, capsys):
+    claims.equivalent("no difference", *interval, bound=0.05)
+    assert capsys.readouterr().out == f"{line}  no difference\n"
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, NAN])
+def test_a_bound_that_is_no_difference_is_refused(bound):
+    with pytest.raises(ValueError, match="expected a difference above 0"):
+        claims.equivalent("no difference", -0.1, 0.1, bound)

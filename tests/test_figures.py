@@ -4,6 +4,7 @@ import errno
 import json
 from contextlib import contextmanager
 
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
@@ -178,3 +179,27 @@ def test_an_error_while_drawing_leaves_nothing(target):
     with pytest.raises(ValueError, match="nosuchcommand"):
         figures.save(fig, "01_curve")
     assert not target.exists()
+
+
+# Tables
+
+
+def test_a_table_is_written_with_its_figure_under_one_record(target):
+    table = pd.DataFrame({"map": ["rollout", "flow"], "gain": [0.123456789, -1.0]})
+    figures.save(figure(), "01_gains", "Gains.", table=table)
+    assert sorted(contents(target)) == ["01_gains.csv", "01_gains.json", "01_gains.png"]
+    assert contents(target)["01_gains.csv"] == b"map,gain\nrollout,0.123457\nflow,-1\n"
+    assert figures.read_table("01_gains").gain.tolist() == [0.123457, -1.0]
+
+
+def test_a_table_of_its_own_has_a_record_and_keeps_a_named_index(target):
+    figures.save_table(pd.DataFrame({"gain": [1.5]}, pd.Index(["rollout"], name="map")), "01_numbers", "Numbers.")
+    assert contents(target)["01_numbers.csv"] == b"map,gain\nrollout,1.5\n"
+    assert json.loads(contents(target)["01_numbers.json"])["caption"] == "Numbers."
+
+
+def test_a_table_that_is_not_there_is_named(target):
+    with pytest.raises(ValueError, match=r"no table 01_nothing\.csv in out/; run the notebook 01"):
+        figures.read_table("01_nothing")
+    with pytest.raises(ValueError, match="should read NN_words"):
+        figures.save_table(pd.DataFrame(), "gains")

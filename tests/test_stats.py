@@ -149,23 +149,24 @@ def test_a_family_of_gains_is_each_interval_with_its_adjusted_p():
     assert {name: (one.interval, one.p) for name, one in found.items()} == {
         name: (mean_interval(values, 5), p[name]) for name, values in family.items()
     }
-    assert found["clear"].low == found["clear"].interval.low > 0 and "p = 0.00" in str(found["clear"])
+    assert found["clear"].bounds == found["clear"].interval.bounds and "p = 0.00" in str(found["clear"])
     assert gains({}, 0) == {}
 
 
 @pytest.mark.parametrize(("p", "low", "expected"), [(0.04, 0.1, 0.1), (0.05, 0.1, 0.0), (0.9, -0.2, -0.2)])
 def test_a_gain_that_its_test_does_not_see_is_not_above_zero(p, low, expected):
-    assert Gain(Interval(0.3, low, 0.5, 9), p).low == expected
+    assert Gain(Interval(0.3, low, 0.5, 9), p).bounds == (expected, 0.5)
 
 
 def test_a_mean_stands_against_what_chance_gives():
     chance = np.linspace(-1, 1, 201)
     found = AgainstChance.of(Interval(0.5, 0.4, 0.6, 9), chance)
     assert (found.low, found.high) == pytest.approx((-0.95, 0.95)) and found.p == pytest.approx(103 / 202)
-    assert found.bounds == (0.4, 0.6, found.high) and str(found).endswith("by chance -0.95 to 0.95")
+    assert str(found).endswith("by chance -0.95 to 0.95")
     far = AgainstChance.of(Interval(0.5, 0.4, 0.6, 9), chance, middle=-1.0)
     assert far.p < found.p, "far from the middle that chance has is rare"
     assert Gain(Interval(0.5, 0.4, 0.6, 9), 0.2).bounds == (0.0, 0.6)
+    assert Gain(Interval(-0.5, -0.6, -0.4, 9), 0.2).bounds == (-0.6, 0.0)
 
 
 # Ranks of methods
@@ -231,3 +232,30 @@ def test_benjamini_hochberg_is_between_nothing_and_holm():
     found, strict = benjamini_hochberg(raw), holm(raw)
     assert found == pytest.approx({"a": 0.04, "b": 0.04, "c": 0.04, "d": 0.9})
     assert all(raw[name] <= found[name] <= strict[name] for name in raw) and benjamini_hochberg({}) == {}
+
+
+def test_clusters_of_one_sample_each_change_nothing_but_the_draws():
+    plain, own = (mean_interval(sample(0), 1, clusters=names) for names in (None, range(40)))
+    assert own.n == 40 and own.mean == pytest.approx(plain.mean)
+    assert own.bounds == pytest.approx(plain.bounds, abs=0.02)
+    assert permutation_p(sample(0) - 1.9, 1, clusters=range(40)) == permutation_p(sample(0) - 1.9, 1)
+
+
+def test_copies_of_a_sample_are_no_news_once_they_are_one_cluster():
+    thrice, names = np.repeat(sample(0, 12), 3), np.repeat(np.arange(12), 3)
+    alone = mean_interval(sample(0, 12), 1)
+    assert mean_interval(thrice, 1, clusters=names.tolist()).bounds == pytest.approx(alone.bounds)
+    assert mean_interval(thrice, 1).high - mean_interval(thrice, 1).low < 0.7 * (alone.high - alone.low)
+    shifted = sample(0, 12) - 1.5
+    assert permutation_p(np.repeat(shifted, 3), 1, clusters=names.tolist()) == permutation_p(shifted, 1)
+
+
+def test_clusters_of_different_size_count_by_their_samples():
+    found = mean_interval([0.0, 0.0, 0.0, 1.0], 0, clusters=["a", "a", "a", "b"])
+    assert found.mean == 0.25 and found.bounds == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("clusters", [["a", "b"], ["a"] * 4])
+def test_clusters_that_do_not_fit_are_refused(clusters):
+    with pytest.raises(ValueError, match="the cluster of each sample"):
+        mean_interval([1.0, 2.0, 3.0, 4.0], 0, clusters=clusters)

@@ -6,10 +6,11 @@ import io
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -25,7 +26,14 @@ def folder() -> Path:
     return Path(os.environ.get("XAI_FIGURES") or files.ROOT / "figures")
 
 
-def save(fig: Figure, name: str, caption: str = "", formats: Sequence[str] = ("png",), dpi: int = 110) -> None:
+def save(
+    fig: Figure,
+    name: str,
+    caption: str = "",
+    formats: Sequence[str] = ("png",),
+    dpi: int = 110,
+    table: pd.DataFrame | None = None,
+) -> None:
     """Write ``name.png`` (and ``.pdf`` if asked) and ``name.json`` with its provenance, then show the figure.
 
     Args:
@@ -34,6 +42,8 @@ def save(fig: Figure, name: str, caption: str = "", formats: Sequence[str] = ("p
         caption: one sentence for galleries.
         formats: among ``FORMATS``.
         dpi: dots per inch of the PNG.
+        table: the numbers that the figure shows; written as ``name.csv`` under the same record, see
+            :func:`save_table`.
 
     Returns:
         None, because a path printed by a compared cell would differ between machines.
@@ -42,15 +52,56 @@ def save(fig: Figure, name: str, caption: str = "", formats: Sequence[str] = ("p
         ValueError: a name that does not fit the pattern, an unknown format.
         OSError: the disk is full or read-only; the old figure and its record stay, and no half-written file is left.
     """
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"figure name {name!r} should read NN_words, such as 01_rollout_by_depth.")
     if unknown := set(formats) - set(FORMATS):
         raise ValueError(f"cannot write {sorted(unknown)}, only {FORMATS}.")
-    contents = {f"{name}.{kind}": _draw(fig, kind, dpi) for kind in formats}
-    about = {"figure": name, "caption": caption, "notebook": _notebook(name), **runtime.record.as_dict()}
-    contents[f"{name}.json"] = (json.dumps(about, indent=1) + "\n").encode()
-    files.write_together(folder(), contents)
+    _write(name, caption, {kind: _draw(fig, kind, dpi) for kind in formats} | _as_csv(table))
     plt.show()
+
+
+def save_table(table: pd.DataFrame, name: str, caption: str = "") -> None:
+    """Write ``name.csv``, and ``name.json`` with its provenance, for a table that no figure shows as it is.
+
+    Args:
+        table: its index becomes the first columns if it has a name; numbers are kept to six digits.
+        name: ``NN_words`` as for :func:`save`, and no figure's.
+        caption: one sentence for galleries.
+
+    Raises:
+        ValueError: a name that does not fit the pattern.
+        OSError: as :func:`save`.
+    """
+    _write(name, caption, _as_csv(table))
+
+
+def read_table(name: str, where: Path | None = None) -> pd.DataFrame:
+    """Return a saved table; numbers that prose or a page speaks of are read, not typed.
+
+    Args:
+        name: of the figure or table.
+        where: its folder, if not :func:`folder`.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    path = (where or folder()) / f"{name}.csv"
+    if not path.is_file():
+        raise ValueError(f"there is no table {path.name} in {path.parent.name}/; run the notebook {name[:2]} first.")
+    return pd.read_csv(path)
+
+
+def _as_csv(table: pd.DataFrame | None) -> dict[str, bytes]:
+    if table is None:
+        return {}
+    named = any(name is not None for name in table.index.names)
+    return {"csv": table.to_csv(index=named, float_format="%.6g", lineterminator="\n").encode()}
+
+
+def _write(name: str, caption: str, contents: Mapping[str, bytes]) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"figure name {name!r} should read NN_words, such as 01_rollout_by_depth.")
+    about = {"figure": name, "caption": caption, "notebook": _notebook(name), **runtime.record.as_dict()}
+    record = {"json": (json.dumps(about, indent=1) + "\n").encode()}
+    files.write_together(folder(), {f"{name}.{kind}": content for kind, content in {**contents, **record}.items()})
 
 
 def _notebook(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -59,16 +59,17 @@ class AgainstChance:
         p = (1 + (np.abs(chance - middle) >= abs(found.mean - middle)).sum()) / (1 + len(chance))
         return cls(found, float(low), float(high), float(p))
 
-    @property
-    def bounds(self) -> tuple[float, float, float]:
-        """Both ends of the interval and the upper end of chance, for :func:`claims.finding`."""
-        return (*self.found.bounds, self.high)
-
     def __str__(self) -> str:
         return f"{self.found}, by chance {self.low:.2f} to {self.high:.2f}"
 
 
-def mean_interval(values: Sequence[float], seed: int, level: float = 0.95, resamples: int = 2000) -> Interval:
+def mean_interval(
+    values: Sequence[float],
+    seed: int,
+    level: float = 0.95,
+    resamples: int = 2000,
+    clusters: Sequence[Hashable] | None = None,
+) -> Interval:
     """Return the mean with its percentile bootstrap interval.
 
     Args:
@@ -76,14 +77,38 @@ def mean_interval(values: Sequence[float], seed: int, level: float = 0.95, resam
         seed: of the resampling.
         level: confidence, in (0, 1).
         resamples: bootstrap samples.
+        clusters: of each sample, what it shares with others, such as the photograph that it was drawn on; whole
+            clusters are drawn then, because samples of one are not independent.
 
     Raises:
-        ValueError: fewer than two samples, or NaN among them.
+        ValueError: fewer than two samples or two clusters, NaN among the samples, or not one cluster for each.
+
+    Source: Cameron, Gelbach & Miller (2008), the pairs cluster bootstrap.
     """
     data = _sample(values)
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a share between 0 and 1.")
-    return bootstrap_interval((data,), np.mean, seed, level=level, resamples=resamples)
+    if clusters is None:
+        return bootstrap_interval((data,), np.mean, seed, level=level, resamples=resamples)
+    parts = _sums(data, clusters)
+    found = bootstrap_interval(parts, _ratio, seed, paired=True, level=level, resamples=resamples)
+    return Interval(found.mean, found.low, found.high, len(data))
+
+
+def _sums(data: np.ndarray, clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum of each cluster's samples and how many they are, both ``(cluster,)``."""
+    place = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
+    if len(clusters) != len(data) or len(place) < 2:
+        raise ValueError(
+            f"{len(data)} samples with {len(clusters)} clusters named, {len(place)} of them different; expected the "
+            "cluster of each sample, and at least two different ones."
+        )
+    index = [place[name] for name in clusters]
+    return np.bincount(index, data), np.bincount(index).astype(float)
+
+
+def _ratio(sums: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
+    return sums.sum(axis) / counts.sum(axis)
 
 
 def bootstrap_interval(
@@ -127,24 +152,32 @@ def rate_interval(hits: Sequence[bool], level: float = 0.95) -> Interval:
     return Interval(float(data.mean()), float(low), float(high), len(data))
 
 
-def permutation_p(differences: Sequence[float], seed: int, permutations: int = 9999) -> float:
+def permutation_p(
+    differences: Sequence[float], seed: int, permutations: int = 9999, clusters: Sequence[Hashable] | None = None
+) -> float:
     """Return the two-sided p-value of a mean paired difference, under exchange of the two members of each pair.
 
     Args and errors as in :func:`permutation_ps`, for one test.
     """
-    return permutation_ps({"": differences}, seed, permutations)[""]
+    return permutation_ps({"": differences}, seed, permutations, clusters)[""]
 
 
-def permutation_ps(differences: Mapping[str, Sequence[float]], seed: int, permutations: int = 9999) -> dict[str, float]:
+def permutation_ps(
+    differences: Mapping[str, Sequence[float]],
+    seed: int,
+    permutations: int = 9999,
+    clusters: Sequence[Hashable] | None = None,
+) -> dict[str, float]:
     """Return :func:`permutation_p` of many tests on the same samples at once, by name; all see the same exchanges.
 
     Args:
         differences: by test, one number per sample: one method's minus the other's.
         seed: of the random sign changes; all of them are tried where there are no more than ``permutations``.
         permutations: sign changes drawn.
+        clusters: as in :func:`mean_interval`; the pairs of one cluster are exchanged together.
 
     Raises:
-        ValueError: fewer than two samples, NaN among them, or tests of different length.
+        ValueError: fewer than two samples or clusters, NaN among them, or tests of different length.
 
     Source: Fisher's sign-change test, as in :func:`scipy.stats.permutation_test` with ``"samples"``.
     """
@@ -154,6 +187,8 @@ def permutation_ps(differences: Mapping[str, Sequence[float]], seed: int, permut
     if len({len(row) for row in rows}) > 1:
         counts = {name: len(row) for name, row in zip(differences, rows, strict=True)}
         raise ValueError(f"tests on the same samples should have as many numbers each, got {counts}.")
+    if clusters is not None:
+        rows = [_sums(row, clusters)[0] for row in rows]  # their mean is the samples' up to a factor
     test = permutation_test(
         (np.stack(rows),), np.mean, permutation_type="samples", vectorized=True, n_resamples=permutations, batch=100,
         axis=-1, rng=np.random.default_rng(seed),
@@ -200,26 +235,30 @@ class Gain:
     p: float
 
     @property
-    def low(self) -> float:
-        """Lower end of the interval; not above zero where the adjusted p-value is 5 % or more."""
-        return self.interval.low if self.p < 0.05 else min(self.interval.low, 0.0)
-
-    @property
     def bounds(self) -> tuple[float, float]:
-        """:attr:`low` and the upper end of the interval, for :func:`claims.finding`."""
-        return self.low, self.interval.high
+        """Both ends of the interval for :func:`claims.finding`, with 0 inside where the test decides nothing at 5 %."""
+        low, high = self.interval.bounds
+        return (low, high) if self.p < 0.05 else (min(low, 0.0), max(high, 0.0))
 
     def __str__(self) -> str:
         return f"{self.interval}   p = {self.p:.4f}"
 
 
-def gains(differences: Mapping[str, Sequence[float]], seed: int, permutations: int = 9999) -> dict[str, Gain]:
+def gains(
+    differences: Mapping[str, Sequence[float]],
+    seed: int,
+    permutations: int = 9999,
+    clusters: Sequence[Hashable] | None = None,
+) -> dict[str, Gain]:
     """Sum up a family of paired differences on the same samples: bootstrap intervals, permutation tests, Holm.
 
     Args and errors as in :func:`permutation_ps`; the seed is also that of every bootstrap.
     """
-    adjusted = holm(permutation_ps(differences, seed, permutations))
-    return {name: Gain(mean_interval(values, seed), adjusted[name]) for name, values in differences.items()}
+    adjusted = holm(permutation_ps(differences, seed, permutations, clusters))
+    return {
+        name: Gain(mean_interval(values, seed, clusters=clusters), adjusted[name])
+        for name, values in differences.items()
+    }
 
 
 def _sample(values: Sequence[float]) -> np.ndarray:

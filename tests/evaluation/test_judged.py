@@ -77,14 +77,23 @@ def test_a_perfect_map_has_every_mark_and_a_blind_one_none(name, some):
     maps = {"perfect": perfect, "uniform": uniform, "loud specials": loud}
     table = judged.judge(tiny.model(name), some, maps, ("mass", "lift", "pointing", "precision"))
     assert table.index.tolist() == [one.name for one in some] and table.columns.names == ["map", "measure"]
-    shares = [float(own.inside.mean()) for own in known]
+    shares = [float(own.inside[own.words].mean()) for own in known]
     assert (table["perfect"][["mass", "pointing"]] == 1).all(axis=None)
     np.testing.assert_allclose(table["perfect", "lift"], 1 / np.array(shares))
-    chances = [judged.chance(len(own.inside), int(own.inside.sum())) for own in known]
+    chances = [judged.chance(int(own.words.sum()), int(own.inside.sum())) for own in known]
     np.testing.assert_allclose(table["perfect", "precision"], 1 - np.array(chances))
     np.testing.assert_allclose(table["uniform", "mass"], shares)
     np.testing.assert_allclose(table["uniform", "lift"], 1)
     pd.testing.assert_frame_equal(table["loud specials"], table["perfect"])
+
+
+def test_punctuation_is_ranked_only_by_measures_that_say_so():
+    text = Text("a bad film.", name="t", label=0, rationale=((2, 5),))
+    (own,) = judged.evidence(tiny.model("bert"), [text])
+    assert own.words.tolist() == [True, True, True, False]
+    stop = [torch.zeros(own.tokens).index_fill(0, own.places[[1]], 1.0).index_fill(0, own.places[[3]], 2.0)]
+    table = judged.judge(tiny.model("bert"), [text], {"stop": stop}, ("pointing", "pointing with punctuation"))
+    assert table["stop"].iloc[0].tolist() == [1.0, 0.0]
 
 
 @BOTH
@@ -146,8 +155,9 @@ def test_the_label_is_explained_and_its_words_are_looked_for():
     for label, name in (("x", "gradient_x_input"), ("lrp", "attnlrp")):
         own = methods.explain(name, tiny.model("bert"), TEXTS, [one.label for one in TEXTS])
         for one, known, value in zip(own, judged.evidence(tiny.model("bert"), TEXTS), found[label], strict=True):
-            reached = metrics.average_precision(one.scores[known.places], known.inside)
-            assert value == pytest.approx(reached - judged.chance(len(known.places), int(known.inside.sum())))
+            inside = known.inside[known.words]
+            reached = metrics.average_precision(one.scores[known.places[known.words]], inside)
+            assert value == pytest.approx(reached - judged.chance(len(inside), int(inside.sum())))
     with pytest.raises(ValueError, match="inside and tokens outside"):
         judged.gained(tiny.model("bert"), [replace(TEXTS[0], rationale=((0, 99),))], {"x": ("gradient_norm", {})})
     with pytest.raises(ValueError):

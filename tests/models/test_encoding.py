@@ -1,5 +1,7 @@
 """Encoding: tokens and their places in the sentence, pictures and their masks as the model sees them."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torchvision.transforms.functional import center_crop
 
 from xai_utils import samples
 from xai_utils.models import Model, Preprocessing, bundled
-from xai_utils.models.encoding import encode, patch_grid, rationale_mask, view, view_mask
+from xai_utils.models.encoding import encode, patch_grid, rationale_mask, view, view_mask, word_mask
 from xai_utils.samples import Picture, Text
 
 GREY = ((0.5,) * 3, (0.25,) * 3)
@@ -256,3 +258,11 @@ def test_a_picture_with_nan_is_refused_before_it_is_resized():
     picture[1, 2, 3] = np.nan
     with pytest.raises(ValueError, match="picture 'broken' holds NaN or infinity"):
         encode(vision(), [Picture(picture, "broken", {})])
+
+
+def test_words_are_what_holds_more_than_punctuation_and_blanks():
+    text = "Well, naïve 7-up costs $5 … 好 😀 (it's)_."
+    spans = [found.span() for found in re.finditer(r"\w+|[^\w\s]", text)]
+    ranked = word_mask(Text(text), [(0, 0), *spans])
+    told = [text[start:end] for (start, end), word in zip([(0, 0), *spans], ranked, strict=True) if word]
+    assert told == ["Well", "naïve", "7", "up", "costs", "5", "好", "😀", "it", "s"]

@@ -13,9 +13,7 @@ from places import ROOT
 from xai_utils.workbook.report import build
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PRINTED = (
-    "holds  rows = 1 ± 1e-05\ndoes not hold  a < b\ndoes not hold  c is better than d (undecided)\nother text <&>\n"
-)
+PRINTED = "holds  rows = 1 ± 1e-05\ndoes not hold  a < b\nundecided  c is better than d\nother text <&>\n"
 
 
 def picture(path, shape=(40, 20)):

@@ -32,7 +32,7 @@ def test_a_run_leaves_a_copy_a_record_and_figures(places):
     write(places, "01_dots", PICTURE, CLAIMS, "assert __import__('pathlib').Path.cwd().name == 'notebooks'")
     (record,) = execute.figures(places)
     assert json.loads((places.runs / "default/01_dots.json").read_text()) == record
-    assert record["status"] == "finished" and record["claims"] == {"held": 2, "not held": 1}
+    assert record["status"] == "finished" and record["claims"] == {"held": 2, "not held": 1, "undecided": 0}
     assert set(record["figures"]) == {"01_dot.png", "01_dot.json"} and record["device"].startswith("abacus; ")
     assert record["figures"]["01_dot.png"] == runs.sha256(places.figures / "01_dot.png")
     assert sorted(path.name for path in (places.runs / "default").iterdir()) == [

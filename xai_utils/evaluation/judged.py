@@ -19,7 +19,7 @@ from xai_utils.metrics.agreement import spearman
 from xai_utils.metrics.rankings import ranking
 from xai_utils.metrics.removal_curves import TENTHS
 from xai_utils.models import Model, removal
-from xai_utils.models.encoding import encode, patch_grid, rationale_mask, view_mask
+from xai_utils.models.encoding import encode, patch_grid, rationale_mask, view_mask, word_mask
 from xai_utils.models.targets import Target, per_sample, probabilities, together
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture, Sample, Text
@@ -70,11 +70,13 @@ class Evidence:
         places: the tokens that take part, ``(rank,)``: all but specials.
         inside: share of each of these inside the rationale or the masks, ``(rank,)`` float64; ``None`` if nothing is
             known.
+        words: which of them are ranked against it, ``(rank,)`` bool: all but punctuation (:func:`encoding.word_mask`).
     """
 
     tokens: int
     places: Tensor
     inside: Tensor | None
+    words: Tensor
 
 
 def evidence(model: Model, samples: Sequence[Sample]) -> list[Evidence]:
@@ -89,17 +91,19 @@ def _of_text(model: Model, sample: Text) -> Evidence:
     batch = encode(model, [sample])
     places = removal.places(batch)
     marked = torch.from_numpy(rationale_mask(sample, batch.spans[0])).double()[places]
-    return Evidence(batch.length(0), places, marked if sample.rationale else None)
+    words = torch.from_numpy(word_mask(sample, batch.spans[0]))[places]
+    return Evidence(batch.length(0), places, marked if sample.rationale else None, words)
 
 
 def _of_picture(model: Model, sample: Picture) -> Evidence:
     grid = patch_grid(model)
     places = torch.arange(grid[0] * grid[1])
+    every = torch.ones(len(places), dtype=torch.bool)
     if not sample.masks:
-        return Evidence(len(places), places, None)
+        return Evidence(len(places), places, None, every)
     assert model.preprocessing is not None
     whole = np.any([view_mask(mask, model.preprocessing) for mask in sample.masks.values()], axis=0)
-    return Evidence(len(places), places, metrics.cover(whole, grid))
+    return Evidence(len(places), places, metrics.cover(whole, grid), every)
 
 
 def chance(tokens: int, marked: int) -> float:
@@ -125,7 +129,8 @@ BY_EVIDENCE: dict[str, Callable[[Tensor, Tensor], float]] = {
     "pointing": metrics.hit,
     "precision": _precision_gain,
 }
-MEASURES = (*BY_EVIDENCE, *BY_REMOVAL)
+PUNCTUATED = " with punctuation"  #: ends the name of a measure by evidence that ranks punctuation among the words
+MEASURES = (*BY_EVIDENCE, *BY_REMOVAL, *(name + PUNCTUATED for name in BY_EVIDENCE))
 
 
 def judge(
@@ -142,7 +147,8 @@ def judge(
         model: whose tokens the maps score.
         samples: sentences or pictures.
         maps: label to a map for each sample, as from :func:`explained`, or their scores ``(token,)``.
-        measures: names in :data:`MEASURES`; deletion and insertion are explained at :func:`areas`.
+        measures: names in :data:`MEASURES`; deletion and insertion are explained at :func:`areas`. Those by evidence
+            rank words alone, unless their name ends in :data:`PUNCTUATED`.
         references: label to a map for each of the first samples: one more measure each, Spearman's correlation with
             it; NaN where there is none.
         fractions: of the tokens that are gone, or back, for deletion and insertion.
@@ -269,7 +275,13 @@ def _by_evidence(measure: str, rows: Sequence[Tensor], known: Sequence[Evidence]
             f"{measure} needs known evidence, but sample {unknown[0]} has neither a rationale nor a mask; take "
             "samples.reviews or samples.scene_pictures, or judge by a reference or by removal."
         )
-    return [float(BY_EVIDENCE[measure](row, own.inside)) for row, own in zip(rows, known, strict=True)]  # type: ignore[arg-type]
+    mark = BY_EVIDENCE[measure.removesuffix(PUNCTUATED)]
+    found = []
+    for row, own in zip(rows, known, strict=True):
+        assert own.inside is not None
+        ranked = slice(None) if measure.endswith(PUNCTUATED) else own.words
+        found.append(float(mark(row[ranked], own.inside[ranked])))
+    return found
 
 
 def _ranked(label: str, maps: Sequence[Attribution | Tensor], known: Sequence[Evidence]) -> list[Tensor]:

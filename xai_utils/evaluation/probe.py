@@ -19,7 +19,7 @@ from xai_utils.evaluation import on_prompts
 from xai_utils.metrics import removal_curves
 from xai_utils.metrics.removal_curves import QUARTERS
 from xai_utils.models import Model, removal
-from xai_utils.models.encoding import Batch, encode, rationale_mask, view_mask
+from xai_utils.models.encoding import Batch, encode, rationale_mask, view_mask, word_mask
 from xai_utils.samples.kinds import Picture, Sample, Text
 from xai_utils.samples.prompts import Prompt
 
@@ -45,6 +45,7 @@ class Probe:
         drops: of each sample ``(mask,)``, fall of the target's logit by them.
         truth: of each sample ``(rank,)`` share inside the rationale or the mask; ``None`` where nothing is known, or
             the model predicts a class that is not there.
+        words: which tokens are ranked against the truth, ``(rank,)`` bool: all but punctuation.
     """
 
     batches: tuple[Batch, ...]
@@ -56,6 +57,7 @@ class Probe:
     gone: tuple[Tensor, ...]
     drops: tuple[Tensor, ...]
     truth: tuple[Tensor | None, ...]
+    words: tuple[Tensor, ...]
 
     def removal(self, model: Model, scores: Sequence[Tensor | None], seed: int) -> list[dict[tuple[str, str], float]]:
         """Return ``(metric, operator)`` to value for maps of all samples; a sample without a map gets nothing."""
@@ -141,8 +143,9 @@ def _probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
         empty.append(torch.stack([first[1], *others]).softmax(-1)[:, target])
         drops.append(first[0, target] - first[2:, target])
     gone = tuple(~keep[operators[0]][2:][:, place] for keep, place in zip(keeps, places, strict=True))
-    truth = tuple(_truth(model, *each) for each in zip(samples, batches, places, targets, strict=True))
-    return Probe(batches, targets, places, operators, full, torch.stack(empty), gone, tuple(drops), truth)
+    words = tuple(_words(*each) for each in zip(samples, batches, places, strict=True))
+    truth = tuple(_truth(model, *each) for each in zip(samples, batches, places, words, targets, strict=True))
+    return Probe(batches, targets, places, operators, full, torch.stack(empty), gone, tuple(drops), truth, words)
 
 
 def _labelled(model: Model, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
@@ -157,7 +160,13 @@ def _labelled(model: Model, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
     )
 
 
-def _truth(model: Model, sample: Sample, batch: Batch, places: Tensor, target: int) -> Tensor | None:
+def _words(sample: Sample, batch: Batch, places: Tensor) -> Tensor:
+    if not isinstance(sample, Text):
+        return torch.ones(len(places), dtype=torch.bool)
+    return torch.from_numpy(word_mask(sample, batch.spans[0]))[places]
+
+
+def _truth(model: Model, sample: Sample, batch: Batch, places: Tensor, words: Tensor, target: int) -> Tensor | None:
     if isinstance(sample, Text):
         if not sample.rationale or sample.label != target:
             return None
@@ -170,7 +179,8 @@ def _truth(model: Model, sample: Sample, batch: Batch, places: Tensor, target: i
         if not seen.any():
             return None
         inside = metrics.cover(seen, batch.grid)
-    return inside if (inside > 0.5).any() and not (inside > 0.5).all() else None
+    ranked = inside[words] > 0.5
+    return inside if ranked.any() and not ranked.all() else None
 
 
 def _print(sample: Sample) -> tuple[str, int]:

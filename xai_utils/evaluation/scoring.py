@@ -18,7 +18,8 @@ from xai_utils import check, methods, metrics, models
 from xai_utils.capture.scans import scanning
 from xai_utils.evaluation import jitter
 from xai_utils.evaluation.probe import Probe, probe
-from xai_utils.metrics import pictures, rankings, removal_curves, words
+from xai_utils.metrics import pictures, rankings, removal_curves
+from xai_utils.metrics.words import auprc, iou_prf, spans, token_prf
 from xai_utils.models import Model
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Sample
@@ -214,12 +215,13 @@ def marks(asked: Probe, sample: int, scores: Tensor, kind: str, seed: int) -> di
     found = {"sparseness": removal_curves.sparseness(scores)} if scores.any() else {}
     if asked.drops[sample].any():
         found["infidelity"] = removal_curves.infidelity(scores, asked.gone[sample], asked.drops[sample])
-    truth = asked.truth[sample]
+    truth, words = asked.truth[sample], asked.words[sample]
     if truth is None:
         return found
+    scores, truth = scores[words], truth[words]
     order = rankings.ranking(scores, seed)
     found["average_precision"] = metrics.average_precision(scores, truth)
-    found["auprc"] = words.auprc(scores, truth > 0.5)
+    found["auprc"] = auprc(scores, truth > 0.5)
     found["hit"] = float(truth[order[0]] > 0)
     if (scores > 0).any():
         found["mass"], found["lift"] = metrics.mass_inside(scores, truth), metrics.lift(scores, truth)
@@ -228,8 +230,8 @@ def marks(asked: Probe, sample: int, scores: Tensor, kind: str, seed: int) -> di
 
 def _text(scores: Tensor, truth: Tensor, seed: int) -> dict[str, float]:
     marked, inside = rankings.top_share(scores, RATIONALE_SHARE, seed), truth.numpy() > 0.5
-    overlap = words.iou_prf(words.spans(marked), words.spans(inside))
-    return {"token_f1": words.token_prf(marked, inside)[2], "iou_f1": overlap[2]}
+    overlap = iou_prf(spans(marked), spans(inside))
+    return {"token_f1": token_prf(marked, inside)[2], "iou_f1": overlap[2]}
 
 
 def _vision(scores: Tensor, truth: Tensor, seed: int) -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import string
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +100,19 @@ def view_mask(mask: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 def rationale_mask(sample: Text, spans: Sequence[tuple[int, int]]) -> np.ndarray:
     """Return for every token whether it overlaps the sample's rationale, ``(token,)`` bool."""
     return np.array([any(s < end and start < e for start, end in sample.rationale) for s, e in spans])
+
+
+def word_mask(sample: Text, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return for every token whether it is a word or part of one, ``(token,)`` bool: the one rule for what is ranked.
+
+    Specials, punctuation and blanks are none. Where evidence is known they never carry it, so a method that ranks a
+    full stop first (as rollout does) would be judged by how it treats punctuation.
+    """
+    return np.array([any(map(_of_a_word, sample.text[start:end])) for start, end in spans], dtype=bool)
+
+
+def _of_a_word(character: str) -> bool:
+    return character not in string.punctuation and unicodedata.category(character)[0] not in "PZC"
 
 
 def patch_sums(pixels: Tensor, batch: Batch) -> Tensor:

@@ -30,7 +30,7 @@ from xai_utils import files
 from xai_utils.workbook import frames, runs
 from xai_utils.workbook.runs import Job, Places
 
-CLAIMS = {"held": "holds  ", "not held": "does not hold  "}
+CLAIMS = {"held": "holds  ", "not held": "does not hold  ", "undecided": "undecided  "}
 ENCRYPTED = Config(KernelManager={"transport_encryption": "auto"})  # else every kernel warns that it is not
 VOLATILE = (
     "metadata.papermill metadata.widgets metadata.signature metadata.language_info.version "
@@ -203,7 +203,7 @@ def report(records: Sequence[Mapping[str, Any]]) -> int:
     """Print a table of the notebooks, then every failure; return the exit code."""
     table = Table("notebook", "status", "seconds", "figures", *(f"claims {name}" for name in CLAIMS))
     for record in records:
-        drawings = sum(not name.endswith(".json") for name in record["figures"])
+        drawings = sum(not name.endswith((".json", ".csv")) for name in record["figures"])
         counts = [f"{record['seconds']:.1f}", drawings, *record["claims"].values()]
         table.add_row(record["notebook"], record["status"], *map(str, counts))
     Console().print(table)

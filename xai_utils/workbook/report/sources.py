@@ -22,7 +22,7 @@ PROVENANCE = ("figure", "caption", "notebook", "parameters", "device", "models",
 TABLES = (".csv", ".parquet")
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 VERDICTS = (HOLDS, FAILS, UNDECIDED)
-_CLAIM = re.compile(r"(holds|does not hold)  (\S.*?)( \(undecided\))?$")
+_CLAIM = re.compile(r"(holds|does not hold|undecided)  (\S.*?)$")
 _TITLE = re.compile(r"# (\d\d) · (\S.*)")
 _QUESTION = re.compile(r"\*\*Question\.\*\*\s+(.+?)(?:\n\s*\n|$)", re.DOTALL)
 
@@ -162,7 +162,7 @@ def verdict_of(line: str) -> tuple[str, str] | None:
     """Return verdict and statement of a line written by :mod:`claims`, or nothing for any other line."""
     if not (match := _CLAIM.fullmatch(line)):
         return None
-    return (UNDECIDED if match[3] else match[1]), match[2]
+    return match[1], match[2]
 
 
 def read_figures(folder: Path) -> list[Figure]:
@@ -201,7 +201,7 @@ def _figure(path: Path, run: str) -> Figure:
             size = picture.size
     except UnidentifiedImageError as error:
         raise ValueError(f"{path.name} is no picture; make golden writes it again.") from error
-    files = [path, path.with_suffix(".json"), path.with_suffix(".pdf")]
+    files = [path.with_suffix(kind) for kind in (".png", ".json", ".pdf", ".csv")]
     return Figure(path.stem, "" if run == "." else run, about, size, tuple(one for one in files if one.exists()))
 
 
