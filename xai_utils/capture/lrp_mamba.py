@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from xai_utils import check
 from xai_utils.capture.lrp import Rules, inside
-from xai_utils.capture.lrp_tables import Backward, Rule, plain
+from xai_utils.capture.lrp_tables import GATE, Backward, Rule, plain
 from xai_utils.capture.scans import VimTrace, capture_scans
 from xai_utils.models.vim import ScanStep
 
@@ -35,8 +35,9 @@ def mamba_lrp(model: nn.Module, rules: Collection[str] = RULES) -> Iterator[VimT
     Args:
         model: a Mamba of transformers or a :class:`vim.Vim`, in evaluation mode; logits are the same inside the block.
         rules: some of ``"silu"`` (identity: SiLU(x) is x times a constant), ``"scan"`` (steps, B and C are constants,
-            so that the output is linear in the input), ``"gate"`` (each factor takes half) and ``"norm"`` (the scale of
-            RMSNorm is a constant). Without any, gradients are the plain ones.
+            so that the output is linear in the input), ``"gate"`` (of the scan's output and what SiLU makes of the gate
+            each takes half) and ``"norm"`` (the scale of RMSNorm is a constant). Each works without the others; without
+            any, gradients are the plain ones.
 
     Yields:
         What :func:`scans.capture_scans` yields; its ``streams`` are the activations.
@@ -47,8 +48,8 @@ def mamba_lrp(model: nn.Module, rules: Collection[str] = RULES) -> Iterator[VimT
             without a rule.
 
     Source: Jafari et al. (2024), arXiv:2406.07592, propositions 4.1 to 4.3.
-    Differs from: their code, which divides SiLU(x) by x + 1e-6 sign(x) and so changes the logits by 1e-8; SiLU(x)/x is
-    sigmoid(x), which needs no division. Nothing is copied, patched or left behind.
+    Differs from: their code, which divides SiLU(x) by x + 1e-6 sign(x); SiLU(x)/x is sigmoid(x), which needs no
+    division. Nothing is copied, patched or left behind.
     """
     for name in rules:
         check.one_of("rule", name, RULES)
@@ -82,32 +83,31 @@ def _table(rules: frozenset[str]) -> dict[str, Rule]:
     linear = (
         "linear conv1d conv2d matmul add sub mean sum div embedding pow exp softplus rsqrt sigmoid neg flip pad copy "
     )
-    table: dict[str, Rule] = dict.fromkeys((linear + "rms_norm silu mul").split(), plain)
-    if "silu" in rules:
-        table["silu"] = _silu
+    table: dict[str, Rule] = dict.fromkeys((linear + "rms_norm mul").split(), plain)
+    table["silu"] = partial(_silu, "silu" in rules)
     if "gate" in rules:
-        table["mul"] = partial(_product, "scan" in rules)
+        table["mul"] = _gated
     if "norm" in rules:
         table["rsqrt"] = lambda x: (torch.rsqrt(x), None)
         table["rms_norm"] = _rms_norm
     return {**table, **{f"r{name}": table[name] for name in ("add", "mul", "sub")}}
 
 
-def _silu(x: Tensor, inplace: bool = False) -> tuple[Tensor, Backward]:
-    slope = x.detach().sigmoid()
+def _silu(constant: bool, x: Tensor, inplace: bool = False) -> tuple[Tensor, Backward]:
+    """Go back as through x times a constant, or else by the derivative; either way what comes out is known as a gate."""
+    share = x.detach().sigmoid()
+    slope = share if constant else share * (1 + x.detach() * (1 - share))
     return F.silu(x), lambda gradient: (gradient * slope,)
 
 
-def _product(halved: bool, left: Any, right: Any) -> tuple[Tensor, Backward] | None:
-    """Give each factor of a product of two activations half (while steps, B and C are constants: the gate alone)."""
-    if not halved or not all(isinstance(one, Tensor) and one.requires_grad for one in (left, right)):
+def _gated(left: Any, right: Any) -> tuple[Tensor, Backward] | None:
+    """Give each factor half where one of them is a gate; products inside scan and norm keep their own gradient."""
+    if not all(isinstance(one, Tensor) and one.requires_grad for one in (left, right)):
+        return None
+    if not (getattr(left, GATE, False) or getattr(right, GATE, False)):
         return None
     a, b = left.detach(), right.detach()
-
-    def backward(gradient: Tensor) -> tuple[Tensor, Tensor]:
-        return (gradient * b / 2).sum_to_size(a.shape), (gradient * a / 2).sum_to_size(b.shape)
-
-    return left * right, backward
+    return left * right, lambda gradient: (gradient * b / 2, gradient * a / 2)
 
 
 def _rms_norm(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> tuple[Tensor, Backward]:
