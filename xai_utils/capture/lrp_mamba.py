@@ -94,7 +94,7 @@ def _table(rules: frozenset[str]) -> dict[str, Rule]:
 
 
 def _silu(constant: bool, x: Tensor, inplace: bool = False) -> tuple[Tensor, Backward]:
-    """Go back as through x times a constant, or else by the derivative; either way what comes out is known as a gate."""
+    """Go back as through x times a constant, or else by the derivative; what comes out is known as a gate."""
     share = x.detach().sigmoid()
     slope = share if constant else share * (1 + x.detach() * (1 - share))
     return F.silu(x), lambda gradient: (gradient * slope,)
