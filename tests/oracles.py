@@ -31,18 +31,21 @@ def _step(matrix, residual, rescale):
     return rows
 
 
+_CHOOSE = {"mean": lambda values: sum(values) / len(values), "max": max, "min": min}
+
+
 def fuse(attention, fusion="mean", discard=0.0, keep=None):
     """Fuse ``(layer, sample, head, query, key)`` entry by entry; drop the smallest of each map by sorting."""
-    choose = {"mean": lambda values: sum(values) / len(values), "max": max, "min": min}[fusion]
+    choose = _CHOOSE[fusion]
     return _each_map(attention, lambda heads: _drop([choose(v) for v in zip(*heads, strict=True)], discard, keep))
 
 
-def gradient_weighted(attention, gradient, discard=0.0, keep=None):
-    """Average attention times gradient over heads, entry by entry, and keep what is positive."""
+def gradient_weighted(attention, gradient, discard=0.0, keep=None, fusion="mean"):
+    """Fuse attention times gradient over heads, entry by entry, and keep what is positive."""
 
     def weigh(heads):
-        means = [sum(values) / len(values) for values in zip(*heads, strict=True)]
-        return _drop([max(0.0, mean) for mean in means], discard, keep)
+        fused = [_CHOOSE[fusion](values) for values in zip(*heads, strict=True)]
+        return _drop([max(0.0, one) for one in fused], discard, keep)
 
     return _each_map(attention * gradient, weigh)
 

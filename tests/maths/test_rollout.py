@@ -21,6 +21,7 @@ from xai_utils.maths.rollout import (
     renormalise,
     rollout,
     rollout_row,
+    skip_share,
     untouched_share,
 )
 
@@ -268,8 +269,8 @@ def test_fused_maps_equal_the_literal_ones(discard, keep, seed):
     maps, gradient = attention(2, 3, 4, 5, 5, seed=seed), normal(2, 3, 4, 5, 5, seed=seed + 9)
     for fusion in FUSIONS:
         same(fuse(maps, fusion, discard, keep), oracles.fuse(maps, fusion, discard, keep), atol=1e-15)
-    wanted = oracles.gradient_weighted(maps, gradient, discard, keep)
-    same(gradient_weighted(maps, gradient, discard, keep), wanted, atol=1e-15)
+        wanted = oracles.gradient_weighted(maps, gradient, discard, keep, fusion)
+        same(gradient_weighted(maps, gradient, discard, keep, fusion), wanted, atol=1e-15)
 
 
 # Published numbers
@@ -495,6 +496,31 @@ def test_the_ratio_of_a_batch_is_that_of_a_loop():
     found = mixing_ratio(*batch)
     for sample in range(4):
         same(found[:, sample], mixing_ratio(*(part[:, sample] for part in batch)), atol=1e-15)
+
+
+# The effective skip
+
+
+@steady
+@given(maps=attention_stacks(axes=SAMPLES), residual=SHARES, weight=st.sampled_from([1e-6, 0.01, 0.5, 1.0, 3.0]))
+def test_the_skip_is_what_a_rescaled_diagonal_has_beyond_attention(maps, residual, weight):
+    light = weight * maps
+    found = skip_share(light, residual)
+    sums = (1 - residual) * weight + residual
+    same(found, torch.full_like(found, residual / sums))
+    own = (1 - residual) * light.diagonal(dim1=-2, dim2=-1) / sums
+    same(mix(light, residual, rescale=True).diagonal(dim1=-2, dim2=-1), own + found)
+    if weight == 1:
+        same(found, torch.full_like(found, residual))
+
+
+def test_an_empty_row_is_all_skip():
+    maps = ones(1, 2, 2) / 2
+    maps[0, 1] = 0
+    assert skip_share(maps, 0.2).tolist() == pytest.approx(np.array([[0.2, 1.0]]))
+    assert skip_share(maps, 0.0).tolist() == [[0.0, 1.0]]
+    with pytest.raises(ValueError, match="negative entries"):
+        skip_share(-maps)
 
 
 # The untouched share

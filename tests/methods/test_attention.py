@@ -116,6 +116,19 @@ def test_gradient_rollout_meets_its_own_layers_gradient(by_hand):
     assert (told("gradient_rollout", residual=0.01) - rolled_by_hand(reversed_order, 0.01)[0]).abs().max() > 1e-2
 
 
+def test_gradient_rollout_says_what_the_skip_counts_and_can_make_it_what_was_asked(by_hand):
+    maps, gradient, *_ = by_hand
+    weighted = (maps * gradient).amax(1).clamp(min=0)
+    found = explain("gradient_rollout", tiny.model("bert"), tiny.SENTENCES[0], 2, residual=0.3, fusion="max")
+    same(found.scores, rolled_by_hand(weighted, 0.3)[0])
+    sums = weighted.sum(-1)
+    assert found.details["skip"] == pytest.approx(float((0.3 / (0.7 * sums + 0.3)).median()))
+    options = {"residual": 0.3, "fusion": "max", "normalise": True}
+    even = explain("gradient_rollout", tiny.model("bert"), tiny.SENTENCES[0], 2, **options)
+    same(even.scores, rolled_by_hand(rollout.renormalise(weighted), 0.3)[0])
+    assert even.details["skip"] == pytest.approx(0.3) and (even.scores - found.scores).abs().max() > 1e-3
+
+
 def test_flow_is_the_share_of_the_maximum_flow(by_hand):
     steps = rollout.mix(by_hand[0].mean(1), 0.3)
     for layer, row in ((-1, 0), (1, 2), (0, -1)):

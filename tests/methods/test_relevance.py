@@ -253,6 +253,16 @@ def test_relevance_by_depth_is_reported():
     assert len(depths) == tiny.BLOCKS + 1 and abs(logit) > 1e-3
 
 
+@pytest.mark.parametrize("method", ["generic_attention", "transformer_attribution"])
+def test_what_the_skip_counts_is_reported(method, monkeypatch):
+    model, sample = tiny.model("bert"), tiny.SENTENCES[0]
+    found = explain(method, model, sample, target=1)
+    assert 0 < found.details["skip"] < 1
+    inner = relevance.class_maps.positive_mean
+    monkeypatch.setattr(relevance.class_maps, "positive_mean", lambda *pair: inner(*pair) * 1e-9)
+    assert found.details["skip"] < explain(method, model, sample, target=1).details["skip"] > 1 - 1e-6
+
+
 def test_levels_and_options_reach_the_rules():
     model, sample = tiny.model("timm-vit"), tiny.samples("timm-vit")[0]
     by_token = explain("cp_lrp", model, sample, 1)

@@ -136,14 +136,34 @@ def mix(maps: Tensor, residual: float = 0.5, rescale: bool = False) -> Tensor:
     return renormalise(mixed) if rescale else mixed
 
 
-def gradient_weighted(attention: Tensor, gradient: Tensor, discard: float = 0.0, keep: int | None = None) -> Tensor:
-    """Weight each layer's attention by its own gradient: mean over heads of the product, positive part.
+def skip_share(maps: Tensor, residual: float = 0.5) -> Tensor:
+    r"""Return what the skip connection counts in each row of the mixed maps once it is rescaled: the effective skip.
+
+    A row that sums to :math:`s` has :math:`r / ((1 - r) s + r)`, so the share is ``residual`` only where rows sum to 1.
+    Maps weighted by gradients sum to far less; there the skip is nearly all, whatever ``residual`` says. With
+    ``residual`` 0.5 it is also the skip of :math:`I + \bar A`, which :func:`class_maps.compose` multiplies.
+
+    Args:
+        maps: ``(layer, ..., query, key)``, not negative.
+        residual: share of the skip connection before rescaling, in [0, 1].
+
+    Returns:
+        ``(layer, ..., query)`` in [0, 1]; 1 for an empty row.
+    """
+    return _weights(maps, residual, rescale=True)[1]
+
+
+def gradient_weighted(
+    attention: Tensor, gradient: Tensor, discard: float = 0.0, keep: int | None = None, fusion: str = "mean"
+) -> Tensor:
+    """Weight each layer's attention by its own gradient: the product, fused over heads, positive part.
 
     Args:
         attention: ``(layer, ..., head, query, key)`` probabilities.
         gradient: derivative of one class score by ``attention``, same shape and same order of layers.
         discard: share of the smallest entries set to zero, in [0, 1).
         keep: flat index that is never dropped.
+        fusion: of the heads' products, see :func:`fuse`; ``"mean"`` as published.
 
     Returns:
         ``(layer, ..., query, key)``, not negative, in units of the class score; for ``rollout(rescale=True)``.
@@ -159,7 +179,7 @@ def gradient_weighted(attention: Tensor, gradient: Tensor, discard: float = 0.0,
     check.share("discard", discard, below=1)
     check.finite("attention", attention)
     check.finite("gradient", gradient)
-    weighted = (attention * gradient).mean(-3).clamp(min=0)
+    weighted = fuse(attention * gradient, fusion).clamp(min=0)
     if not weighted.amax((0, -1, -2)).all():
         raise ValueError("no attention entry has a positive gradient for this class: the map would be empty.")
     return drop_smallest(weighted, discard, keep)

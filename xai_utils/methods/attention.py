@@ -76,13 +76,32 @@ def selective_rollout(
 
 
 def gradient_rollout(
-    view: View, discard: float = 0.0, residual: float = 0.5, row: str | int = "reader", layer: int = -1
+    view: View,
+    discard: float = 0.0,
+    residual: float = 0.5,
+    row: str | int = "reader",
+    layer: int = -1,
+    fusion: str = "mean",
+    normalise: bool = False,
 ) -> Score:
-    """Rollout of attention weighted by its own gradient (see :func:`rollout.gradient_weighted`)."""
+    """Rollout of attention weighted by its own gradient (see :func:`rollout.gradient_weighted`).
+
+    Args:
+        view: with gradients.
+        discard: share of the smallest entries set to zero.
+        residual: share of the skip connection. The weighted rows sum to far less than 1, so beside them the skip counts
+            for more; what it counts in the end, the median over layers and rows, is in the details as ``"skip"``.
+        row: which is read.
+        layer: from which down.
+        fusion: of the heads, see :func:`rollout.fuse`.
+        normalise: divide the weighted rows by their sums first, so that ``residual`` is what the skip counts.
+    """
     assert view.gradient is not None
     _reads_others(view, row)
-    maps = rollout.gradient_weighted(_below(view.attention, layer), _below(view.gradient, layer), discard, keep=0)
-    return _roll(view, maps, residual, row)
+    pair = _below(view.attention, layer), _below(view.gradient, layer)
+    maps = rollout.gradient_weighted(*pair, discard, 0, fusion)
+    maps = rollout.renormalise(maps) if normalise else maps
+    return _roll(view, maps, residual, row)[0], {"skip": float(rollout.skip_share(maps, residual).median())}
 
 
 def attention_flow(view: View, residual: float = 0.5, layer: int = -1, row: int | None = None) -> Score:

@@ -116,7 +116,7 @@ def transformer_attribution(
         reader = _reader(found.readers[i, :n], weighted)
         scores = _aggregate(weighted[:, i, :n, :n], reader, aggregate, start, normalise)
         details = {"aggregate": aggregate, "start": start, "relevance_by_depth": _by_depth(found.hidden[:, i])}
-        results.append((scores, details))
+        results.append((scores, {**details, "skip": _skip(weighted[:, i, :n, :n], start)}))
     return results
 
 
@@ -201,7 +201,8 @@ def generic_attention(view: View, start: int = 0) -> tuple[Tensor, dict[str, Any
     """Follow attention times gradient up from layer ``start`` (see :func:`class_maps.compose`)."""
     assert view.gradient is not None and view.readers is not None
     weighted = class_maps.positive_mean(view.attention, view.gradient)
-    return class_maps.compose_row(weighted, _reader(view.readers, weighted), start), {"start": start}
+    scores = class_maps.compose_row(weighted, _reader(view.readers, weighted), start)
+    return scores, {"start": start, "skip": _skip(weighted, start)}
 
 
 def attention_gradcam(view: View, layer: int = -1) -> tuple[Tensor, dict[str, Any]]:
@@ -215,6 +216,11 @@ def attention_gradcam(view: View, layer: int = -1) -> tuple[Tensor, dict[str, An
 def _reader(readers: Tensor, like: Tensor) -> Tensor:
     """Share a weight of one among the positions that the class score is read from."""
     return readers.to(like) / readers.sum()
+
+
+def _skip(weighted: Tensor, start: int) -> float:
+    """Return what the skip counts beside the weighted maps once rows are rescaled, median over layers and rows."""
+    return float(rollout.skip_share(weighted[start:]).median())
 
 
 def _aggregate(weighted: Tensor, reader: Tensor, aggregate: str, start: int, normalise: bool) -> Tensor:
