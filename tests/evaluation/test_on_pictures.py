@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import tiny
+import torch
 
-from xai_utils.evaluation import on_pictures
+from xai_utils.evaluation import judged, on_pictures
 from xai_utils.evaluation.on_pictures import intervals, marks, paired
 from xai_utils.models.encoding import view_mask
 from xai_utils.result import Attribution
@@ -26,9 +27,12 @@ def pictures(count=4):
 
 @pytest.fixture
 def perfect(monkeypatch):
-    """Replace the explanation by the mask of the class asked for, or of all objects."""
+    """Replace the explanation by the mask of the class asked for, or of all objects; nulls stay."""
+    real = on_pictures.explained
 
-    def explained(model, some, asked, classes):
+    def explained(model, some, asked, classes=None):
+        if set(asked) <= set(on_pictures.RIVALS):
+            return real(model, some, asked)
         names = [list(one.masks) if classes is None else [classes[i]] for i, one in enumerate(some)]
         covers = [sum(on_pictures.metrics.cover(one.masks[n], tiny.GRID) for n in own) for one, own in
                   zip(some, names, strict=True)]  # fmt: skip
@@ -51,14 +55,43 @@ def test_a_perfect_map_has_every_mark_and_that_of_another_scene_none(perfect, ta
 def test_rows_are_one_for_each_map_of_the_real_methods():
     asked = {"raw": ("hidden_attention", {}), "clamped": ("hidden_rollout", {"signs": "clamped"})}
     table = marks(tiny.model("vim"), pictures(), asked)
-    assert len(table) == 4 * (2 * len(asked) + 2)
-    assert set(table["method"]) == {"raw", "clamped", "raw, other scene", "clamped, other scene", "uniform", "centre"}
+    others = {*on_pictures.RIVALS, "exact mask"}
+    assert len(table) == 4 * (2 * len(asked) + len(others))
+    assert set(table["method"]) == {"raw", "clamped", "raw, other scene", "clamped, other scene"} | others
+    assert (table.groupby("method")["share"].mean()["exact mask"] >= table.groupby("method")["share"].mean()).all()
     assert len(marks(tiny.model("vim"), pictures(), asked, nulls=False)) == 8
     assert not table[["share", "lift", "pointing"]].isna().any().any()
     found = intervals(table, "lift", 0)
     assert found["tiny vim", "uniform"].mean == pytest.approx(1) and found["tiny vim", "raw"].n == 4
     rates = intervals(table, "pointing", 0)
     assert all(one.low <= one.mean <= one.high and one.high - one.low > 0.3 for one in rates.values())
+
+
+def test_what_stands_beside_the_methods_joins_their_maps():
+    model, some = tiny.model("timm-vit"), pictures()
+    maps = judged.explained(model, some, {"rollout": ("rollout", {})})
+    beside = on_pictures.beside(model, some, maps["rollout"], [(2, 2)])
+    assert list(beside) == [*on_pictures.RIVALS, "other scene", "exact mask", "exact mask, 2 × 2"]
+    assert torch.equal(beside["other scene"][1], maps["rollout"][0].scores.double())
+    table = judged.judge(model, some, maps | beside, ("precision", "pointing", "lift")).mean()
+    assert table["exact mask", "pointing"] == 1 and table["uniform", "lift"] == pytest.approx(1)
+    best = table.xs("precision", level="measure")
+    assert best.idxmax() == "exact mask" and best["exact mask, 2 × 2"] < best["exact mask"]
+    assert best["uniform"] < best["exact mask"]
+    shuffled = {"shuffled": beside["exact mask"][1:] + beside["exact mask"][:1]}  # the truth of another picture
+    assert (judged.judge(model, some, shuffled, ("pointing",)) == 0).all().all()
+
+
+def test_intervals_resample_whole_backgrounds():
+    twice = [*pictures(), *pictures()]
+    some = [Picture(one.image, f"{i}", one.masks, background="ab"[i % 2]) for i, one in enumerate(twice)]
+    table = marks(tiny.model("vim"), some, {"raw": ("hidden_attention", {})}, nulls=False)
+    assert table["background"].tolist() == list("abababab")
+    table["share"] = np.where(table["background"] == "a", 1.0, 0.0)  # all that differs is the background
+    (loose,), (whole,) = (intervals(table, "share", 0, by).values() for by in (None, "background"))
+    assert whole.bounds == (0.0, 1.0) and whole.n == 8 and loose.high - loose.low < 0.8
+    (pointing,) = intervals(table, "pointing", 0, "background").values()
+    assert pointing.mean == pytest.approx(table["pointing"].mean())
 
 
 def test_differences_are_paired_by_picture():

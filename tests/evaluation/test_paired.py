@@ -49,3 +49,10 @@ def test_a_family_of_tests_is_that_of_the_statistics_whatever_its_lengths():
 def test_signs_say_better_worse_or_undecided():
     means = {name: stats.Interval(mean, mean - 1, mean + 1, 9) for name, mean in (("a", 0.5), ("b", -0.5), ("c", 0.5))}
     assert paired.signs(means, {"a": 0.01, "b": 0.049, "c": 0.05}) == {"a": "+", "b": "-", "c": "."}
+
+
+def test_clusters_stay_with_their_samples_where_some_are_missing():
+    values = {"one": [0.0, 0.0, np.nan, 1.0, 1.0, 1.0], "none": [np.nan] * 6}
+    loose, whole = (paired.intervals(values, 0, clusters=by) for by in (None, list("aaabbb")))
+    assert list(whole) == ["one"] and whole["one"].n == 5 and whole["one"].mean == loose["one"].mean
+    assert whole["one"].bounds == (0.0, 1.0) and loose["one"].high - loose["one"].low < 1

@@ -1,5 +1,6 @@
 """Maps that know nothing: what each looks like, the same in any batch, and the one that looks at the model."""
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -8,6 +9,7 @@ from xai_utils import methods
 from xai_utils.methods import nulls
 from xai_utils.models.encoding import encode
 from xai_utils.result import Attribution
+from xai_utils.samples import Picture
 
 
 @pytest.mark.parametrize("name", ["bert", "timm-vit"])
@@ -35,6 +37,22 @@ def test_what_texts_get_is_chance_length_and_place():
         assert 0 <= found["random"][i].scores.min() < found["random"][i].scores.max() < 1
     other = nulls.null("random", model, some, seed=1)
     assert not torch.equal(other[0].scores, found["random"][0].scores)
+
+
+def test_contrast_finds_what_stands_out_whatever_the_model():
+    model = tiny.model("timm-vit")
+    image = np.full((3, tiny.SIDE, tiny.SIDE), 0.5, np.float32)
+    image[:, 8:16, 16:24], image[:, 24:32, 0:4] = 0.9, 0.7
+    (found,) = nulls.null("contrast", model, [Picture(image, "own", {})])
+    pixels = encode(model, [Picture(image, "own", {})]).inputs["x"][0].double()
+    apart = (pixels - pixels.flatten(1).median(1).values.view(3, 1, 1)).abs().mean(0)
+    expected = apart.unflatten(0, (4, 8)).unflatten(2, (4, 8)).mean((1, 3))
+    torch.testing.assert_close(found.picture(), expected)
+    assert found.scores.argmax() == 6 and (found.scores > 0).sum() == 2
+    tensors = nulls.null("contrast", model, {"x": encode(model, [Picture(image, "own", {})]).inputs["x"]})
+    assert torch.equal(tensors[0].scores, found.scores)
+    other = tiny.model("timm-registers")
+    assert other.name != model.name and nulls.null("contrast", other, tiny.samples("timm-registers"))
 
 
 def test_the_pixel_gradient_is_the_gradient_at_the_pixels():

@@ -299,22 +299,19 @@ def test_the_strongest_token_points():
     assert pictures.pointing(maps, masks, least=0.25).tolist() == [True, False, False]
 
 
-def test_baselines_know_nothing():
-    found = pictures.baselines(6, (14, 14), seed=3)
-    assert {name: tuple(one.shape) for name, one in found.items()} == dict.fromkeys(found, (6, 14, 14))
-    lift = {name: metrics.foreground_fraction(one, MASKS).lift for name, one in found.items()}
-    torch.testing.assert_close(lift["uniform"], torch.ones(6, dtype=torch.float64))
-    assert (lift["random"] - 1).abs().max() < 0.2
-    bell = found["centre prior"][0]
-    torch.testing.assert_close(bell, bell.flip(0))
-    torch.testing.assert_close(bell, bell.T)
-    assert bell[6, 6] == pytest.approx(float(bell.max()))
-    assert float(bell[6, 10] / bell[6, 6]) == pytest.approx(np.exp(-(3.5**2 - 0.5**2) / 14**2 / (2 * 0.25**2)))
-    again, other = (pictures.baselines(6, (14, 14), seed)["random"] for seed in (3, 4))
-    assert torch.equal(again, found["random"]) and not torch.equal(other, again)
-    uniform = pictures.segment(found["uniform"], MASKS)
-    torch.testing.assert_close(uniform.average_precision, MASKS.double().mean((1, 2)))
-    torch.testing.assert_close(uniform.both_precision, torch.full((6,), 0.5, dtype=torch.float64))
+def test_maps_made_from_the_truth_are_as_good_as_the_grid_allows():
+    found = pictures.ceilings(MASKS, (14, 14), [(7, 7)])
+    assert list(found) == ["exact mask", "best patch", "exact mask, 7 × 7", "best patch, 7 × 7"]
+    torch.testing.assert_close(found["exact mask"], metrics.covers(MASKS, (14, 14)))
+    assert (found["best patch"].sum((1, 2)) == 1).all()
+    fraction = {name: metrics.foreground_fraction(one, MASKS).fraction for name, one in found.items()}
+    most = metrics.covers(MASKS, (14, 14)).flatten(1).amax(1)
+    torch.testing.assert_close(fraction["best patch"], most)  # the largest FAF that any map can have
+    for drawn in torch.rand(20, *found["exact mask"].shape, generator=torch.Generator().manual_seed(0)):
+        assert (metrics.foreground_fraction(drawn**9, MASKS).fraction <= most + 1e-12).all()
+    for name in ("exact mask", "best patch"):
+        assert (fraction[f"{name}, 7 × 7"] < fraction[name]).all()  # a coarser grid costs something
+    assert all(one.shape == (len(MASKS), 14, 14) for one in found.values())
 
 
 @pytest.mark.parametrize("between_centres", [False, True])
@@ -347,8 +344,8 @@ def test_pairs_are_drawn_together():
         (lambda: pictures.segment(MAPS, MASKS.double()), "torch.float64"),
         (lambda: pictures.segment(MAPS * torch.nan, MASKS), "NaN or infinite"),
         (lambda: pictures.pointing(MAPS, MASKS[:, :27]), "multiples of the grid"),
-        (lambda: pictures.baselines(0, (2, 2), 0), "count is 0"),
-        (lambda: pictures.baselines(2, (2, 2), 0, width=0), "width is 0"),
+        (lambda: pictures.ceilings(MASKS & False, (14, 14)), "no perfect map"),
+        (lambda: pictures.centre_prior((2, 2), width=0), "width is 0"),
         (lambda: pictures.ratio_of_means([1.0, 2.0], [1.0], 0), "two lists"),
         (lambda: pictures.ratio_of_means([1.0, np.nan], [1.0, 2.0], 0), "finite"),
         (lambda: pictures.ratio_of_means([1.0, 2.0], [0.0, 0.0], 0), "more than 0"),

@@ -95,12 +95,23 @@ def test_all_classes_are_drawn_about_as_often():
 def test_splits_share_no_handwriting_and_no_photograph():
     seen = {
         split: {drawing.tobytes() for drawing in scenes._digits(split)[0]}
-        | {picture.tobytes() for picture in scenes._pictures(split)}
-        for split in scenes.SPLITS
+        | {scenes._picture(name).tobytes() for name in scenes._PICTURES[split]}
+        for split in ("train", "test", "varied")
     }
     assert len(seen["train"]) == 1437 + 11 and len(seen["test"]) == 360 + 4
-    for split in set(scenes.SPLITS) - {"test"}:
+    for split in ("train", "varied"):
         assert not seen[split] & seen["test"] and set(scenes._digits(split)[1]) == set(range(10))
+
+
+def test_backgrounds_come_by_turns_and_are_many():
+    some = [draw(seed, split="backgrounds") for seed in range(len(scenes.BACKGROUNDS) + 2)]
+    assert len(scenes.BACKGROUNDS) >= 30 and len(set(scenes.BACKGROUNDS)) == len(scenes.BACKGROUNDS)
+    assert tuple(one.background for one in some[:-2]) == scenes.BACKGROUNDS
+    assert [one.background for one in some[-2:]] == list(scenes.BACKGROUNDS[:2])
+    assert not (some[0].image == some[-2].image).all()  # another part of it, with another digit
+    assert {draw(seed).background for seed in range(30)} == set(scenes._PICTURES["test"])
+    handwriting = {tuple(scenes._digits(split)[0].flatten()) for split in ("test", "backgrounds")}
+    assert len(handwriting) == 1
 
 
 def test_ease_fades_the_background_and_keeps_the_test_hard():
@@ -122,7 +133,7 @@ def test_other_numbers_of_objects_are_refused(objects):
 
 
 def test_an_unknown_split_is_refused():
-    with pytest.raises(ValueError, match=r"split is 'validation', expected one of: train, test, varied"):
+    with pytest.raises(ValueError, match=r"split is 'validation', expected one of: train, test, varied, backgrounds"):
         draw(0, split="validation")
 
 

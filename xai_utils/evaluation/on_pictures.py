@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,14 @@ from torch import Tensor
 
 from xai_utils import check, metrics, stats
 from xai_utils.evaluation.judged import Methods, explained
-from xai_utils.metrics.pictures import centre_prior
 from xai_utils.models import Model
 from xai_utils.models.encoding import patch_grid, view_mask
+from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture
 
 MEASURES = ("share", "lift", "pointing")
-NULLS = ("uniform", "centre", "other scene")
+RIVALS = ("uniform", "random", "centre", "contrast")  #: methods that know nothing of the model
+OTHER = "other scene"
 MATCHES = ("any", "class")
 
 
@@ -35,12 +36,11 @@ def marks(
         pictures: each with the masks of its objects, at least two.
         asked: name in the table -> (name in :data:`methods.METHODS`, options), see :func:`judged.explained`.
         target: class to explain and to look for; ``None`` explains the predicted class and looks for all objects.
-        nulls: also mark maps that know nothing of the model or of the picture: a uniform one, a Gaussian bump in the
-            middle (a quarter of the side wide), and of each method the map of the scene before.
+        nulls: also mark what :func:`beside` gives, and of each method the map of the scene before.
 
     Returns:
-        A row for each map: ``model``, ``method``, ``picture``, and the measures: ``share`` of the positive scores on
-        the object (foreground attribution fraction), ``lift``, that share over the object's share of the picture, and
+        A row for each map: ``model``, ``method``, ``picture``, ``background``, and the measures: ``share`` of the
+        positive scores on the object (foreground attribution fraction), ``lift``, that share over the object's share of the picture, and
         ``pointing``, whether the greatest score lies on a patch that holds any part of the object (the first such patch
         where scores tie, so of a uniform map say nothing).
 
@@ -56,24 +56,65 @@ def marks(
         own = [one.scores for one in maps]
         rows += _rows(model, label, pictures, own, insides)
         if nulls:
-            rows += _rows(model, f"{label}, {NULLS[2]}", pictures, [own[-1], *own[:-1]], insides)
+            rows += _rows(model, f"{label}, {OTHER}", pictures, [own[-1], *own[:-1]], insides)
     if nulls:
-        centre = centre_prior(patch_grid(model), between_centres=True).flatten()
-        for label, scores in zip(NULLS, (torch.ones_like(centre), centre), strict=False):
-            rows += _rows(model, label, pictures, [scores] * len(pictures), insides)
+        for label, scores in beside(model, pictures).items():
+            known = insides if label == metrics.pictures.EXACT else scores  # the mask that is looked for
+            rows += _rows(model, label, pictures, known, insides)
     return pd.DataFrame(rows)
 
 
-def intervals(table: pd.DataFrame, measure: str, seed: int) -> dict[tuple[str, str], stats.Interval]:
+def beside(
+    model: Model,
+    pictures: Sequence[Picture],
+    of: Sequence[Attribution | Tensor] | None = None,
+    coarser: Sequence[tuple[int, int]] = (),
+) -> dict[str, list[Tensor]]:
+    """Return what belongs beside the methods in a table of localisation: what to beat, and how far a map can get.
+
+    They join the maps of :func:`judged.explained` as they are: ``judge(model, pictures, maps | beside(...))``.
+
+    Args:
+        model: a vision model.
+        pictures: each with masks; all of them together are the truth.
+        of: maps of one method, one for each picture; the map of the picture before is then a null too.
+        coarser: see :func:`pictures.ceilings`.
+
+    Returns:
+        Name to scores ``(token,)`` float64 of each picture: those of :data:`RIVALS`; ``"other scene"`` if ``of`` is
+        given; ``"exact mask"`` and, for each coarser grid, ``"exact mask, ROWS × COLUMNS"``.
+    """
+    blind = explained(model, pictures, {name: (name, {}) for name in RIVALS})
+    found = {name: [one.scores.double() for one in some] for name, some in blind.items()}
+    if of is not None:
+        own = [one.scores if isinstance(one, Attribution) else one for one in of]
+        found[OTHER] = [one.double() for one in (own[-1], *own[:-1])]
+    perfect = metrics.pictures.ceilings(masks(model, pictures), patch_grid(model), coarser)
+    exact = {name: list(drawn.flatten(1)) for name, drawn in perfect.items() if metrics.pictures.EXACT in name}
+    return found | exact
+
+
+def intervals(
+    table: pd.DataFrame, measure: str, seed: int, clusters: str | None = None
+) -> dict[tuple[str, str], stats.Interval]:
     """Return the mean of one measure with its 95 % interval by ``(model, method)``, in the order of the table.
 
-    Of ``pointing``, a rate, the interval is Wilson's: a bootstrap of hits only would have no width.
+    Args:
+        table: from :func:`marks`.
+        measure: in :data:`MEASURES`.
+        seed: of the resampling.
+        clusters: column whose values are resampled as wholes, such as ``"background"``. Without it the interval of
+            ``pointing``, a rate, is Wilson's: a bootstrap of hits only would have no width.
     """
-    groups = table.groupby(["model", "method"], sort=False)[measure]
-    found = {(str(key[0]), str(key[1])): values.to_numpy() for key, values in groups}
-    if measure == "pointing":
-        return {key: stats.rate_interval(values) for key, values in found.items()}
-    return {key: stats.mean_interval(values, seed) for key, values in found.items()}
+    found = {}
+    for key, own in table.groupby(["model", "method"], sort=False):
+        if measure == "pointing" and clusters is None:
+            one = stats.rate_interval(own[measure].to_numpy())
+        else:
+            groups: Sequence[Hashable] | None = None if clusters is None else own[clusters].tolist()
+            one = stats.mean_interval(own[measure].to_numpy(), seed, clusters=groups)
+        found[str(key[0]), str(key[1])] = one
+    return found
 
 
 def paired(table: pd.DataFrame, one: tuple[str, str], other: tuple[str, str], measure: str) -> np.ndarray:
@@ -122,7 +163,8 @@ def _rows(
     found = []
     for picture, one, truth in zip(pictures, scores, insides, strict=True):
         values = metrics.mass_inside(one, truth), metrics.lift(one, truth), float(metrics.hit(one, truth))
-        known: dict[str, object] = {"model": model.name, "method": label, "picture": picture.name}
+        known: dict[str, object] = {"model": model.name, "method": label, "picture": picture.name,
+                                    "background": picture.background}  # fmt: skip
         found.append(known | dict(zip(MEASURES, values, strict=True)))
     return found
 

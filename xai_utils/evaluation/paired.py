@@ -6,7 +6,7 @@ them, numbers by any key, one for each sample, NaN where a sample has none.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -45,14 +45,20 @@ def differences(
 
 
 def intervals(
-    numbers: Numbers[Key], seed: int, level: float = 0.95, resamples: int = 2000
-) -> dict[Key, stats.Interval]:
+    numbers: Numbers[Key], seed: int, level: float = 0.95, resamples: int = 2000,
+    clusters: Sequence[Hashable] | None = None,
+) -> dict[Key, stats.Interval]:  # fmt: skip
     """Return each mean over samples with its bootstrap interval; a key without any sample is left out.
 
-    Args and errors as in :func:`stats.mean_interval`; samples that are NaN are left out.
+    Args and errors as in :func:`stats.mean_interval`; samples that are NaN are left out, with their clusters.
     """
-    there = {key: _there(values) for key, values in numbers.items()}
-    return {key: stats.mean_interval(one.tolist(), seed, level, resamples) for key, one in there.items() if len(one)}
+    found = {}
+    for key, values in numbers.items():
+        there = ~np.isnan(np.asarray(values, dtype=float))
+        own = None if clusters is None else [one for one, kept in zip(clusters, there, strict=True) if kept]
+        if there.any():
+            found[key] = stats.mean_interval(_there(values).tolist(), seed, level, resamples, own)
+    return found
 
 
 def p_values(differences: Numbers[Key], seed: int, permutations: int = 9999) -> dict[Key, float]:

@@ -1,4 +1,7 @@
-"""Maps that know nothing of the model, or nearly nothing: what every method has to beat."""
+"""Maps that know nothing of the model, or nearly nothing: what every method has to beat.
+
+Chance, place and contrast; what a table of localisation shows beside them is :func:`on_pictures.beside`.
+"""
 
 from __future__ import annotations
 
@@ -58,10 +61,21 @@ def _pixel_gradient(model: Model, batch: Batch, question: Asked) -> list[Tensor]
     return list(patch_sums(leaf.grad.square().sum(1), batch)[:, batch.prefix :].cpu())
 
 
+def _contrast(batch: Batch, i: int) -> Tensor:
+    """Return how far the pixels of each patch are from the picture's median, channel by channel, on average.
+
+    An object in a colour of its own is found by this without any model, so it is what a map of such objects must beat.
+    """
+    pixels = next(iter(batch.inputs.values()))[i].double()
+    apart = (pixels - pixels.flatten(1).median(1).values[:, None, None]).abs().mean(0)
+    return patch_sums(apart[None], batch)[0, batch.prefix :].cpu() / apart.numel() * len(batch.labels[i])
+
+
 NULLS: dict[str, tuple[str, ...]] = {
     "random": ("text", "vision"),
     "uniform": ("text", "vision"),
     "centre": ("vision",),
+    "contrast": ("vision",),
     "length": ("text",),
     "position": ("text",),
     "pixel_gradient": ("vision",),
@@ -71,6 +85,7 @@ _KNOWING_NOTHING: dict[str, Callable[[Batch, int, np.random.Generator], Tensor]]
     "random": lambda batch, i, noise: torch.from_numpy(noise.random(len(batch.labels[i]))),
     "uniform": lambda batch, i, noise: torch.ones(len(batch.labels[i]), dtype=torch.float64),
     "centre": lambda batch, i, noise: centre_prior(batch.grid or (0, 0), between_centres=True).flatten(),
+    "contrast": lambda batch, i, noise: _contrast(batch, i),
     "length": lambda batch, i, noise: torch.tensor([end - start + 1 for start, end in batch.spans[i]]).double(),
     "position": lambda batch, i, noise: torch.arange(1.0, len(batch.labels[i]) + 1, dtype=torch.float64),
 }

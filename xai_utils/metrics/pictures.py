@@ -14,7 +14,9 @@ from xai_utils import check
 from xai_utils.metrics.rankings import average_precisions, hits, same_tokens
 from xai_utils.stats import Interval, bootstrap_interval
 
-BLIND = ("uniform", "centre prior", "random")  #: maps that know neither model nor picture, see :func:`baselines`
+BLIND = ("uniform", "random", "centre", "contrast", "other scene")  #: maps that know nothing of the model
+EXACT = "exact mask"  #: begins the names of maps made from the truth itself, see :func:`ceilings`
+BEST = "best patch"  #: likewise
 
 
 def cover(mask: np.ndarray, grid: tuple[int, int]) -> Tensor:
@@ -222,7 +224,7 @@ def segment(maps: Tensor, masks: Tensor) -> Segmentation:
         ValueError: shapes that do not fit, masks that are not bool, NaN.
 
     Source: the segmentation test of Chefer et al. (2021a), arXiv:2012.09838, section 4. A threshold at the mean and
-        background that counts flatter any blob in the middle: read it beside :func:`baselines`.
+        background that counts flatter any blob in the middle: read it beside the :data:`BLIND` maps.
     """
     check.finite("maps", maps)
     if maps.ndim != 3 or masks.ndim != 3 or len(maps) != len(masks) or masks.dtype != torch.bool or not len(maps):
@@ -275,21 +277,39 @@ def centre_prior(grid: tuple[int, int], width: float = 0.25, between_centres: bo
     return torch.exp(-(row[:, None] ** 2 + column**2) / (2 * width**2))
 
 
-def baselines(count: int, grid: tuple[int, int], seed: int, width: float = 0.25) -> dict[str, Tensor]:
-    """Return the :data:`BLIND` maps, each ``(map, row, column)`` float64.
+def ceilings(masks: Tensor, grid: tuple[int, int], coarser: Sequence[tuple[int, int]] = ()) -> dict[str, Tensor]:
+    """Return maps made from the truth: what a perfect map would get, on a grid and through coarser ones.
 
     Args:
-        count: number of maps.
-        grid: rows and columns.
-        seed: of the random maps.
-        width: of the :func:`centre_prior`.
+        masks: ``(map, height, width)`` bool, none of them empty.
+        grid: rows and columns of the maps.
+        coarser: grids that the truth passes through first, as a map of a network's late stage does; brought back by
+            bilinear interpolation, as Grad-CAM is.
 
     Returns:
-        ``"uniform"``: ones. ``"centre prior"``: a Gaussian in the middle. ``"random"``: independent uniform noise.
+        By name ``(map, row, column)`` float64. :data:`EXACT`: the share of each patch that is covered: the mask as a
+        map, the best ranking of patches there is. :data:`BEST`: all mass on the patch that is covered most: the
+        largest FAF there is. Both again for each coarser grid, such as ``"exact mask, 4 × 4"``.
+
+    Raises:
+        ValueError: as :func:`covers`; an empty mask, of which there is no perfect map.
     """
-    check.at_least_one("count", count)
-    noise = torch.rand(count, *grid, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return dict(zip(BLIND, (torch.ones_like(noise), centre_prior(grid, width).expand_as(noise), noise), strict=True))
+    found: dict[str, Tensor] = {}
+    for one in (grid, *coarser):
+        exact = covers(masks, one)
+        if not exact.flatten(1).any(1).all():
+            raise ValueError("a mask is empty, so there is no perfect map of it; leave such pictures out.")
+        best = torch.zeros_like(exact).flatten(1)
+        best = best.scatter(1, exact.flatten(1).argmax(1, keepdim=True), 1.0).view_as(exact)
+        suffix = "" if one == grid else f", {one[0]} × {one[1]}"
+        found |= {EXACT + suffix: _spread(exact, grid), BEST + suffix: _spread(best, grid)}
+    return found
+
+
+def _spread(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    if maps.shape[1:] == grid:
+        return maps
+    return F.interpolate(maps[:, None], grid, mode="bilinear", align_corners=False)[:, 0]
 
 
 def ratio_of_means(values: Sequence[float], to: Sequence[float], seed: int, level: float = 0.95) -> Interval:

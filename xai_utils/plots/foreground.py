@@ -8,13 +8,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from xai_utils.metrics.pictures import BLIND
+from xai_utils.metrics.pictures import BEST, BLIND, EXACT
 from xai_utils.plots import base
 from xai_utils.stats import Interval
 
 
 def colour(name: str, place: int) -> str:
-    """Return the colour of a method by its place, grey for a baseline."""
+    """Return the colour of a method by its place; grey for a map that knows no model, black for one of the truth."""
+    if name.startswith((EXACT, BEST)):
+        return "black"
     return "0.55" if name in BLIND else base.COLOURS[place % len(base.COLOURS)]
 
 
@@ -151,7 +153,7 @@ def compared(ax: Axes, exact: Sequence[float], found: Sequence[float], what: str
 
 
 def intervals(ax: Axes, found: Mapping[str, Interval], unit: str, null: float | None = None) -> None:
-    """Draw named means with their intervals in the colours of this module; baselines in grey."""
+    """Draw named means with their intervals in the colours of this module, see :func:`colour`."""
     for place, (name, one) in enumerate(found.items()):
         ax.plot([one.low, one.high], [place, place], color=colour(name, place), linewidth=2.2)
         ax.plot(one.mean, place, "o", color=colour(name, place), markersize=5)

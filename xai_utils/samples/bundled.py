@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xai_utils import runtime
+from xai_utils import check, runtime
 from xai_utils.samples import scenes, watermark
 from xai_utils.samples.kinds import Picture, Text
 from xai_utils.samples.passages import said_if_missing
@@ -21,6 +21,7 @@ PHOTOGRAPHS = {
     "astronaut": "astronaut.png",
     "rocket": "rocket.jpg",
 }
+SCENES = {"test": "scene", "backgrounds": "ground"}  #: held-out splits of scenes, and how their pictures' names begin
 REVIEWS = runtime.DATA / "texts" / "film_reviews.jsonl"
 
 
@@ -108,10 +109,22 @@ def labelled(path: str | Path) -> tuple[list[Text], tuple[str, ...]]:
     return [Text(text, f"{path.stem} {n}", classes.index(label)) for n, (text, label) in enumerate(rows)], classes
 
 
-def scene_pictures(count: int, objects: int = 1, first: int = 0) -> list[Picture]:
-    """Return held-out scenes ``first`` to ``first + count - 1`` with exact masks."""
-    runtime.record.data["scenes"] = f"test scenes {first} to {first + count - 1}, {objects} object(s)"
-    return [_from_scene(scenes.draw(seed, objects), objects) for seed in range(first, first + count)]
+def scene_pictures(count: int, objects: int = 1, first: int = 0, split: str = "test") -> list[Picture]:
+    """Return held-out scenes ``first`` to ``first + count - 1`` with exact masks.
+
+    Args:
+        count: how many.
+        objects: digits in each, 1 to 3.
+        first: seed of the first.
+        split: ``"test"``: on four photographs. ``"backgrounds"``: on each of :data:`scenes.BACKGROUNDS` by turns; give
+            ``clusters=[one.background for one in pictures]`` to intervals and tests.
+
+    Raises:
+        ValueError: another split; training scenes are not held out.
+    """
+    check.one_of("split", split, tuple(SCENES))
+    runtime.record.data["scenes"] = f"{split} scenes {first} to {first + count - 1}, {objects} object(s)"
+    return [_from_scene(seed, objects, split) for seed in range(first, first + count)]
 
 
 def marked_pictures(count: int, first: int = 0) -> list[Picture]:
@@ -125,7 +138,7 @@ def picture(name: str | Path | np.ndarray) -> Picture:
 
     Args:
         name: ``"cat"``, ``"coffee"``, ``"astronaut"``, ``"rocket"``; ``"scene:SEED"`` or ``"scene:SEED:OBJECTS"``;
-            ``"marked:SEED"`` for one with a badge;
+            ``"ground:SEED:OBJECTS"`` likewise, on textures; ``"marked:SEED"`` for one with a badge;
             the path of an image file; or an array ``(height, width, 3)``, uint8 or float in [0, 1].
 
     Raises:
@@ -142,11 +155,11 @@ def picture(name: str | Path | np.ndarray) -> Picture:
         return Picture(_read(_photograph(label)), label, {})
     if found := re.fullmatch(r"marked:(\d+)", label):
         return _from_marked(int(found[1]))
-    if found := re.fullmatch(r"scene:(\d+)(?::([123]))?", label):
-        objects = int(found[2] or 1)
-        return _from_scene(scenes.draw(int(found[1]), objects), objects)
+    if found := re.fullmatch(r"(scene|ground):(\d+)(?::([123]))?", label):
+        split = next(split for split, begins in SCENES.items() if begins == found[1])
+        return _from_scene(int(found[2]), int(found[3] or 1), split)
     if not Path(label).is_file():
-        known = ", ".join([*PHOTOGRAPHS, "scene:SEED", "scene:SEED:OBJECTS", "marked:SEED"])
+        known = ", ".join([*PHOTOGRAPHS, "scene:SEED", "scene:SEED:OBJECTS", "ground:SEED:OBJECTS", "marked:SEED"])
         raise FileNotFoundError(f"no picture {label!r}: no file of that name, and the known names are {known}.")
     return Picture(_read(Path(label)), Path(label).name, {})
 
@@ -157,9 +170,10 @@ def _from_marked(seed: int) -> Picture:
     return Picture(drawn.image, f"marked:{seed}", {digit: drawn.digit, badge: drawn.mark}, drawn.classes[0])
 
 
-def _from_scene(scene: scenes.Scene, objects: int) -> Picture:
+def _from_scene(seed: int, objects: int, split: str) -> Picture:
+    scene = scenes.draw(seed, objects, split)
     masks = {scenes.CLASSES[c]: mask for c, mask in zip(scene.classes, scene.masks, strict=True)}
-    return Picture(scene.image, f"scene:{scene.seed}:{objects}", masks)
+    return Picture(scene.image, f"{SCENES[split]}:{seed}:{objects}", masks, background=scene.background)
 
 
 def _photograph(name: str) -> Path:

@@ -35,12 +35,14 @@ class Picture:
         name: how to find it again.
         masks: class name to ``(height, width)`` bool; empty where nothing is known.
         label: index of its class, or ``None``.
+        background: what a scene is drawn on; scenes that share it are alike, and belong to one cluster of a sample.
     """
 
     image: np.ndarray
     name: str
     masks: dict[str, np.ndarray]
     label: int | None = None
+    background: str = ""
 
 
 Sample = Text | Picture

@@ -1,7 +1,8 @@
-"""Seeded scenes whose explanation is known: handwritten digits on photographs, with exact masks.
+"""Seeded scenes whose explanation is known: handwritten digits on photographs or textures, with exact masks.
 
 A scene is a picture of one to three digits of different classes, placed without overlap on a crop of a
-photograph. Which pixels belong to which class is known exactly, so a heat map can be marked right or wrong.
+photograph, or of a texture. Which pixels belong to which class is known exactly, so a heat map can be marked right or
+wrong. Scenes on one background are alike, so each says which it has, and intervals resample backgrounds.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import numpy as np
 from PIL import Image
 
 from xai_utils import check
+from xai_utils.samples import textures
 
 SIZE = 112  #: side of a scene, pixels
 PATCH = 8  #: side of a patch of the bundled vision models, pixels
 CLASSES = tuple(str(digit) for digit in range(10))
 BACKGROUND = len(CLASSES)  #: label of a patch that shows no digit
-SPLITS = ("train", "test", "varied")
+SPLITS = ("train", "test", "varied", "backgrounds")
 
 # Photographs shipped inside scikit-image and scikit-learn; the test pictures are never seen in training.
 _PICTURES = {
@@ -28,6 +30,7 @@ _PICTURES = {
     "test": ("chelsea.png", "coffee.png", "gravel.png", "motorcycle_left.png"),
 }  # fmt: skip
 _PICTURES["varied"] = (*_PICTURES["train"], "china.jpg", "flower.jpg")
+BACKGROUNDS = (*textures.NAMES, *_PICTURES["test"])
 _SIDES = {1: (40, 80), 2: (32, 56), 3: (28, 46)}  # least and greatest side of a digit, pixels
 _TEST_DIGITS = 360  # of 1,797; drawn once with a fixed seed
 
@@ -41,12 +44,14 @@ class Scene:
         masks: ``(object, SIZE, SIZE)`` bool, the pixels each digit is drawn on; they never overlap.
         classes: class index of each object, in the order of ``masks``; all different.
         seed: the seed that draws this scene again.
+        background: file name of the photograph, or name of the texture, behind the digits; of the first of two.
     """
 
     image: np.ndarray
     masks: np.ndarray
     classes: tuple[int, ...]
     seed: int
+    background: str
 
     def mask_of(self, class_index: int) -> np.ndarray:
         """Return the ``(SIZE, SIZE)`` mask of one class; ``ValueError`` if it is not in the scene."""
@@ -63,6 +68,8 @@ def draw(seed: int, objects: int = 1, split: str = "test", ease: float = 0.0) ->
         objects: how many digits, 1 to 3.
         split: ``"train"`` or ``"test"``: disjoint handwriting and disjoint photographs. ``"varied"`` is a harder
             training split: more photographs, recoloured, turned and joined, and slanted handwriting.
+            ``"backgrounds"`` has the handwriting of ``"test"`` on each of :data:`BACKGROUNDS` by turns (no model here
+            was trained on any of them), so that results do not hang on four photographs.
         ease: 0 draws the scenes everything is measured on; up to 1 fades the background and enlarges single
             digits (a curriculum for training only).
 
@@ -74,7 +81,7 @@ def draw(seed: int, objects: int = 1, split: str = "test", ease: float = 0.0) ->
     check.one_of("split", split, SPLITS)
     check.share("ease", ease)
     noise = np.random.default_rng([seed, objects, SPLITS.index(split)])
-    image = _background(noise, split, ease)
+    background, image = _background(noise, split, ease, seed)
     drawings, labels = _digits(split)
     classes = noise.choice(len(CLASSES), size=objects, replace=False)
     masks = np.zeros((objects, SIZE, SIZE), dtype=bool)
@@ -85,7 +92,7 @@ def draw(seed: int, objects: int = 1, split: str = "test", ease: float = 0.0) ->
         colour = _colour(noise, image[window].mean())
         image[window] = (1 - ink) * image[window] + ink * colour
         masks[index][window] = ink[..., 0] >= 0.5
-    return Scene(image.transpose(2, 0, 1).copy(), masks, tuple(int(c) for c in classes), seed)
+    return Scene(image.transpose(2, 0, 1).copy(), masks, tuple(int(c) for c in classes), seed, background)
 
 
 def patch_labels(scene: Scene, least: float = 0.2) -> np.ndarray:
@@ -96,16 +103,22 @@ def patch_labels(scene: Scene, least: float = 0.2) -> np.ndarray:
     return np.where(cover.max(0) >= least, labels, BACKGROUND)
 
 
-def _background(noise: np.random.Generator, split: str, ease: float) -> np.ndarray:
-    image = _crop(noise, split)
+def _background(noise: np.random.Generator, split: str, ease: float, seed: int) -> tuple[str, np.ndarray]:
+    name, image = _cut(noise, split, seed)
     if split == "varied":
-        image = _join(noise, _recolour(noise, image), _recolour(noise, _crop(noise, split)))
-    return ((1 - ease) * image + ease * image.mean((0, 1))).astype(np.float32)
+        image = _join(noise, _recolour(noise, image), _recolour(noise, _cut(noise, split, seed)[1]))
+    return name, ((1 - ease) * image + ease * image.mean((0, 1))).astype(np.float32)
 
 
-def _crop(noise: np.random.Generator, split: str) -> np.ndarray:
-    """Cut a random square out of a random photograph, perhaps mirrored: ``(SIZE, SIZE, 3)`` in [0, 1]."""
-    picture = _pictures(split)[noise.integers(len(_PICTURES[split]))]
+def _cut(noise: np.random.Generator, split: str, seed: int) -> tuple[str, np.ndarray]:
+    """Choose a background, at random or by turns, and return its name and a random part of it."""
+    names = _PICTURES.get(split, BACKGROUNDS)
+    name = names[noise.integers(len(names)) if split in _PICTURES else seed % len(names)]
+    return name, _crop(noise, textures.texture(name) if name in textures.NAMES else _picture(name))
+
+
+def _crop(noise: np.random.Generator, picture: Image.Image) -> np.ndarray:
+    """Cut a random square out of a picture, perhaps mirrored: ``(SIZE, SIZE, 3)`` in [0, 1]."""
     width, height = picture.size
     side = noise.uniform(0.3, 0.9) * min(width, height)
     left, top = noise.uniform(0, width - side), noise.uniform(0, height - side)
@@ -183,12 +196,12 @@ def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
 
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.images))
-    chosen = order[:_TEST_DIGITS] if split == "test" else order[_TEST_DIGITS:]
+    chosen = order[:_TEST_DIGITS] if split in ("test", "backgrounds") else order[_TEST_DIGITS:]
     return (data.images[chosen] / 16).astype(np.float32), data.target[chosen]
 
 
 @cache
-def _pictures(split: str) -> list[Image.Image]:
+def _picture(name: str) -> Image.Image:
     folders = [resources.files("skimage.data"), resources.files("sklearn.datasets.images")]
-    found = [next(folder / name for folder in folders if (folder / name).is_file()) for name in _PICTURES[split]]
-    return [Image.open(str(path)).convert("RGB") for path in found]
+    (found,) = [folder / name for folder in folders if (folder / name).is_file()]
+    return Image.open(str(found)).convert("RGB")

@@ -29,10 +29,11 @@ def reviews(first: int = 0, number: int | None = None) -> Listing:
     return listed(found[:number])
 
 
-def scenes(number: int = 300, objects: int = 1, first: int = 0) -> Listing:
+def scenes(number: int = 300, objects: int = 1, first: int = 0, split: str = "test") -> Listing:
     """List held-out scenes with exact masks, each drawn when it is read."""
-    names = tuple(f"scene:{seed}:{objects}" for seed in range(first, first + number))
-    return Listing(names, lambda i: bundled.scene_pictures(1, objects, first + i)[0])
+    check.one_of("split", split, tuple(bundled.SCENES))
+    names = tuple(f"{bundled.SCENES[split]}:{seed}:{objects}" for seed in range(first, first + number))
+    return Listing(names, lambda i: bundled.scene_pictures(1, objects, first + i, split)[0])
 
 
 def marked(number: int = 300, first: int = 0) -> Listing:
@@ -155,7 +156,7 @@ def digest(some: Sequence[Text | Picture]) -> str:
     found = hashlib.sha256()
     for one in some:
         arrays = [("image", one.image), *sorted(one.masks.items())] if isinstance(one, Picture) else []
-        plain = {key: value for key, value in vars(one).items() if key not in ("image", "masks")}
+        plain = {key: value for key, value in vars(one).items() if key not in ("image", "masks", "background")}
         shapes = [(name, str(array.dtype), array.shape) for name, array in arrays]
         found.update(json.dumps([type(one).__name__, plain, shapes], sort_keys=True).encode())
         for _, array in arrays:
