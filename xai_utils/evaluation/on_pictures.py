@@ -40,9 +40,9 @@ def marks(
 
     Returns:
         A row for each map: ``model``, ``method``, ``picture``, ``background``, and the measures: ``share`` of the
-        positive scores on the object (foreground attribution fraction), ``lift``, that share over the object's share of the picture, and
-        ``pointing``, whether the greatest score lies on a patch that holds any part of the object (the first such patch
-        where scores tie, so of a uniform map say nothing).
+        positive scores on the object (foreground attribution fraction), ``lift``, that share over the object's share
+        of the picture, and ``pointing``, whether the greatest score lies on a patch that holds any part of the object
+        (the first such patch where scores tie, so of a uniform map say nothing).
 
     Raises:
         ValueError: fewer than two pictures, or one without a mask.
