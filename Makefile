@@ -7,11 +7,16 @@ XAI := $(BIN)/python -m xai_utils
 OTHER := name another one (and remove an old $(VENV)): make PYTHON=/path/to/python3.12
 ROOT_MAY := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.DEFAULT_GOAL := help
-.PHONY: figures test golden train sweep bench explore app report lint help
+RUNNING = $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(LIMIT),--limit $(LIMIT))
 
-figures: $(STAMP)  ## draw every figure from the notebooks (RUN=name ONLY=01,02 FORCE=1); continues where it stopped
-	$(XAI) figures $(if $(RUN),--run $(RUN)) $(if $(ONLY),--only $(ONLY)) $(if $(filter 1,$(FORCE)),--force)
+.DEFAULT_GOAL := help
+.PHONY: figures compare test golden train sweep bench explore app report lint help
+
+figures: $(STAMP)  ## draw every figure from the notebooks (RUN=name ONLY=01,02 JOBS=2 LIMIT=1800 FORCE=1); continues where it stopped
+	$(XAI) figures $(if $(RUN),--run $(RUN)) $(if $(filter 1,$(FORCE)),--force) $(RUNNING)
+
+compare: $(STAMP)  ## list the figures and tables that are not as in FOLDER=folder, drawn on another machine
+	$(XAI) figures --compare $(FOLDER)
 
 test: $(STAMP)  ## unit tests, then every notebook against its stored output; contacts no network
 	@figures=$$(mktemp -d) || exit 1; trap 'rm -rf "$$figures"' EXIT; trap 'exit 130' INT TERM; \
@@ -21,8 +26,8 @@ test: $(STAMP)  ## unit tests, then every notebook against its stored output; co
 	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-cell-timeout=600 notebooks || failed=1; \
 	exit $$failed
 
-golden: $(STAMP)  ## re-execute the notebooks in place and clean them for git (ONLY=01,02)
-	$(XAI) golden $(if $(ONLY),--only $(ONLY))
+golden: $(STAMP)  ## re-execute the notebooks in place and clean them for git (ONLY=01,02 JOBS=2)
+	$(XAI) golden $(RUNNING)
 
 train: $(STAMP)  ## train a model of data/models again (MODEL=name)
 	$(XAI) train $(MODEL)

@@ -24,16 +24,21 @@ CODES = "Exit codes: 0 all well; 1 done in part; 2 nothing was done, one line sa
 
 def figures(options: argparse.Namespace) -> int:
     """Execute copies of the notebooks under runs/ and write the figures; continues where it stopped."""
-    from xai_utils.workbook import execute, runs
+    from xai_utils.workbook import compare, execute, runs
 
-    return execute.report(execute.figures(runs.places(), options.run, options.only, options.force))
+    here = runs.places()
+    if options.compare:
+        return compare.report(compare.differences(options.compare, here.figures))
+    found = execute.figures(here, options.run, options.only, options.force, options.jobs, options.limit)
+    return execute.report(found, runs.target(here, options.run))
 
 
 def golden(options: argparse.Namespace) -> int:
     """Re-execute the committed notebooks in place, with their own parameters, and clean them for git."""
     from xai_utils.workbook import execute, runs
 
-    return execute.report(execute.golden(runs.places(), options.only))
+    here = runs.places()
+    return execute.report(execute.golden(here, options.only, options.jobs, options.limit), here.figures)
 
 
 def report(options: argparse.Namespace) -> int:
@@ -114,10 +119,17 @@ def parser() -> Parser:
         made[name] = commands.add_parser(name, help=told.partition(";")[0].rstrip("."), description=told, epilog=CODES)
         made[name].set_defaults(parser=made[name])
     made["figures"].add_argument("--run", default="default", metavar="NAME", help="a set in notebooks/runs.yml")
+    made["figures"].add_argument(
+        "--compare", type=Path, metavar="FOLDER", help="draw nothing; list the figures that are not as in FOLDER"
+    )
     made["figures"].add_argument("--force", action="store_true", help="also what is up to date")
     for name in ("figures", "golden"):
         made[name].add_argument(
             "--only", default=[], type=_numbers, metavar="NUMBERS", help="of notebooks, such as 01,03 (default: all)"
+        )
+        made[name].add_argument("--jobs", type=count, metavar="N", help="notebooks at once (default: one a core)")
+        made[name].add_argument(
+            "--limit", type=float, default=1800.0, metavar="SECONDS", help="that one cell may take (default: 1800)"
         )
     made["report"].add_argument(
         "--out", type=Path, default=files.ROOT / "site", metavar="FOLDER", help="of the pages (default: site)"

@@ -39,7 +39,7 @@ def test_a_run_leaves_a_copy_a_record_and_figures(places):
         "01_dots.ipynb",
         "01_dots.json",
     ]
-    assert execute.report([record]) == 0
+    assert execute.report([record], places.figures) == 0
 
 
 def test_a_result_is_kept_until_something_it_depends_on_changes(places):
@@ -65,15 +65,20 @@ def test_a_kernel_has_one_thread_unless_more_are_asked_for(places, monkeypatch):
     assert statuses(execute.figures(places, "two")) == ["finished"]
 
 
-@pytest.mark.parametrize("name", ["01_dots.ipynb", "01_dots.json"])
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"key": 1}', b"\x00\xff"])
-def test_a_damaged_record_or_copy_is_made_again(places, name, damage):
+def test_a_damaged_record_or_copy_is_made_again(places):
     write(places, "01_dots", PICTURE)
     execute.figures(places)
-    file = places.runs / "default" / name
-    file.write_bytes(damage)
-    assert statuses(execute.figures(places)) == ["finished"] and file.read_bytes() != damage
-    assert statuses(execute.figures(places)) == ["kept"]
+    (job,) = runs.plan(places)
+    for name in ("01_dots.ipynb", "01_dots.json"):
+        file = places.runs / "default" / name
+        whole = file.read_bytes()
+        assert runs.finished(job)
+        for damage in (b"", b"{", b"[]", b"null", b'{"key": 1}', b"\x00\xff", whole[:-9]):
+            file.write_bytes(damage)
+            assert runs.finished(job) is None, (name, damage)
+        file.write_bytes(whole)
+    file.write_bytes(b"{")
+    assert statuses(execute.figures(places)) == ["finished"] and file.read_bytes() != b"{"
 
 
 def test_a_damaged_figure_record_does_not_stop_the_catalogue(places):
@@ -92,9 +97,9 @@ def test_a_copy_that_a_full_disk_cut_off_does_not_hide_what_failed(places, monke
     write(places, "01_dots", PICTURE)
     write(places, "02_dots", PICTURE)
     monkeypatch.setattr(execute.papermill, "execute_notebook", full)
-    found = execute.figures(places)
+    found = [execute.execute(job) for job in runs.plan(places)]
     assert statuses(found) == ["failed", "failed"]
-    assert "No space left" in found[0]["failure"]["error"] and execute.report(found) == 1
+    assert "No space left" in found[0]["failure"]["error"] and execute.report(found, places.figures) == 1
 
 
 def test_a_failure_is_reported_and_the_others_finish(places, capsys):
@@ -103,7 +108,7 @@ def test_a_failure_is_reported_and_the_others_finish(places, capsys):
     write(places, "03_dots", PICTURE)
     records = execute.figures(places)
     assert statuses(records) == ["failed", "failed", "finished"]
-    assert execute.report(records) == 1
+    assert execute.report(records, places.figures) == 1
     told = capsys.readouterr().out
     assert "01_broken failed in cell [3]: values = {}\n    KeyError: 'missing'" in told
     assert "02_dies failed in cell [2]: # the kernel goes away" in told
@@ -162,7 +167,7 @@ def test_ctrl_c_leaves_no_half_result_and_stops_the_kernel(places):
     process = subprocess.Popen(
         [sys.executable, "-c", code, *folders], cwd=runs.ROOT, stderr=subprocess.DEVNULL, preexec_fn=hear_ctrl_c
     )
-    wait_for(lambda: told.exists() and told.read_text())
+    wait_for(lambda: told.exists() and told.read_text() and (places.runs / "default/01_dots.json").exists())
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     assert sorted(path.name for path in (places.runs / "default").iterdir()) == [
@@ -170,6 +175,52 @@ def test_ctrl_c_leaves_no_half_result_and_stops_the_kernel(places):
         "01_dots.json",
     ]
     wait_for(lambda: not alive(int(told.read_text())))
+
+
+def test_a_cell_that_hangs_is_named_when_its_time_is_over(places, capsys):
+    write(places, "01_hangs", "1 + 1", "# for ever\n__import__('time').sleep(600)")
+    (record,) = found = execute.figures(places, limit=1)
+    assert record["failure"] == {
+        "cell": "3",
+        "line": "# for ever",
+        "error": "it took more than 1 s; LIMIT=SECONDS allows more",
+    }
+    assert execute.report(found, places.figures) == 1 and f"figures are in {places.figures}" in capsys.readouterr().out
+
+
+def test_a_process_that_is_killed_is_a_failed_notebook_and_the_others_finish(places):
+    write(
+        places,
+        "01_out_of_memory",
+        "# the system ends the kernel's parent\n__import__('os').kill(__import__('os').getppid(), 9)",
+    )
+    write(places, "02_dots", PICTURE)
+    killed, fine = execute.figures(places, jobs=1)
+    assert killed["failure"] == {
+        "cell": "2", "line": "# the system ends the kernel's parent", "error": "its process was ended by SIGKILL",
+    }  # fmt: skip
+    assert fine["status"] == "finished" and killed["claims"]["held"] == 0
+    assert not list((places.runs / "default").glob("*.partial.ipynb"))
+
+
+def test_a_second_command_on_the_same_notebooks_is_told(places):
+    for number in ("01", "02"):
+        write(places, f"{number}_dots", PICTURE)
+    with execute.parallel.alone([places.runs / ".locks/default/01_dots.lock"]):
+        with pytest.raises(ValueError, match=f"01_dots is being run by another command, process {os.getpid()}; wait"):
+            execute.figures(places)
+        with pytest.raises(ValueError, match="01_dots is being run"):
+            execute.golden(places)
+        assert statuses(execute.figures(places, only=["2"])) == ["finished"], "other notebooks are free"
+
+
+def test_the_longest_go_first(places):
+    write(places, "01_short", "1")
+    write(places, "02_long", *"123")
+    assert [job.notebook.stem for job in execute._longest_first(runs.plan(places))] == ["02_long", "01_short"]
+    places.runs.joinpath("default").mkdir(parents=True)
+    (places.runs / "default/01_short.json").write_text('{"seconds": 99}')
+    assert [job.notebook.stem for job in execute._longest_first(runs.plan(places))] == ["01_short", "02_long"]
 
 
 def hear_ctrl_c():

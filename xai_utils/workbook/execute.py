@@ -8,9 +8,11 @@ and cleans them, so that two such commands write the same bytes. A record beside
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
+import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,17 +22,18 @@ from typing import Any
 
 import nbformat
 import papermill
+from nbclient.exceptions import CellTimeoutError
 from nbformat import NotebookNode
 from rich.console import Console
 from rich.table import Table
-from tqdm.auto import tqdm
 from traitlets.config import Config
 
 from xai_utils import files
-from xai_utils.workbook import frames, runs
+from xai_utils.workbook import frames, parallel, runs
 from xai_utils.workbook.runs import Job, Places
 
 CLAIMS = {"held": "holds  ", "not held": "does not hold  ", "undecided": "undecided  "}
+LIMIT = 1800.0  #: seconds that one cell may take
 ENCRYPTED = Config(KernelManager={"transport_encryption": "auto"})  # else every kernel warns that it is not
 VOLATILE = (
     "metadata.papermill metadata.widgets metadata.signature metadata.language_info.version "
@@ -40,28 +43,85 @@ VOLATILE = (
 
 
 def figures(
-    places: Places, name: str = "default", only: Iterable[str] = (), force: bool = False
+    places: Places,
+    name: str = "default",
+    only: Iterable[str] = (),
+    force: bool = False,
+    jobs: int | None = None,
+    limit: float = LIMIT,
 ) -> list[dict[str, Any]]:
-    """Execute what is not up to date in a run; return all its records, those of kept notebooks included."""
-    records = []
-    for job in tqdm(runs.plan(places, name, only), desc="notebooks", unit="notebook"):
-        kept = None if force else runs.finished(job)
-        records.append({**kept, "status": "kept"} if kept else execute(job))
-        catalogue(job.figures)
-    return records
+    """Execute what is not up to date in a run; return all its records, those of kept notebooks included.
+
+    Args:
+        places: folders of the project.
+        name: of the run, see :mod:`runs`.
+        only: numbers of notebooks; none means all.
+        force: also what is up to date.
+        jobs: notebooks at once, see :func:`parallel.at_once`.
+        limit: seconds that one cell may take.
+
+    Raises:
+        ValueError: an unknown name; or another process runs one of the notebooks.
+    """
+    planned = runs.plan(places, name, only)
+    kept = {} if force else {job: record for job in planned if (record := runs.finished(job))}
+    found = {job: {**record, "status": "kept"} for job, record in kept.items()}
+    with parallel.alone([_lock(places, job) for job in planned if job not in found]):
+        for job, record in _executed([job for job in planned if job not in found], jobs, limit):
+            found[job] = record
+            catalogue(job.figures)
+    return [found[job] for job in planned]
 
 
-def golden(places: Places, only: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """Re-execute the committed notebooks in place with their own parameters; a failing one stays as it is."""
-    records = []
-    for path in tqdm(runs.find_notebooks(places, only), desc="notebooks", unit="notebook"):
-        job = Job(path, {}, "", places.runs / ".golden", places.figures)
-        records.append(execute(job))
-        if records[-1]["status"] == "finished":
-            executed = nbformat.read(job.file(".ipynb"), as_version=4)
-            files.write(path, nbformat.writes(clean(executed)) + "\n")
-        catalogue(places.figures)
-    return records
+def golden(
+    places: Places, only: Iterable[str] = (), jobs: int | None = None, limit: float = LIMIT
+) -> list[dict[str, Any]]:
+    """Re-execute the committed notebooks in place with their own parameters; a failing one stays as it is.
+
+    Args and errors as in :func:`figures`.
+    """
+    planned = [Job(path, {}, "", places.runs / ".golden", places.figures) for path in runs.find_notebooks(places, only)]
+    found = {}
+    with parallel.alone([_lock(places, job) for job in planned]):
+        for job, record in _executed(planned, jobs, limit):
+            found[job] = record
+            if record["status"] == "finished":
+                executed = nbformat.read(job.file(".ipynb"), as_version=4)
+                files.write(job.notebook, nbformat.writes(clean(executed)) + "\n")
+            catalogue(places.figures)
+    return [found[job] for job in planned]
+
+
+def _lock(places: Places, job: Job) -> Path:
+    """Return the file that says that a notebook's figures are being drawn into a folder."""
+    run = job.folder.name.replace(".golden", "default")  # both draw the same figures
+    return places.runs / ".locks" / run / f"{job.notebook.stem}.lock"
+
+
+def _executed(jobs: Sequence[Job], asked: int | None, limit: float) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Execute jobs in processes of their own, and yield each with its record as it ends."""
+    if not jobs:
+        return
+    most, why = parallel.at_once(asked)
+    if why and len(jobs) > most:
+        print(why)
+    with parallel.Show(len(jobs)) as show:
+        for job, record in parallel.run(functools.partial(execute, limit=limit), _longest_first(jobs), most, show):
+            yield job, _died(job, record) if isinstance(record, str) else record
+
+
+def _longest_first(jobs: Sequence[Job]) -> list[Job]:
+    """Put what took longest before first; what never ran by its number of code cells, as if each took two seconds."""
+    return sorted(jobs, key=lambda job: -(runs.seconds(job) or 2.0 * len(_cells(job.notebook))))
+
+
+def _died(job: Job, why: str) -> dict[str, Any]:
+    """Record a notebook whose process ended without a word."""
+    partial_copies = sorted(job.folder.glob(f"{job.notebook.stem}.*.partial.ipynb"))
+    where = _last_started(partial_copies[-1]) if partial_copies else {"cell": "0", "line": "it did not begin"}
+    for copy in partial_copies:
+        copy.unlink()
+    return _record(job, where | {"error": why}, {}, datetime.now(UTC), 0.0, job.file(".none"))
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
@@ -79,15 +139,27 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def execute(job: Job) -> dict[str, Any]:
-    """Run one notebook, write its copy, then its record, and return the record; a failure is not raised."""
+def execute(job: Job, told: parallel.Told = lambda cell, count: None, limit: float = LIMIT) -> dict[str, Any]:
+    """Run one notebook, write its copy, then its record, and return the record; a failure is not raised.
+
+    Args:
+        job: what to run.
+        told: called as each code cell begins.
+        limit: seconds that one cell may take; a cell beyond it fails.
+    """
     for folder in (job.folder, job.figures):
         folder.mkdir(parents=True, exist_ok=True)
     before = {name: path.stat().st_mtime_ns for name, path in job.drawn().items()}
-    started, clock, partial = datetime.now(UTC), time.perf_counter(), job.file(f".{os.getpid()}.partial.ipynb")
-    failure = _run(job, partial)
-    drawn = [path for name, path in job.drawn().items() if path.stat().st_mtime_ns != before.get(name)]
-    record = {
+    started, clock, copy = datetime.now(UTC), time.perf_counter(), job.file(f".{os.getpid()}.partial.ipynb")
+    failure = _run(job, copy, told, limit)
+    drawn = {name: path for name, path in job.drawn().items() if path.stat().st_mtime_ns != before.get(name)}
+    return _publish(job, copy, _record(job, failure, drawn, started, time.perf_counter() - clock, copy))
+
+
+def _record(
+    job: Job, failure: dict[str, str], drawn: Mapping[str, Path], started: datetime, seconds: float, copy: Path
+) -> dict[str, Any]:
+    return {
         "notebook": job.notebook.stem,
         "key": job.key,
         "parameters": job.parameters,
@@ -95,12 +167,18 @@ def execute(job: Job) -> dict[str, Any]:
         "failure": failure,
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - clock, 2),
-        "device": _device(drawn),
-        "figures": {path.name: runs.sha256(path) for path in drawn},
-        "claims": _count_claims(partial),
+        "seconds": round(seconds, 2),
+        "memory": round(_peak() / 2**30, 2),
+        "device": _device(list(drawn.values())),
+        "figures": {name: runs.sha256(path) for name, path in drawn.items()},
+        "claims": _count_claims(copy),
     }
-    return _publish(job, partial, record)
+
+
+def _peak() -> int:
+    """Return the most bytes that a kernel of this process has held."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
 
 
 def _publish(job: Job, partial: Path, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,9 +192,11 @@ def _publish(job: Job, partial: Path, record: Mapping[str, Any]) -> dict[str, An
     return whole
 
 
-def _run(job: Job, partial: Path) -> dict[str, str]:
-    """Execute into ``partial``; return what failed, or nothing. Ctrl-C removes the copy and passes on."""
+def _run(job: Job, partial: Path, told: parallel.Told, limit: float) -> dict[str, str]:
+    """Execute into ``partial``; return what failed, or nothing. An interruption removes the copy and passes on."""
     partial.unlink(missing_ok=True)
+    count = len(_cells(job.notebook))
+    begun = iter(range(1, count + 2))  # one cell more, with the run's parameters
     try:
         with _environment(job):
             papermill.execute_notebook(
@@ -125,7 +205,9 @@ def _run(job: Job, partial: Path) -> dict[str, str]:
                 job.parameters,
                 kernel_name="python3",
                 cwd=str(job.notebook.parent),
-                progress_bar={"desc": job.notebook.stem, "leave": False},
+                progress_bar=False,
+                execution_timeout=limit,
+                on_cell_execute=lambda cell, cell_index: told(next(begun), count),
                 coalesce_streams=True,  # where a stream is cut depends on the moment
                 config=ENCRYPTED,
             )
@@ -133,9 +215,14 @@ def _run(job: Job, partial: Path) -> dict[str, str]:
         partial.unlink(missing_ok=True)
         raise
     except Exception as error:  # a broken notebook or a dead kernel must not stop the other notebooks
-        message = str(error).strip() or type(error).__name__
-        return _last_started(partial) | {"error": message.splitlines()[-1]}
+        return _last_started(partial) | {"error": _said(error, limit)}
     return {}
+
+
+def _said(error: Exception, limit: float) -> str:
+    if isinstance(error, CellTimeoutError):
+        return f"it took more than {limit:g} s; LIMIT=SECONDS allows more"
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 @contextmanager
@@ -199,14 +286,16 @@ def _record_of(path: Path) -> dict[str, Any]:
         return {"caption": f"its record {path.name} is damaged; run the notebook again"}
 
 
-def report(records: Sequence[Mapping[str, Any]]) -> int:
-    """Print a table of the notebooks, then every failure; return the exit code."""
-    table = Table("notebook", "status", "seconds", "figures", *(f"claims {name}" for name in CLAIMS))
+def report(records: Sequence[Mapping[str, Any]], figures: Path) -> int:
+    """Print a table of the notebooks, where the figures are, then every failure; return the exit code."""
+    heads = "notebook", "status", "seconds", "GiB", "figures", *(f"claims {name}" for name in CLAIMS)
+    table = Table(*heads)
     for record in records:
         drawings = sum(not name.endswith((".json", ".csv")) for name in record["figures"])
-        counts = [f"{record['seconds']:.1f}", drawings, *record["claims"].values()]
+        counts = [f"{record['seconds']:.1f}", record.get("memory", "?"), drawings, *record["claims"].values()]
         table.add_row(record["notebook"], record["status"], *map(str, counts))
     Console().print(table)
+    print(f"figures are in {figures}")
     failed = [record for record in records if record["failure"]]
     for record in failed:
         where = record["failure"]

@@ -52,7 +52,7 @@ class Run:
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """One notebook to execute: its parameters and key, and the folders of its copy and of its figures."""
 
@@ -79,12 +79,17 @@ def plan(places: Places, name: str = "default", only: Iterable[str | int] = ()) 
     wanted = set(find_notebooks(places, only)) & set(notebooks)
     if not wanted:
         raise ValueError(f"run {name} has only these notebooks: {', '.join(path.stem for path in notebooks)}.")
-    target = places.figures if name == "default" else places.figures / name
+    drawn = target(places, name)
     return [
-        Job(path, parameters[path], key_of(path, parameters[path], around), places.runs / name, target)
+        Job(path, parameters[path], key_of(path, parameters[path], around), places.runs / name, drawn)
         for path in notebooks
         if path in wanted
     ]
+
+
+def target(places: Places, name: str) -> Path:
+    """Return the folder of a run's figures."""
+    return places.figures if name == "default" else places.figures / name
 
 
 def find_notebooks(places: Places, only: Iterable[str | int] = ()) -> list[Path]:
@@ -163,4 +168,12 @@ def finished(job: Job) -> dict[str, Any] | None:
         here = {name: sha256(path) for name, path in job.drawn().items() if name in record["figures"]}
         return record if same and here == record["figures"] else None
     except (ValueError, KeyError, TypeError):
+        return None
+
+
+def seconds(job: Job) -> float | None:
+    """Return how long the notebook took when it last ended, if that is known."""
+    try:
+        return float(json.loads(job.file(".json").read_text())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
