@@ -9,6 +9,7 @@ from xai_utils.methods import (
     observation,
     occlusion,
     relevance,
+    stepwise,
 )
 from xai_utils.methods.attention import read_row
 from xai_utils.methods.observation import Observation, View, observe

@@ -125,9 +125,8 @@ def patch_sums(pixels: Tensor, batch: Batch) -> Tensor:
 
 def _texts(model: Model, samples: Sequence[Text]) -> Batch:
     tokenizer = model.tokenizer
-    limit = min(_positions(model.module), tokenizer.model_max_length)
     for sample in samples:
-        _fits(model, sample, limit)
+        _fits(model, sample, limit(model))
     texts = [s.text.replace("[MASK]", tokenizer.mask_token) if model.head == "mask" else s.text for s in samples]
     coded = tokenizer(texts, padding=True, return_tensors="pt", return_offsets_mapping=True)
     offsets = coded.pop("offset_mapping").tolist()
@@ -142,13 +141,19 @@ def _texts(model: Model, samples: Sequence[Text]) -> Batch:
     return Batch({k: v.to(model.device) for k, v in coded.items()}, labels, spans=spans)
 
 
-def _fits(model: Model, sample: Text, limit: int) -> None:
+def limit(model: Model) -> int:
+    """Return how many tokens a text model reads at most, specials among them."""
+    told = sys.maxsize if model.tokenizer is None else model.tokenizer.model_max_length
+    return min(_positions(model.module), told)
+
+
+def _fits(model: Model, sample: Text, most: int) -> None:
     if not sample.text.strip():
         raise ValueError(f"the text of {sample.name!r} is empty; expected at least one word.")
     count = len(model.tokenizer(sample.text, verbose=False)["input_ids"])
-    if count > limit:
+    if count > most:
         raise ValueError(
-            f"{sample.name!r} has {count} tokens, but {model.name} reads at most {limit}. Nothing is cut off silently: "
+            f"{sample.name!r} has {count} tokens, but {model.name} reads at most {most}. Nothing is cut off silently: "
             "shorten the text, or explain it piece by piece."
         )
 
