@@ -2,6 +2,7 @@
 
 from xai_utils.methods import (
     closed_forms,
+    contexts,
     input_gradient,
     integrated,
     lime_library,
