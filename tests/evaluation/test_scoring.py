@@ -1,12 +1,16 @@
 """A shard of samples is scored: every method against slow literal versions, matched nulls, failures, refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
 import torch
 from scored import PLAIN, WORDS, by_key, judged
 
-from xai_utils.evaluation import scoring
+from xai_utils import methods
+from xai_utils.evaluation import probe, scoring
+from xai_utils.evaluation.judged import chance
 from xai_utils.models.encoding import encode
 from xai_utils.samples import Picture
 
@@ -50,11 +54,49 @@ def test_shards_do_not_depend_on_their_neighbours(known):
 def test_a_constant_map_is_scored_by_a_random_order_and_not_by_place(known):
     some = pictures(known["timm-vit"])
     one, other = (
-        by_key(scoring.score_shard("timm-vit", "uniform", some, ("delta_af", "mass", "average_precision"), seed))
+        by_key(scoring.score_shard("timm-vit", "uniform", some, ("delta_af", "mass", "average_precision", "hit"), seed))
         for seed in (0, 1)
     )
     assert any(one[key] != other[key] for key in one if key[1] == "delta_af")
-    assert all(value == pytest.approx(0.25) for key, value in one.items() if key[1] in ("mass", "average_precision"))
+    assert all(value == pytest.approx(0.25) for key, value in one.items() if key[1] in ("mass", "hit"))
+    tokens = tiny.model("timm-vit").module.patch_embed.num_patches
+    guess = chance(tokens, tokens // 4)
+    assert all(value == pytest.approx(guess) for key, value in one.items() if key[1] == "average_precision")
+
+
+def test_the_settings_of_every_method_are_those_of_its_name(known):
+    found = scoring.settings("timm-vit")
+    assert list(found) == scoring.methods_for("timm-vit")
+    assert found["integrated_gradients"] == "tolerance 0.02, steps 16, most_steps 256"
+    assert "residual 0.5" in found["rollout"] and found["random"] == ""
+
+
+def test_a_swapped_label_and_a_wrong_answer_leave_no_truth(known):
+    model = known["bert"]
+    right = judged(model, WORDS)
+    wrong = replace(right, label=1 - right.label)
+    scored = [
+        scoring.score_shard("bert", "attention", [one], ("average_precision", "delta_af"), 0) for one in (right, wrong)
+    ]
+    assert [{row["metric"] for row in rows} for rows in scored] == [{"average_precision", "delta_af"}, {"delta_af"}]
+
+
+def test_maps_that_change_places_lose_what_they_find(known, monkeypatch):
+    some = [replace(one, name=f"s{i}") for i, one in enumerate(pictures(known["timm-vit"], 4))]
+    turned = [replace(one, masks={key: mask[::-1, ::-1].copy() for key, mask in one.masks.items()}) for one in some[2:]]
+    some = some[:2] + turned
+    perfect = probe.probe(known["timm-vit"], tuple(some), 0).truth
+
+    def marked(order):
+        def explain(model, method, samples, targets, seed):
+            maps = methods.explain("uniform", model, samples)
+            return [replace(one, scores=perfect[i]) for one, i in zip(maps, order, strict=True)]
+
+        monkeypatch.setattr(scoring, "_explain", explain)
+        rows = scoring.score_shard("timm-vit", "uniform", some, ("average_precision",), 0)
+        return np.mean([row["value"] for row in rows if row["metric"] == "average_precision"])
+
+    assert marked([0, 1, 2, 3]) == 1 and marked([3, 2, 1, 0]) < 0.5
 
 
 def test_a_map_that_fails_does_not_take_the_others_with_it(known, monkeypatch):

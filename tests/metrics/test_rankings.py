@@ -1,11 +1,16 @@
 """Rankings: ties, shares, average precision against scikit-learn, the pointing game, refusals."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 from strategies import normal
 
+from xai_utils.evaluation.judged import chance
 from xai_utils.metrics import rankings
 from xai_utils.metrics.rankings import average_precision, hit, top, top_share
 
@@ -58,6 +63,22 @@ def test_average_precision_is_scikit_learns_ties_included(levels):
     truth = torch.rand(30, 80, generator=NOISE) > 0.6
     expected = [average_precision_score(t, s) for s, t in zip(scores, truth, strict=True)]
     np.testing.assert_allclose(rankings.average_precisions(scores, truth), expected, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=2, max_size=5))
+def test_equal_scores_count_as_the_mean_over_all_their_orders(drawn):
+    scores, inside = torch.tensor([one for one, _ in drawn]).double(), torch.tensor([one for _, one in drawn])
+    assume(inside.any() and not inside.all())
+    orders = {tuple(sorted(one, key=lambda i: -scores[i])) for one in permutations(range(len(scores)))}
+    every = [average_precision_score(inside[list(one)], -np.arange(len(one))) for one in orders]
+    assert average_precision(scores, inside) == pytest.approx(np.mean(every))
+
+
+def test_a_constant_map_gets_what_chance_gives():
+    inside = torch.arange(40) % 5 == 0
+    assert average_precision(torch.ones(40), inside) == pytest.approx(chance(40, 8))
+    assert average_precision(torch.ones(40), inside) > inside.double().mean()
 
 
 def test_a_ranking_of_one_kind_only_is_not_judged():

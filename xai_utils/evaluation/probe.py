@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,8 @@ from xai_utils.metrics import removal_curves
 from xai_utils.metrics.removal_curves import QUARTERS
 from xai_utils.models import Model, removal
 from xai_utils.models.encoding import Batch, encode, rationale_mask, view_mask, word_mask
-from xai_utils.samples.kinds import Picture, Sample, Text
+from xai_utils.samples import sets
+from xai_utils.samples.kinds import Sample, Text
 from xai_utils.samples.prompts import Prompt
 
 OPERATORS = 3  # ways to remove that a leaderboard compares: the first ones that the model knows
@@ -183,7 +183,6 @@ def _truth(model: Model, sample: Sample, batch: Batch, places: Tensor, words: Te
     return inside if ranked.any() and not ranked.all() else None
 
 
-def _print(sample: Sample) -> tuple[str, int]:
-    """Return what tells one sample from another: its name and a checksum of what it holds."""
-    content = np.ascontiguousarray(sample.image).data if isinstance(sample, Picture) else sample.text.encode()
-    return sample.name, zlib.crc32(content)
+def _print(sample: Sample) -> str:
+    """Return what tells one sample from another: a hash of what it holds and of all that is known about it."""
+    return sets.digest([sample])
