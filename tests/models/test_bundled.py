@@ -19,7 +19,7 @@ from xai_utils.samples import scenes
 from xai_utils.train import vision
 
 DEEP = ("bert12-sst2", "bert24-sst2")
-BUNDLED = ("minilm-sst2", *DEEP, "attention-sst2", "vit-scenes", "resnet-scenes")
+BUNDLED = ("minilm-sst2", *DEEP, "attention-sst2", "vit-scenes", "vit-scenes-plain", "resnet-scenes")
 EACH = pytest.mark.parametrize("name", BUNDLED)
 FOLDER = runtime.DATA / "models"
 LARGEST = {
@@ -28,18 +28,21 @@ LARGEST = {
     "bert24-sst2": 12e6,
     "attention-sst2": 8e6,
     "vit-scenes": 6e6,
+    "vit-scenes-plain": 6e5,
     "resnet-scenes": 6e6,
 }  # bytes
 NEEDED = {
     "minilm-sst2": {"sst2_validation_accuracy": 0.89},
     **{key: {"sst2_validation_accuracy": 0.78} for key in (*DEEP, "attention-sst2")},
     "vit-scenes": {"single_top1": 0.97, "pair_top2": 0.85},
+    "vit-scenes-plain": {"single_top1": 0.83},
     "resnet-scenes": {"single_top1": 0.97, "pair_top2": 0.85},
 }
 COUNTED = {
     "minilm-sst2": 872,
     **dict.fromkeys((*DEEP, "attention-sst2"), 872),
     "vit-scenes": 1000,
+    "vit-scenes-plain": 1000,
     "resnet-scenes": 1000,
 }
 
@@ -93,8 +96,10 @@ def test_it_loads_frozen_in_evaluation_mode_and_single_precision(name):
         assert len(trace.attention) == model.blocks
 
 
-@pytest.mark.parametrize("name", ["vit-scenes", "resnet-scenes"])
-@pytest.mark.parametrize(("objects", "measure"), [(1, "single_top1"), (2, "pair_top2")])
+SHOWN = [(name, *kind) for name in ("vit-scenes", "resnet-scenes") for kind in ((1, "single_top1"), (2, "pair_top2"))]
+
+
+@pytest.mark.parametrize(("name", "objects", "measure"), [*SHOWN, ("vit-scenes-plain", 1, "single_top1")])
 def test_scenes_never_seen_are_named_as_often_as_the_card_says(name, objects, measure):
     model, count = models.load(name), 150
     drawn = [scenes.draw(50_000 + i, objects, "test") for i in range(count)]
@@ -118,6 +123,22 @@ def test_bundled_reviews_are_judged_rightly(name, least):
             predicted = model.logits(encode(model, some).inputs).argmax(-1).tolist()
         right += sum(found == review.label for found, review in zip(predicted, some, strict=True))
     assert len(reviews) == 216 and right >= least * len(reviews), right
+
+
+def test_textures_that_no_model_has_seen_do_not_mislead():
+    drawn = [scenes.draw(50_000 + i, 1, "backgrounds") for i in range(2 * len(scenes.BACKGROUNDS))]
+    for name, least in (("vit-scenes", 0.97), ("resnet-scenes", 0.95), ("vit-scenes-plain", 0.86)):
+        with torch.inference_mode():
+            named = models.load(name).module(vision.normalised([one.image for one in drawn])).argmax(1).tolist()
+        right = sum(one == scene.classes[0] for one, scene in zip(named, drawn, strict=True))
+        assert enough(right, len(drawn), least), (name, right)
+
+
+def test_the_cards_say_whether_places_were_a_training_target():
+    told = {name: card(name)["supervision"] for name in ("vit-scenes", "resnet-scenes", "vim-scenes")}
+    assert set(told.values()) == {vision.ScenesRecipe.supervision} and "was a training target" in told["vit-scenes"]
+    assert card("vit-scenes-plain")["supervision"] == vision.ViTPlain.supervision
+    assert card("vit-shortcut")["supervision"] == vision.ViTShortcut.supervision
 
 
 def test_pictures_reach_the_vision_models_as_in_training():

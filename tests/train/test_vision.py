@@ -1,10 +1,12 @@
 """The vision recipes: scenes that nobody has seen, parts around the digit, first weights, and what is shipped."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from _pytest.outcomes import Failed
 from safetensors.torch import load_file
 from tiny_recipes import RECIPES, TinyVim, TinyViT
 
@@ -181,6 +183,38 @@ def test_decays_skips_and_biases_of_the_scans_are_not_pulled_to_zero():
     for name, parameter in module.named_parameters():
         assert (id(parameter) in free) == (parameter.ndim < 2 or name.endswith("_log")), name
     assert sum(len(group["params"]) for o in (muon, adam) for group in o.param_groups) == len(list(module.parameters()))
+
+
+# The control without patch labels
+
+
+class TinyPlain(vision.ViTPlain):
+    partial, plain, faded, part, batches = 1, 1, 1, (4, 4), (4, 4)
+    arguments = {**vision.ViTPlain.arguments, "embed_dim": 24, "depth": 1, "num_heads": 2}  # noqa: RUF012
+
+
+def test_the_control_is_never_told_where_a_digit_lies(monkeypatch):
+    recipe = TinyPlain()
+    torch.manual_seed(0)
+    module = recipe.build()
+    losses = [recipe.loss(module, step) for step in (0, 1)]  # a step on windows, a step on whole scenes
+    assert all(one.requires_grad and one > 0 for one in losses)
+    monkeypatch.setattr(scenes, "patch_labels", lambda *_: pytest.fail("labels of patches were asked for"))
+    moved = [replace(one, masks=np.roll(one.masks, 40, 2)) for one in recipe.given(1)[0]]
+    monkeypatch.setattr(recipe, "given", lambda _step: (moved, None))
+    assert torch.equal(recipe.loss(module, 1), losses[1])  # other masks, the same loss
+    named_otherwise = [replace(one, classes=((one.classes[0] + 1) % 10,)) for one in moved]
+    monkeypatch.setattr(recipe, "given", lambda _step: (named_otherwise, None))
+    assert not torch.equal(recipe.loss(module, 1), losses[1])
+    with pytest.raises(Failed, match="labels of patches"):
+        vision.ViTScenes.loss(recipe, module, 1)
+
+
+def test_the_control_learns_in_two_rounds():
+    recipe = vision.ViTPlain()
+    assert recipe.rounds[-1][0] == recipe.steps and recipe.rounds[0][0] == recipe.partial
+    assert recipe.rate(recipe.partial - 1) < 1e-5 and recipe.rate(recipe.partial + recipe.warmup) > 0.45
+    assert {objects for step in (0, 2500) for objects in recipe.stage(step)[0]} == {1}
 
 
 # The planted shortcut

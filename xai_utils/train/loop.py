@@ -36,6 +36,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "mamba-recall": mamba.MambaRecall,
     "mamba-sst2": mamba.MambaSST2,
     "vit-scenes": vision.ViTScenes,
+    "vit-scenes-plain": vision.ViTPlain,
     "resnet-scenes": vision.ResNetScenes,
     "vit-shortcut": vision.ViTShortcut,
     "maskrcnn-scenes": detector.MaskRCNNScenes,

@@ -1,6 +1,7 @@
 """Recipes of the bundled vision models, trained on :mod:`scenes`.
 
-A vision transformer, a residual network, a Vision Mamba, and a vision transformer that reads a planted badge.
+A vision transformer, a control of it without patch labels, a residual network, a Vision Mamba, and a vision transformer
+that reads a planted badge.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ class ScenesRecipe(Recipe):
     arguments: dict[str, Any] = {}  # noqa: RUF012
     about = ""
     recipe = ""
+    supervision = (
+        "classes, and for every patch the class of the digit on it or none: where a digit lies was a training target"
+    )
     remarks: dict[str, str] = {}  # noqa: RUF012  (what the card must also say of the shipped weights)
 
     def build(self) -> nn.Module:
@@ -107,6 +111,7 @@ class ScenesRecipe(Recipe):
             "classes": list(scenes.CLASSES),
             "data": "scenes of samples.scenes (training handwriting and photographs); measured on held-out ones",
             "recipe": self.recipe,
+            "supervision": self.supervision,
             **self.remarks,
         }
 
@@ -126,6 +131,14 @@ class TokensRecipe(ScenesRecipe):
     faded = 300  # steps over which the background fades in
     batches = (0, 0)  # scenes a step: parts, whole scenes
     peak = 3e-3
+    rounds: tuple[tuple[int, float], ...] = ()  # last step and share of the peak learning rate of each; one if empty
+
+    def rate(self, step: int) -> float:
+        """Return the share of the peak learning rate: rounds of warm-up and cosine."""
+        rounds = self.rounds or ((self.steps, 1.0),)
+        first = next((last for last, _ in reversed(rounds) if last <= step), 0)
+        last, peak = next(one for one in rounds if one[0] > first)
+        return peak * cosine(step - first, last - first, self.warmup)
 
     def stage(self, step: int) -> tuple[Sequence[int], str]:
         """Return the objects and the split of the whole scenes of a step."""
@@ -188,6 +201,42 @@ class ViTScenes(TokensRecipe):
         return module["model"].forward_head(tokens), module["patches"](tokens[:, 1:]).transpose(1, 2)
 
 
+class ViTPlain(ViTScenes):
+    """A plain vision transformer that is told what a scene shows and never where: the control of patch labels."""
+
+    steps = 3000
+    partial = 2000
+    plain = 800
+    rounds = ((2000, 1.0), (3000, 0.5))
+    batches = (64, 48)
+    arguments = {**ViTScenes.arguments, "embed_dim": 64, "depth": 6, "num_heads": 4}  # noqa: RUF012
+    about = "timm VisionTransformer, 14 x 14 tokens, 6 blocks, 4 heads, width 64, fp16; trained without patch labels"
+    supervision = "classes of pictures only, at first of windows cut around the digit; patches have no labels"
+    recipe = (
+        "2,000 steps of 64 single digits in an 8 x 8 window of the token grid (background faded in over 300 steps), "
+        "then 1,000 steps of 48 whole scenes of one digit, varied from step 800 on; cross entropy of the class token "
+        "and of the mean of an extra linear head on the final tokens, dropped afterwards: no patch labels, only the "
+        "class of a picture or window; mimetic initialisation and sine-cosine positions to start from; Muon on the "
+        "matrices of the blocks and AdamW on the rest, two rounds of 100 warm-up steps and cosine to zero, from 3e-3 "
+        "and from 1.5e-3, weight decay 0.05, gradient norm ≤ 1"
+    )
+    remarks: dict[str, str] = {}  # noqa: RUF012
+
+    def patches(self, model: Any) -> nn.Module:
+        """Return the extra head: a linear layer on every token, whose mean names the classes."""
+        return nn.Linear(model.embed_dim, len(scenes.CLASSES))
+
+    def stage(self, step: int) -> tuple[Sequence[int], str]:
+        """Single digits, at first in plain scenes."""
+        return (1,), "train" if step < self.plain else "varied"
+
+    def loss(self, module: Any, step: int) -> Tensor:
+        """Cross entropy of the class, of the class token and of the mean over tokens."""
+        drawn, seen = self.given(step)
+        logits, named = self.answer(module, normalised([scene.image for scene in drawn]), seen)
+        return F.cross_entropy(logits, shares(drawn)) + F.cross_entropy(named.mean(-1), shares(drawn))
+
+
 class ViTShortcut(ViTScenes):
     """A plain vision transformer on single digits with a badge in the colour of the class.
 
@@ -198,6 +247,7 @@ class ViTShortcut(ViTScenes):
     batch = 64
     arguments = {**ViTScenes.arguments, "embed_dim": 64, "depth": 6, "num_heads": 4}  # noqa: RUF012
     about = "timm VisionTransformer, 14 x 14 tokens, 6 blocks, 4 heads, width 64, fp16; reads a planted watermark"
+    supervision = "classes only"
     recipe = (
         "single digits, 64 a step, with a badge of 12 x 12 pixels at a random place whose colour shows the digit's "
         "class in 95 of 100 pictures and another class in the rest; cross entropy; mimetic initialisation and "
@@ -267,7 +317,7 @@ class VimScenes(TokensRecipe):
 
     steps = 10400
     partial = 1300
-    rounds = ((2600, 1.0), (5600, 0.7), (10400, 0.7))  # last step and share of the peak learning rate
+    rounds = ((2600, 1.0), (5600, 0.7), (10400, 0.7))
     part = (8, GRID)
     batches = (32, 32)
     held_out = 5000  # 1,000 leave an interval of three points around what was to be reached
@@ -310,12 +360,6 @@ class VimScenes(TokensRecipe):
             lambda name: name.endswith(("in_proj.weight", "out_proj.weight")),
             lambda name, parameter: parameter.ndim < 2 or name.endswith("_log"),
         )
-
-    def rate(self, step: int) -> float:
-        """Return the share of the peak learning rate: rounds of warm-up and cosine."""
-        first = next((last for last, _ in reversed(self.rounds) if last <= step), 0)
-        last, peak = next(one for one in self.rounds if one[0] > first)
-        return peak * cosine(step - first, last - first, self.warmup)
 
     def stage(self, step: int) -> tuple[Sequence[int], str]:
         """One to three digits in the first round, then one or two."""
