@@ -5,6 +5,7 @@ import tiny
 import torch
 
 from xai_utils.capture import capture_attention, intervene
+from xai_utils.capture.attention import blocks_of
 from xai_utils.maths import densray
 
 KINDS = pytest.mark.parametrize("name", ["bert", "distilbert", "vit", "timm-vit"])
@@ -67,3 +68,30 @@ def test_a_direction_for_every_depth_is_asked_for():
     with pytest.raises(ValueError, match="2 directions for 3 blocks; expected one more than blocks"):
         with intervene.without_direction(tiny.model("bert"), directions(torch.float64)[:2]):
             pass
+
+
+@pytest.mark.parametrize("name", [*tiny.TEXT, "vit", "timm-vit"])
+def test_a_block_that_is_taken_out_hands_on_what_it_gets(name):
+    model, seen = tiny.model(name), []
+    given, answer = inputs(name, model), tiny.model(name).logits(inputs(name, tiny.model(name)))
+    taken = blocks_of(model.module, tiny.BLOCKS)[1]
+    keep = taken.register_forward_hook(lambda _m, args, kwargs, out: seen.append((args, kwargs, out)), with_kwargs=True)
+    with keep, intervene.without_blocks(model, [1]):
+        without = model.logits(given)
+    (args, kwargs, out), *_ = seen
+    assert torch.equal(out, args[0] if args else kwargs["hidden_states"])
+    assert (without - answer).abs().max() > 1e-4 and torch.equal(model.logits(given), answer)
+    with intervene.without_blocks(model, range(tiny.BLOCKS)):
+        assert (model.logits(given) - answer).abs().max() > 1e-4
+    assert torch.equal(model.logits(given), answer)
+
+
+def test_blocks_are_back_after_an_error_and_must_exist():
+    model = tiny.model("bert")
+    given = inputs("bert", model)
+    answer = model.logits(given)
+    with pytest.raises(RuntimeError, match="stop"), intervene.without_blocks(model, [0, -1]):
+        raise RuntimeError("stop")
+    assert torch.equal(model.logits(given), answer)
+    with pytest.raises(IndexError, match=f"block is {tiny.BLOCKS}"), intervene.without_blocks(model, [tiny.BLOCKS]):
+        pass

@@ -1,20 +1,24 @@
 """What becomes of attention from layer to layer: each function against the formula on one sample at a time."""
 
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import spearmanr
 from strategies import attention
 
-from xai_utils import methods
-from xai_utils.evaluation import depth
+from xai_utils import methods, models, samples
+from xai_utils.evaluation import depth, judged, on_prompts, paired
+from xai_utils.evaluation.judged import evidence
 from xai_utils.maths import diffusion, flow, rollout, selective
 
 BERT, TEXTS = tiny.model("bert"), list(tiny.SENTENCES)
 STACKS = [attention(tiny.BLOCKS, n, n, seed=n, sharpness=2.0).double() for n in (5, 4, 7)]
+MEASURES = depth.MEASURES[:2]
 USED = [torch.tensor([True, False, True]), torch.tensor([True, True, True]), torch.tensor([True, False, False])]
 
 
@@ -85,20 +89,20 @@ def test_a_threshold_takes_all_layers_or_the_first_only(threshold, expected):
 
 
 def test_controls_compose_as_many_layers_as_the_rule():
-    found = depth.composed(STACKS, USED, (4, 5, 6), 0.3)
-    assert list(found) == ["selective", "first layers", "random layers"]
+    found = depth.composed(STACKS, USED, 4, -1, 0.3, draws=3)
+    assert list(found)[:3] == ["selective", "first layers", "last layers"] and len(found) == 3 + 2 * 3
     for i, (maps, used) in enumerate(zip(STACKS, USED, strict=True)):
         count = int(used.sum())
+        anywhere, kept = (selective.random_layers(used, [4, i], 3, keep)[:, 2] for keep in (False, True))
         expected = {
-            "selective": rollout.rollout(maps[used], 0.3),
-            "first layers": rollout.rollout(maps[:count], 0.3),
-            "random layers": rollout.rollout(maps[selective.random_layers(used, 4 + i)], 0.3),
+            "selective": maps[used],
+            "first layers": maps[:count],
+            "last layers": maps[len(maps) - count :],
+            "random layers 2": maps[anywhere],
+            "random with the first 2": maps[kept],
         }
-        for kind, rolled in expected.items():
-            torch.testing.assert_close(found[kind][i], rolled[-1, 0])
-    again = depth.composed(STACKS[:1], USED[:1], (5,), 0.3)["random layers"][0]
-    assert any(not torch.equal(again, depth.composed(STACKS[:1], USED[:1], (seed,), 0.3)["random layers"][0])
-               for seed in range(9))  # fmt: skip
+        for kind, layers in expected.items():
+            torch.testing.assert_close(found[kind][i], rollout.rollout(layers, 0.3)[-1, -1])
 
 
 def scores(rows=()):
@@ -108,41 +112,138 @@ def scores(rows=()):
     return [torch.rand(*rows, len(own), generator=noise).double() for own in labels]
 
 
-def test_agreement_is_of_words_and_of_every_row():
-    rows, references = scores((2, 3)), scores()
-    found = depth.agreement(BERT, TEXTS, rows, references)
-    assert found.shape == (3, 2, 3)
-    for i in range(3):
-        assert found[i, 1, 2] == pytest.approx(spearmanr(rows[i][1, 2, 1:-1], references[i][1:-1]).statistic)
-    loud = [one.index_fill(-1, torch.tensor([0, one.shape[-1] - 1]), 99.0) for one in rows]
-    np.testing.assert_array_equal(depth.agreement(BERT, TEXTS, loud, references), found)
+def test_one_look_is_what_the_methods_see():
+    found = depth.look(BERT, TEXTS, target=1, batch_size=2)
+    for kind, some in (("gradient_norm", found.slopes), ("gradient_x_input", found.products)):
+        for one, own in zip(methods.explain(kind, BERT, TEXTS, 1), some, strict=True):
+            torch.testing.assert_close(own, one.scores.abs().double(), rtol=1e-5, atol=1e-9)
+    for one, own in zip(found.maps, depth.head_means(BERT, TEXTS), strict=True):
+        torch.testing.assert_close(one, own.double(), rtol=1e-5, atol=1e-7)
+    gradient = methods.observe(BERT, TEXTS[:1], 1).view(0).embedding_gradient
+    torch.testing.assert_close(found.sums[0], gradient.sum(-1).abs().double(), rtol=1e-5, atol=1e-9)
+
+
+def test_answers_are_kept_by_the_whole_and_lost_without_blocks():
+    choices = {"all": range(tiny.BLOCKS), "first": [0], "none": []}
+    found = depth.answers_kept(BERT, TEXTS, choices, batch_size=2)
+    assert list(found) == list(choices) and found["all"].all() and not np.all([found["first"], found["none"]])
+    module = tiny.module("bert")
+    for block in module.bert.encoder.layer[1:]:
+        block.forward = lambda states, *_, **__: states
+    cut = tiny.wrap("bert", module)
+    for i, one in enumerate(TEXTS):
+        inputs = methods.observe(BERT, [one]).batch.inputs
+        assert found["first"][i] == (cut.logits(inputs).argmax() == BERT.logits(inputs).argmax())
+
+
+def test_a_shallower_model_has_its_first_blocks_or_lacks_one():
+    found = depth.shallower(12)
+    assert found["first 4"] == [0, 1, 2, 3] and found["all but block 8"] == [*range(8), *range(9, 12)]
+    assert list(found)[:5] == ["first 2", "first 4", "first 6", "first 9", "first 11"] and len(found) == 7
+    assert depth.shallower(2) == {"first 1": [0], "all but block 0": [1], "all but block 1": [0]}
+
+
+def test_half_of_what_was_seen_is_every_other_sample():
+    looked = depth.look(BERT, TEXTS)
+    assert depth.half(looked, 1).slopes == [looked.slopes[1]] and len(depth.half(looked, 0).maps) == 2
+
+
+def test_settings_are_skips_and_thresholds():
+    looked = depth.look(BERT, TEXTS)
+    found = depth.settings(BERT, looked, {0.5: 0.1}, "total_variation", (0.3, 0.9))
+    assert list(found) == ["skip 0.3", "skip 0.9", "quantile 0.5", "last attention"]
+    torch.testing.assert_close(found["skip 0.9"][1], rollout.rollout(looked.maps[1], 0.9)[-1, 0])
+    chosen = selective.selective_rollout(looked.maps[2], 0.1, "total_variation").rolled[-1, 0]
+    torch.testing.assert_close(found["quantile 0.5"][2], chosen)
+    assert torch.equal(found["last attention"][0], looked.maps[0][-1, 0])
+
+
+def test_words_are_ranked_and_punctuation_only_if_asked_for():
+    labels = methods.observe(BERT, TEXTS).batch.labels
+    for punctuation in (False, True):
+        for own, names in zip(depth.ranked(BERT, TEXTS, punctuation), labels, strict=True):
+            left = [n for n, name in enumerate(names) if name not in ("[CLS]", "[SEP]")]
+            assert own.tolist() == [n for n in left if punctuation or names[n] not in (".", ",")]
+
+
+def test_agreement_is_of_the_tokens_that_are_ranked():
+    rows, references, places = {"one": scores(), "other": scores((1,))}, scores(), depth.ranked(BERT, TEXTS)
+    rows["other"] = [one[0] for one in rows["other"]]
+    found = depth.agreement(rows, references, places)
+    assert found.shape == (3, 2) and list(found) == ["one", "other"]
+    assert found["one"].tolist() == pytest.approx([1, 1, 1])
+    for i, own in enumerate(places):
+        assert found["other"][i] == pytest.approx(spearmanr(rows["other"][i][own], references[i][own]).statistic)
 
 
 def test_readings_are_of_a_layer_a_row_and_some_tokens():
     stacks = [attention(3, len(one), len(one), seed=7 + len(one)).double() for one in scores()]
-    references = scores()
+    references, words = scores(), depth.ranked(BERT, TEXTS)
     found = depth.readings(BERT, TEXTS, {"plain": stacks, "turned": [-one for one in stacks]}, references)
-    assert found.shape == (3, 16) and list(found.columns.names) == ["layer", "row", "tokens", "map"]
+    assert found.shape == (3, 2 * len(depth.READINGS))
     expected = spearmanr(stacks[1][-2].amax(0), references[1]).statistic
     assert found[-2, "max", "all", "plain"][1] == pytest.approx(expected)
-    expected = spearmanr(stacks[2][-1, 0, 1:-1], references[2][1:-1]).statistic
-    assert found[-1, "cls", "words", "plain"][2] == pytest.approx(expected)
-    np.testing.assert_allclose(found[-1, "cls", "all", "turned"], -found[-1, "cls", "all", "plain"])
+    expected = spearmanr(stacks[2][-1, 0, words[2]], references[2][words[2]]).statistic
+    assert found[-1, "reader", "words", "plain"][2] == pytest.approx(expected)
+    expected = spearmanr(stacks[0][-1, 0, 1:-1], references[0][1:-1]).statistic
+    assert found[-1, "reader", "with punctuation", "plain"][0] == pytest.approx(expected)
 
 
-def test_concordance_is_a_mean_over_samples_beside_chance():
-    rows, references = scores((1,)), scores()
-    rows = [one[0] for one in rows]
-    found = depth.concordance(BERT, TEXTS, {"itself": references, "other": rows}, references, count=2)
-    assert found.loc["itself"].tolist()[:2] == [1, 1] and list(found) == ["τ-b", "top 2", "chance"]
-    lengths = np.array([len(one) - 2 for one in references])
-    assert found["chance"].tolist() == pytest.approx([(2 / lengths).mean()] * 2)
-    expected = np.mean([kendalltau(a[1:-1], b[1:-1]).statistic for a, b in zip(rows, references, strict=True)])
-    assert found.loc["other", "τ-b"] == pytest.approx(expected)
-    more = depth.concordance(BERT, TEXTS[1:2], {"other": rows[1:2]}, references[1:2], count=99)
-    assert more.loc["other", "top 99"] == more.loc["other", "chance"] == 1
-    with pytest.raises(ValueError, match="count is 0"):
-        depth.concordance(BERT, TEXTS, {}, references, count=0)
+def marked():
+    """Mark the last word of every sentence as its evidence."""
+    return [replace(one, rationale=((one.text.rindex(word), one.text.rindex(word) + len(word)),))
+            for one, word in zip(TEXTS, ("slow", "plot", "friends"), strict=True)]  # fmt: skip
+
+
+def test_the_truth_of_reviews_is_found_by_a_map_that_marks_it_and_not_by_one_that_is_turned():
+    texts = marked()
+    rows = {"it": [torch.zeros(len(one)) for one in scores()]}
+    for one, own in zip(rows["it"], evidence(BERT, texts), strict=True):
+        one[own.places[own.inside > 0]] = 1
+    rows["turned"] = [-one for one in rows["it"]]
+    found = depth.truth(BERT, texts, rows)
+    assert (found["it"] > 0.3).all() and (found["turned"] < 0).all()
+
+
+@pytest.fixture
+def prompts(monkeypatch):
+    """Give two prompts and a model that stands for a language model: its first token is left out."""
+    asked = samples.prompts.draws("agreement", 2)
+    monkeypatch.setattr(depth, "encode", lambda _model, some: SimpleNamespace(spans=[spans(one) for one in some]))
+    monkeypatch.setattr(depth.on_prompts, "encode", depth.encode)
+    return SimpleNamespace(head="next"), asked
+
+
+def spans(prompt):
+    return [found.span() for found in re.finditer(r"\w+|[^\w\s]", prompt.text)]
+
+
+def test_the_truth_of_prompts_is_the_decisive_word_and_the_first_token_is_ranked_last(prompts):
+    model, asked = prompts
+    rows = {"it": [torch.tensor([float(span in one.rationale) for span in spans(one)]) for one in asked]}
+    rows["the first"] = [one.clone() for one in rows["it"]]
+    for one in rows["the first"]:
+        one[0] = 9.0
+    rows["turned"] = [-one for one in rows["it"]]
+    found = depth.truth(model, asked, rows)
+    words = [len(on_prompts.words(one, spans(one))) for one in asked]
+    assert found["it"].tolist() == pytest.approx([1 - judged.chance(n, 1) for n in words])
+    np.testing.assert_allclose(found["the first"], found["it"])
+    assert (found["turned"] < 0).all()
+
+
+def test_a_sweep_compares_the_rule_with_its_controls():
+    looked, texts = depth.look(BERT, TEXTS), marked()
+    found = depth.swept(BERT, texts, looked, {0.0: 0.0, 1.0: 1.0}, "total_variation")
+    kinds = ("selective", *depth.CONTROLS)
+    assert {key[1:] for key in found} == {(k, m) for k in kinds for m in MEASURES} | {("selective", "layers")}
+    every = found[0.0].xs("gradient norm", axis=1, level="measure")
+    assert (found[0.0, "selective", "layers"] == tiny.BLOCKS).all() and (found[1.0, "selective", "layers"] == 1).all()
+    np.testing.assert_allclose(every.to_numpy(), every[["selective"]].to_numpy() * np.ones(5), atol=1e-12)
+    alone = found[1.0].xs("truth", axis=1, level="measure")
+    np.testing.assert_allclose(alone["random with the first"], alone["selective"], atol=1e-12)
+    without = depth.swept(BERT, TEXTS, looked, {0.0: 0.0}, "total_variation")
+    assert set(without.columns.get_level_values("measure")) == {"layers", *MEASURES} - {"truth"}
 
 
 def test_a_model_without_attention_is_refused():
@@ -150,3 +251,44 @@ def test_a_model_without_attention_is_refused():
         depth.head_means(tiny.model("resnet"), tiny.samples("resnet"))
     with pytest.raises(ValueError, match="empty"):
         depth.mixing(BERT, [replace(TEXTS[0], text=" ")])
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    """Give a model that reads, some reviews of known truth, and what is seen of them."""
+    model, texts = models.load("minilm-sst2"), samples.reviews(60)
+    return model, texts, depth.look(model, texts)
+
+
+def better(bundled, looked):
+    """Return how much the calibrated rule finds the truth better than as many layers at random, as notebook 02 does."""
+    model, texts, _ = bundled
+    cut = selective.calibrate(looked.maps, 0.5)
+    table = depth.swept(model, texts, looked, {0.5: cut}, "total_variation").xs("truth", axis=1, level="measure")
+    gain = paired.family(({"gain": table[0.5, "selective"] - table[0.5, "random layers"]}, None), seed=0)["gain"]
+    return gain.p < 0.05 and gain.interval.mean > 0
+
+
+def test_the_gain_of_the_rule_is_lost_by_layers_in_wrong_order_and_by_shuffled_maps(bundled):
+    looked = bundled[2]
+    assert better(bundled, looked)
+    assert not better(bundled, replace(looked, maps=[one.flip(0) for one in looked.maps]))
+    noise = torch.Generator().manual_seed(0)
+    shuffled = []
+    for one in looked.maps:
+        order = torch.cat([torch.tensor([0]), 1 + torch.randperm(one.shape[-1] - 1, generator=noise)])
+        shuffled.append(one[:, order][:, :, order])
+    assert not better(bundled, replace(looked, maps=shuffled))
+
+
+def test_gradient_rollout_finds_the_words_of_the_label_and_not_with_labels_swapped_or_layers_reversed(bundled):
+    model, texts, _ = bundled
+    asked = {"gradient rollout": ("gradient_rollout", {})}
+    right = judged.gained(model, texts, asked)["gradient rollout"]
+    swapped = judged.explained(model, texts, asked, [1 - one.label for one in texts])
+    wrong = judged.judge(model, texts, swapped, ["precision"])["gradient rollout", "precision"]
+    turned = [depth.gradient_pairing(model, [one])[1][0] for one in texts]
+    reversed_order = judged.judge(model, texts, {"turned": turned}, ["precision"])["turned", "precision"]
+    gaps = {"labels": right - wrong.to_numpy(), "order": right - reversed_order.to_numpy(), "chance": right}
+    found = paired.family((gaps, None), seed=0)
+    assert all(one.p < 0.05 and one.interval.mean > 0.05 for one in found.values()), found

@@ -56,3 +56,18 @@ def test_clusters_stay_with_their_samples_where_some_are_missing():
     loose, whole = (paired.intervals(values, 0, clusters=by) for by in (None, list("aaabbb")))
     assert list(whole) == ["one"] and whole["one"].n == 5 and whole["one"].mean == loose["one"].mean
     assert whole["one"].bounds == (0.0, 1.0) and loose["one"].high - loose["one"].low < 1
+
+
+def test_one_family_over_several_sets_is_corrected_once():
+    noise = np.random.default_rng(0)
+    first = {"a": noise.normal(0.4, 1, 60), "b": noise.normal(0, 1, 60), "nothing": np.zeros(60)}
+    second, clusters = {("c", 1): noise.normal(1, 1, 24)}, [n // 4 for n in range(24)]
+    found = paired.family((first, None), (second, clusters), seed=3)
+    raw = stats.permutation_ps({"a": first["a"].tolist(), "b": first["b"].tolist()}, 3)
+    raw["c"] = stats.permutation_p(second["c", 1].tolist(), 3, clusters=clusters)
+    wanted = stats.holm(raw)
+    assert list(found) == ["a", "b", "nothing", ("c", 1)] and found["nothing"].p == 1
+    assert [found[key].p for key in ("a", "b", ("c", 1))] == pytest.approx([wanted[key] for key in "abc"])
+    assert found["c", 1].interval == stats.mean_interval(second["c", 1].tolist(), 3, clusters=clusters)
+    with pytest.raises(ValueError, match="two sets have tests of the same name"):
+        paired.family((first, None), (first, None), seed=3)

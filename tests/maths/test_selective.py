@@ -20,6 +20,7 @@ from xai_utils.maths.selective import (
     layers_used,
     random_layers,
     rollout_through,
+    row_through,
     selective_rollout,
 )
 
@@ -102,14 +103,33 @@ def test_a_skipped_layer_is_compared_with_the_last_used_one_or_with_its_neighbou
 
 
 def test_controls_use_as_many_layers():
-    used = layers_used(attention(12, 5, 6, 6, sharpness=3.0), 0.31, "total_variation")
-    assert 1 < used.sum(0).min() and used.sum() < used.numel()
-    for control in (first_layers(used), random_layers(used, 0)):
-        assert torch.equal(control.sum(0), used.sum(0))
+    used = torch.tensor([[True, True, True], [False, True, False], [True, True, False], [False, True, False]])
+    assert torch.equal(first_layers(used).sum(0), used.sum(0))
     assert all(first_layers(used)[:count, i].all() for i, count in enumerate(used.sum(0)))
-    assert torch.equal(random_layers(used, 3), random_layers(used, 3))
-    drawn = torch.stack([random_layers(used, seed) for seed in range(400)]).double().mean(0)
-    assert ((drawn - used.sum(0) / 12).abs() < 0.12).all()  # every layer has the same chance
+    for keep in (False, True):
+        drawn = random_layers(used, 3, draws=400, keep_first=keep)
+        assert drawn.shape == (4, 3, 400) and (drawn.sum(0) == used.sum(0)[:, None]).all()
+        assert torch.equal(drawn, random_layers(used, 3, 400, keep))
+        assert not torch.equal(drawn, random_layers(used, 4, 400, keep))
+        often = drawn[:, 0].double().mean(-1)  # two of four layers
+        wanted = [1, 1 / 3, 1 / 3, 1 / 3] if keep else [0.5] * 4
+        assert often.tolist() == pytest.approx(wanted, abs=0.08)
+
+
+def test_one_row_of_many_choices_is_that_of_each():
+    maps = attention(5, 6, 6, seed=3).double()
+    used = torch.rand(5, 4, 3, generator=torch.Generator().manual_seed(1)) < 0.5
+    for query in (0, -1):
+        found = row_through(maps, used, query, 0.3)
+        assert found.shape == (4, 3, 6)
+        for i, j in ((0, 0), (3, 2), (1, 1)):
+            torch.testing.assert_close(found[i, j], rollout_through(maps, used[:, i, j], 0.3)[-1, query])
+    turned = row_through(maps.flip(0), used, 0, 0.3)
+    assert (turned - row_through(maps, used, 0, 0.3)).abs().max() > 1e-3  # the order of layers matters
+    with pytest.raises(ValueError, match="expected bool, 5 layers first"):
+        row_through(maps, used[:3])
+    with pytest.raises(IndexError, match="query is 6"):
+        row_through(maps, used, 6)
 
 
 def test_the_first_layers_alone_are_a_shorter_rollout():

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from xai_utils.maths import diffusion
 from xai_utils.plots import depth
+from xai_utils.stats import Interval
 
 
 @pytest.fixture
@@ -38,6 +39,16 @@ def test_sums_of_every_model_are_one_outline_a_kind_and_zeros_stand_at_the_least
     around = outline[(np.abs(outline[:, 0] + 7) < 0.3), 1].max()
     assert (at_zero, around) == (1, 2)
     assert len({patch.get_edgecolor() for patch in ax.patches}) == 2
+
+
+def test_gaps_stand_side_by_side_with_their_intervals(ax):
+    one, other = [Interval(0.1, 0.0, 0.3, 9), Interval(0.2, 0.1, 0.3, 9)], [Interval(0.1, 0.05, 0.2, 9)] * 2
+    depth.gaps(ax, (0.0, 1.0), {"first layers": one, "random layers": other}, "tiny")
+    lines = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [line.get_ydata().tolist() for line in lines] == [[0.1, 0.2], [0.1, 0.1]]
+    assert lines[0].get_xdata()[0] < 0 < lines[1].get_xdata()[0] and ax.get_title() == "tiny"
+    reach = ax.collections[0].get_segments()[0][:, 1]
+    assert reach.tolist() == pytest.approx([0.0, 0.3])
 
 
 def test_shares_are_means_over_texts_of_like_length(ax):

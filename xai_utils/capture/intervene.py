@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from xai_utils import check
 from xai_utils.capture.attention import blocks_of
 from xai_utils.maths import densray
 from xai_utils.models import Model
@@ -48,6 +49,35 @@ def without_direction(model: Model, vectors: Tensor, layers: Sequence[int] | Non
     finally:
         for handle in undo:
             handle()
+
+
+@contextmanager
+def without_blocks(model: Model, removed: Collection[int]) -> Iterator[None]:
+    """Take blocks out of a model: within the block each hands on what it gets, as if only its skip were left.
+
+    Args:
+        model: the model; it is itself again after the block, also after an error.
+        removed: numbers of blocks, first block 0.
+
+    Raises:
+        IndexError: there is no block of such a number.
+    """
+    module: Any = model.module
+    blocks = blocks_of(module, model.blocks or module.config.num_hidden_layers)
+    for number in removed:
+        check.index("block", number, len(blocks))
+    taken = {number % len(blocks) for number in removed}
+    try:
+        for number in taken:
+            blocks[number].forward = _hand_on  # type: ignore[method-assign]
+        yield
+    finally:
+        for number in taken:
+            blocks[number].__dict__.pop("forward", None)
+
+
+def _hand_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    return hidden_states
 
 
 def _edit(blocks: Sequence[Any], place: int, vector: Tensor) -> Callable[[], None]:

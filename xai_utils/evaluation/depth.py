@@ -6,22 +6,32 @@ tokens leaves specials and prefixes out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from xai_utils import check
 from xai_utils.capture import capture_attention
-from xai_utils.evaluation.judged import evidence
+from xai_utils.capture.attention import blocks_of
+from xai_utils.capture.intervene import without_blocks
+from xai_utils.evaluation import on_prompts
+from xai_utils.evaluation.judged import BATCH, chance, evidence, judge
 from xai_utils.maths import diffusion, flow, rollout, selective
 from xai_utils.methods.observation import observe
-from xai_utils.metrics.agreement import kendall, spearman, top_overlap
+from xai_utils.metrics.agreement import spearman
 from xai_utils.models import Model
 from xai_utils.models.encoding import encode
-from xai_utils.samples.kinds import Sample
+from xai_utils.models.targets import Target, per_sample, together
+from xai_utils.samples.kinds import Sample, Text
+
+Key = TypeVar("Key", bound=Hashable)
+DRAWN = ("random layers", "random with the first")  #: controls that are drawn many times
+MEASURES = ("truth", "gradient norm", "gradient × input")
+CONTROLS = ("first layers", "last layers", *DRAWN)
 
 
 def head_means(model: Model, samples: Sequence[Sample], batch_size: int = 16) -> list[Tensor]:
@@ -112,6 +122,79 @@ def beyond_pole(maps: Sequence[Tensor], alpha: float) -> tuple[Tensor, Tensor]:
     return largest, torch.stack([diffusion.unguarded(one, alpha).sum(-1).amin(-1) < 0 for one in maps])
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What one captured pass, forwards and backwards, leaves of each of many samples; float64, on the CPU.
+
+    Attributes:
+        maps: head-mean attention, ``(layer, query, key)``.
+        slopes: length of the gradient at each token that enters the first block, ``(token,)``.
+        products: size of the inner product of each token there with its gradient.
+        sums: size of the gradient's sum over the width there.
+    """
+
+    maps: list[Tensor]
+    slopes: list[Tensor]
+    products: list[Tensor]
+    sums: list[Tensor]
+
+
+def look(model: Model, samples: Sequence[Sample], target: Target = None, batch_size: int = 16) -> Looked:
+    """Capture attention and the gradient of what is asked, by default of the predicted class, of every sample."""
+    questions, found = per_sample(target, len(samples)), Looked([], [], [], [])
+    for start in range(0, len(samples), batch_size):
+        some = slice(start, start + batch_size)
+        seen = observe(model, samples[some], together(questions[some]))
+        for view in map(seen.view, range(len(seen.batch))):
+            assert view.embedding is not None and view.embedding_gradient is not None
+            token, gradient = view.embedding.double().cpu(), view.embedding_gradient.double().cpu()
+            found.maps.append(rollout.fuse(view.attention).double().cpu())
+            found.slopes.append(gradient.norm(dim=-1))
+            found.products.append((token * gradient).sum(-1).abs())
+            found.sums.append(gradient.sum(-1).abs())
+    return found
+
+
+def half(looked: Looked, which: int) -> Looked:
+    """Return what was seen of the even samples (0), or of the odd ones (1)."""
+    return Looked(*(some[which::2] for some in (looked.maps, looked.slopes, looked.products, looked.sums)))
+
+
+@torch.inference_mode()
+def answers_kept(
+    model: Model, samples: Sequence[Sample], choices: Mapping[Key, Collection[int]], batch_size: int = BATCH
+) -> dict[Key, np.ndarray]:
+    """Return whether a model still gives its answer when only some blocks are left: does its depth matter?
+
+    Args:
+        model: with a head.
+        samples: sentences or pictures.
+        choices: name to the numbers of the blocks that are left; the others hand on what they get.
+        batch_size: samples in one pass.
+
+    Returns:
+        By name, bool of each sample.
+    """
+    blocks = range(len(blocks_of(model.module, model.blocks or model.module.config.num_hidden_layers)))  # type: ignore
+    batches = [encode(model, samples[i : i + batch_size]).inputs for i in range(0, len(samples), batch_size)]
+    whole = torch.cat([model.logits(one).argmax(-1) for one in batches])
+    found = {}
+    for name, left in choices.items():
+        with without_blocks(model, set(blocks) - set(left)):
+            found[name] = (torch.cat([model.logits(one).argmax(-1) for one in batches]) == whole).cpu().numpy()
+    return found
+
+
+def shallower(layers: int) -> dict[str, list[int]]:
+    """Return which blocks to leave, for :func:`answers_kept`: the first few, and all but one in the middle."""
+    first = sorted({2, 4, layers // 2, 3 * layers // 4, layers - 1} & set(range(1, layers)))
+    missing = sorted({layers // 3, 2 * layers // 3})
+    every = range(layers)
+    return {f"first {n}": list(range(n)) for n in first} | {
+        f"all but block {n}": [one for one in every if one != n] for n in missing
+    }
+
+
 def share_used(maps: Sequence[Tensor], threshold: float, distance: str, residual: float = 0.5) -> np.ndarray:
     """Return which share of the layers selective rollout goes through, ``(sample,)``."""
     return np.array(
@@ -120,45 +203,162 @@ def share_used(maps: Sequence[Tensor], threshold: float, distance: str, residual
 
 
 def composed(
-    maps: Sequence[Tensor], used: Sequence[Tensor], seeds: Sequence[int], residual: float = 0.5
+    maps: Sequence[Tensor], used: Sequence[Tensor], seed: int, query: int = 0, residual: float = 0.5, draws: int = 20
 ) -> dict[str, list[Tensor]]:
-    """Roll out through the layers used, and through two controls of as many layers: is it the rule, or their number?
+    """Roll out through the layers used, and through controls of as many layers: is it the rule, or their number?
 
     Args:
         maps: as from :func:`head_means`.
         used: ``(layer,)`` bool of each sample.
-        seeds: of the random layers, one for each sample.
+        seed: of the random layers.
+        query: position that is read: 0, the class token, or -1, the last token of a language model.
         residual: share of the skip connection.
+        draws: of random layers for each sample.
 
     Returns:
-        ``"selective"``, ``"first layers"`` and ``"random layers"``: the class token's row after the last layer,
-        ``(token,)``, for each sample.
+        A row ``(token,)`` for each sample, by ``"selective"``, ``"first layers"``, ``"last layers"``, and for each draw
+        ``"random layers 0"`` and so on, and ``"random with the first 0"``, which keeps the first, as the rule does.
     """
-    chosen = {
-        "selective": list(used),
-        "first layers": [selective.first_layers(one) for one in used],
-        "random layers": [selective.random_layers(*each) for each in zip(used, seeds, strict=True)],
-    }
-    return {
-        kind: [selective.rollout_through(one, own, residual)[-1, 0] for one, own in zip(maps, some, strict=True)]
-        for kind, some in chosen.items()
-    }
+    names = ["selective", "first layers", "last layers", *(f"{kind} {n}" for kind in DRAWN for n in range(draws))]
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for i, (one, own) in enumerate(zip(maps, used, strict=True)):
+        bottom = selective.first_layers(own)
+        drawn = [selective.random_layers(own, [seed, i], draws, keep_first=keep) for keep in (False, True)]
+        choices = torch.cat([torch.stack([own, bottom, bottom.flip(0)], 1), *drawn], 1)
+        for name, row in zip(names, selective.row_through(one, choices, query, residual), strict=True):
+            found[name].append(row)
+    return found
+
+
+def reader(model: Model) -> int:
+    """Return the position that is read: 0, the class token, or -1, the last token of a language model."""
+    return -1 if model.head == "next" else 0
+
+
+def ranked(model: Model, samples: Sequence[Sample], punctuation: bool = False) -> list[Tensor]:
+    """Return which tokens of each sample are ranked, ``(rank,)``: words, and with them punctuation if asked for.
+
+    The first token of a language model is left out: it draws attention that says nothing of it.
+    """
+    found = [own.places if punctuation else own.places[own.words] for own in evidence(model, samples)]
+    return [one[one > 0] for one in found] if model.head == "next" else found
 
 
 def agreement(
-    model: Model, samples: Sequence[Sample], rows: Sequence[Tensor], references: Sequence[Tensor]
-) -> np.ndarray:
-    """Return Spearman's correlation of many rows of each sample with one reference, ``(sample, ...)``.
+    rows: Mapping[str, Sequence[Tensor]], references: Sequence[Tensor], places: Sequence[Tensor]
+) -> pd.DataFrame:
+    """Return Spearman's correlation of rows with a reference, a row for each sample and a column for each name.
+
+    Args:
+        rows: name to the scores of each sample, ``(token,)``.
+        references: of each sample ``(token,)``.
+        places: the tokens that are ranked, as from :func:`ranked`.
+    """
+    stacked = [torch.stack(some)[:, own] for some, own in zip(zip(*rows.values(), strict=True), places, strict=True)]
+    each = zip(stacked, references, places, strict=True)
+    return pd.DataFrame([spearman(some, one[own]) for some, one, own in each], columns=list(rows))
+
+
+def truth(model: Model, samples: Sequence[Text], rows: Mapping[str, Sequence[Tensor]]) -> pd.DataFrame:
+    """Return how much better each map finds what is known to decide than a random ranking of the words would.
 
     Args:
         model: whose tokens are ranked.
-        samples: sentences; or pictures, if rows and references are without prefix tokens.
-        rows: of each sample ``(..., token)``, such as the class token's row after every layer.
-        references: of each sample ``(token,)``.
+        samples: reviews with marked words; or prompts of known cause for a language model, as
+            :func:`on_prompts.verified` keeps them, whose decisive word is to be found.
+        rows: name to the scores of each sample, ``(token,)``.
+
+    Returns:
+        Average precision less its expectation by chance, a row for each sample and a column for each name.
     """
-    places = [own.places for own in evidence(model, samples)]
-    each = zip(rows, references, places, strict=True)
-    return np.array([spearman(row[..., own], reference[own]) for row, reference, own in each])
+    if model.head != "next":
+        return judge(model, samples, rows, ("precision",)).droplevel("measure", axis=1).reset_index(drop=True)
+    prompts: Any = samples
+    marked = on_prompts.marks(model, prompts, {name: on_prompts.without_first(some) for name, some in rows.items()})
+    spans = encode(model, prompts).spans
+    by_chance = [chance(len(on_prompts.words(*pair)), 1) for pair in zip(prompts, spans, strict=True)]
+    found = pd.DataFrame({name: marked[name, "precision"].to_numpy() for name in rows})
+    return found.sub(by_chance, axis=0)
+
+
+def measured(
+    model: Model, samples: Sequence[Text], looked: Looked, rows: Mapping[str, Sequence[Tensor]],
+    measures: Sequence[str] = MEASURES,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """Measure the reader's rows: by ``"truth"`` where it is known of all samples, and by two gradients.
+
+    Args:
+        model: whose tokens are ranked.
+        samples: texts.
+        looked: of these samples.
+        rows: name to the scores of each sample, ``(token,)``.
+        measures: among :data:`MEASURES`.
+
+    Returns:
+        :func:`truth`, and :func:`agreement` with ``"gradient norm"`` and ``"gradient × input"``, words only.
+    """
+    known = "truth" in measures and all(one.rationale for one in samples)
+    found = {"truth": truth(model, samples, rows)} if known else {}
+    places, references = ranked(model, samples), dict(zip(MEASURES[1:], (looked.slopes, looked.products), strict=True))
+    return found | {name: agreement(rows, one, places) for name, one in references.items() if name in measures}
+
+
+def swept(
+    model: Model, samples: Sequence[Text], looked: Looked, thresholds: Mapping[float, float], distance: str,
+    seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """Compare selective rollout at many thresholds with as many layers at the bottom, and drawn at random.
+
+    Args:
+        model: a classifier, of which the class token is read, or a language model, of which the last token is.
+        samples: judged; with known truth or without.
+        looked: of these samples.
+        thresholds: of the distance, by a name such as the quantile.
+        distance: a name in :data:`selective.DISTANCES`.
+        seed: of the random layers, :func:`composed`.
+
+    Returns:
+        A row for each sample; columns ``(threshold's name, composed, measure)``: ``"selective"`` and :data:`CONTROLS`,
+        of those drawn the mean over the draws, by the first two of :data:`MEASURES`; and how many ``"layers"`` were used.
+    """
+    query = reader(model)
+    columns: dict[tuple[float, str, str], Any] = {}
+    for name, threshold in thresholds.items():
+        used = [selective.layers_used(one, threshold, distance) for one in looked.maps]
+        rows = composed(looked.maps, used, seed, query)
+        for measure, table in measured(model, samples, looked, rows, MEASURES[:2]).items():
+            for kind in ("selective", *CONTROLS):
+                columns[name, kind, measure] = table.filter(like=kind).mean(axis=1)
+        columns[name, "selective", "layers"] = [int(one.sum()) for one in used]
+    return pd.DataFrame(columns).rename_axis(columns=["quantile", "composed", "measure"])
+
+
+def settings(
+    model: Model, looked: Looked, thresholds: Mapping[float, float], distance: str, skips: Sequence[float]
+) -> dict[str, list[Tensor]]:
+    """Return the reader's row of rollouts with all layers at many skips, and of selective ones at many thresholds.
+
+    Args:
+        model: a classifier or a language model, as in :func:`swept`.
+        looked: of the samples.
+        thresholds: name to threshold of the distance.
+        distance: a name in :data:`selective.DISTANCES`.
+        skips: shares of the skip connection; of selective rollout it is 0.5, as published.
+
+    Returns:
+        ``"skip 0.9"``, ``"quantile 0.5"`` and so on, and ``"last attention"``: ``(token,)`` for each sample.
+    """
+    query = reader(model)
+    found = {f"skip {skip}": [rollout.rollout_row(one, query, skip) for one in looked.maps] for skip in skips}
+    for name, threshold in thresholds.items():
+        used = [selective.layers_used(one, threshold, distance)[:, None] for one in looked.maps]
+        rows = [selective.row_through(*pair, query)[0] for pair in zip(looked.maps, used, strict=True)]
+        found[f"quantile {name}"] = rows
+    return found | {"last attention": [one[-1, query] for one in looked.maps]}
+
+
+READINGS = ((-2, "max", "all"), (-2, "reader", "words"), (-1, "max", "all"), (-1, "reader", "with punctuation"),
+            (-1, "reader", "words"))  # fmt: skip
 
 
 def readings(
@@ -173,50 +373,19 @@ def readings(
         references: of each sample ``(token,)``.
 
     Returns:
-        Spearman's correlation, a row for each sample, columns ``(layer, row, tokens, map)``: the last layer or the one
-        before; the maximum over rows, or the row of [CLS]; all tokens, or words only.
+        Spearman's correlation, a row for each sample, columns ``(layer, row, tokens, map)`` for :data:`READINGS`: the
+        last layer or the one before; the maximum over rows, as published, or the row that the answer is read from; all
+        tokens, all but specials, or words.
     """
-    places = [own.places for own in evidence(model, samples)]
-    found = {}
-    for layer in (-2, -1):
-        for row in ("max", "cls"):
-            for tokens in ("all", "words"):
-                for name, stack in stacks.items():
-                    read = [one[layer].amax(0) if row == "max" else one[layer][0] for one in stack]
-                    taken = places if tokens == "words" else [torch.arange(len(one)) for one in references]
-                    each = zip(read, references, taken, strict=True)
-                    found[layer, row, tokens, name] = [float(spearman(a[own], b[own])) for a, b, own in each]
-    return pd.DataFrame(found).rename_axis(columns=["layer", "row", "tokens", "map"])
-
-
-def concordance(
-    model: Model,
-    samples: Sequence[Sample],
-    maps: Mapping[str, Sequence[Tensor]],
-    references: Sequence[Tensor],
-    count: int = 3,
-) -> pd.DataFrame:
-    """Return what other measures of rank say of each map's agreement with a reference, means over samples.
-
-    Args:
-        model: whose tokens are ranked.
-        samples: sentences.
-        maps: name to the scores of each sample, ``(token,)``.
-        references: of each sample ``(token,)``.
-        count: of the highest words, at most all of them.
-
-    Returns:
-        A row for each map: Kendall's τ-b, the share of the highest words in common, and what chance would give.
-    """
-    check.at_least_one("count", count)
-    places = [own.places for own in evidence(model, samples)]
-    most = [min(count, len(own)) for own in places]
-    found = {}
-    for name, rows in maps.items():
-        pairs = [(a[own], b[own]) for a, b, own in zip(rows, references, places, strict=True)]
-        found[name] = {
-            "τ-b": np.mean([kendall(*pair) for pair in pairs]),
-            f"top {count}": np.mean([top_overlap(*pair, n) for pair, n in zip(pairs, most, strict=True)]),
-            "chance": np.mean([n / len(own) for n, own in zip(most, places, strict=True)]),
+    found = []
+    taken = {"all": [torch.arange(len(one)) for one in references], "words": ranked(model, samples)}
+    taken["with punctuation"] = ranked(model, samples, punctuation=True)
+    for layer, row, tokens in READINGS:
+        rows = {
+            name: [one[layer].amax(0) if row == "max" else one[layer, reader(model)] for one in stack]
+            for name, stack in stacks.items()
         }
-    return pd.DataFrame(found).T
+        table = agreement(rows, references, taken[tokens])
+        table.columns = pd.MultiIndex.from_tuples([(layer, row, tokens, name) for name in rows])
+        found.append(table)
+    return pd.concat(found, axis=1).rename_axis(columns=["layer", "row", "tokens", "map"])

@@ -61,6 +61,37 @@ def intervals(
     return found
 
 
+def family(
+    *sets: tuple[Numbers[Key], Sequence[Hashable] | None], seed: int, permutations: int = 9999
+) -> dict[Key, stats.Gain]:
+    """Sum up one family of tests that need not be on the same samples, such as those of several models.
+
+    Args:
+        sets: differences by key, one for each sample of the set, and the cluster of each of these samples, or ``None``;
+            no key in two sets.
+        seed: of bootstraps and permutations.
+        permutations: drawn at most, see :func:`stats.permutation_ps`.
+
+    Returns:
+        Key to mean, interval and p-value, corrected over all sets by Holm's method. Differences that are zero
+        throughout are no test: they get 1 and do not count.
+    """
+    found: dict[Key, stats.Interval] = {}
+    p: dict[Key, float] = {}
+    keys = [key for numbers, _ in sets for key in numbers]
+    if len(set(keys)) < len(keys):
+        raise ValueError("two sets have tests of the same name; one family knows each test once.")
+    for numbers, clusters in sets:
+        rows = {key: np.asarray(values, dtype=float).tolist() for key, values in numbers.items()}
+        found |= {key: stats.mean_interval(row, seed, clusters=clusters) for key, row in rows.items()}
+        asked = {key: row for key, row in rows.items() if any(row)}
+        named = {str(n): row for n, row in enumerate(asked.values())}
+        p |= dict(zip(asked, stats.permutation_ps(named, seed, permutations, clusters).values(), strict=True))
+    adjusted = stats.holm({str(n): one for n, one in enumerate(p.values())})
+    corrected = dict(zip(p, adjusted.values(), strict=True))
+    return {key: stats.Gain(one, corrected.get(key, 1.0)) for key, one in found.items()}
+
+
 def p_values(differences: Numbers[Key], seed: int, permutations: int = 9999) -> dict[Key, float]:
     """Test a family of mean differences against zero: sign-change permutation tests, corrected by Holm's method.
 

@@ -1,19 +1,22 @@
 """Is the published reference of selective rollout a property of the model? It is zero but for rounding.
 
 The reference is the sum over the width of the gradient at word embeddings that enter a LayerNorm, see
-:mod:`input_gradient`. A property of a model does not depend on the precision of the arithmetic.
+:mod:`input_gradient`. What a program returns is a rounding error, whose size follows the gradient's length; so it
+agrees with whatever agrees with that length, only less. :func:`noise` draws such references.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
+from xai_utils.maths import rollout, selective
 from xai_utils.methods.input_gradient import in_double, relative_sum, word_gradients
 from xai_utils.methods.observation import observe
 from xai_utils.metrics.agreement import spearman
@@ -59,24 +62,89 @@ def in_both_precisions(model: Model, texts: Sequence[Text]) -> Precisions:
     )
 
 
-def ratios_by_chance(maps: Sequence[Tensor], others: Sequence[Tensor], seed: int, draws: int = 2000) -> np.ndarray:
-    """Draw what a published improvement looks like where there is nothing to find: the reference is random numbers.
+def summed(model: Model, texts: Sequence[Text]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the published reference, the size of the gradient's sum, and the gradient's length, both ``(token,)``."""
+    gradients = [one.double().cpu() for one in word_gradients(model, texts, -1, twice=True)]
+    return [one.sum(-1).abs() for one in gradients], [one.norm(dim=-1) for one in gradients]
+
+
+def published(maps: Sequence[Tensor], threshold: float = 1.0, layer: int = -2) -> dict[str, list[Tensor]]:
+    """Return rollout and selective rollout read as published: the maximum over rows, all tokens, one layer too early.
 
     Args:
-        maps: of one method, ``(token,)`` for each text.
-        others: of the other method.
-        seed: of the references.
+        maps: head means of each text, ``(layer, query, key)``, float64.
+        threshold: of the Frobenius distance from the last layer used.
+        layer: after which the rollouts are read.
+
+    Source: repository manuragkhullar/XAI_thesis, script 4_01_experiments.py.
+    """
+    return {
+        "rollout": [rollout.rollout(one)[layer].amax(0) for one in maps],
+        "selective": [selective.selective_rollout(one, threshold).rolled[layer].amax(0) for one in maps],
+    }
+
+
+def against_noise(
+    pair: Mapping[str, Sequence[Tensor]], sums: Sequence[Tensor], lengths: Sequence[Tensor], seed: int, draws: int = 500
+) -> pd.DataFrame:
+    """Compare the published statistic, and the ratio of its two medians, with what rounding noise gives.
+
+    Args:
+        pair: as from :func:`published`.
+        sums: the published reference, ``(token,)`` for each text.
+        lengths: of the gradient, likewise.
+        seed: of the noise.
         draws: of a reference for every text.
 
     Returns:
-        ``(draw,)``: the size of the median Spearman correlation of ``others`` over that of ``maps``, infinite where
-        the latter is zero.
+        A row for each of the pair and for ``"ratio"``, selective over rollout: the statistic with ``"sums"`` and with
+        ``"lengths"``; the middle and the ends of 95 % of the draws of :func:`noise` that is as large as the gradient
+        is long (``"noise"``, ``"low"``, ``"high"``), and how often such noise is as far from its middle as the sums or
+        farther (``"p"``); the ends for noise of one size (``"flat low"``, ``"flat high"``).
     """
-    noise = np.random.default_rng(seed)
-    references = [noise.random((draws, len(one))) for one in maps]
-    medians = [
-        np.median([spearman(own, one.numpy()) for own, one in zip(references, some, strict=True)], axis=0)
-        for some in (maps, others)
-    ]
-    with np.errstate(divide="ignore"):
-        return np.abs(medians[1] / medians[0])
+    maps, found = list(pair.values()), {}
+    for name, references in (("sums", sums), ("lengths", lengths)):
+        found[name] = _with_ratio(medians(maps, references))
+    for name, sizes in (("", lengths), ("flat ", [torch.ones_like(one) for one in lengths])):
+        drawn = _with_ratio(medians(maps, noise(sizes, seed, draws)))
+        if not name:
+            found["noise"] = np.nanmedian(drawn, axis=1)
+            far = np.abs(drawn.T - found["noise"]) >= np.abs(found["sums"] - found["noise"])
+            found["p"] = (1 + far.sum(0)) / (1 + draws)
+        found[f"{name}low"], found[f"{name}high"] = np.nanquantile(drawn, [0.025, 0.975], axis=1)
+    return pd.DataFrame(found, index=[*pair, "ratio"])
+
+
+def _with_ratio(found: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):  # of one draw in many a median is zero
+        return np.concatenate([found, found[1:] / found[:1].round(12)])
+
+
+def medians(maps: Sequence[Sequence[Tensor]], references: Sequence[Tensor]) -> np.ndarray:
+    """Return the median over texts of the Spearman correlation of each kind of map with the references.
+
+    Args:
+        maps: kinds, each ``(token,)`` for every text.
+        references: of each text ``(..., token)``.
+
+    Returns:
+        ``(kind, ...)``.
+    """
+    return np.stack(
+        [np.median([spearman(one, own) for one, own in zip(some, references, strict=True)], 0) for some in maps]
+    )
+
+
+def noise(sizes: Sequence[Tensor], seed: int, draws: int = 500) -> list[Tensor]:
+    """Draw references that hold nothing but rounding: random numbers, larger where the gradient is longer.
+
+    Args:
+        sizes: length of the gradient at each token, ``(token,)`` for each text; ones for noise of one size.
+        seed: of the draws.
+        draws: of a reference for every text.
+
+    Returns:
+        ``(draw, token)`` for each text: the size of normal numbers of these standard deviations.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(draws, len(one), generator=generator, dtype=torch.float64).abs() * one for one in sizes]

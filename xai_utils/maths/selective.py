@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -144,17 +145,49 @@ def rollout_through(maps: Tensor, used: Tensor, residual: float = 0.5) -> Tensor
     return torch.stack(rolled)
 
 
+def row_through(maps: Tensor, used: Tensor, query: int = 0, residual: float = 0.5) -> Tensor:
+    """Compute one row of the last map of :func:`rollout_through` for many choices of layers at once.
+
+    Args:
+        maps: of one sample, ``(layer, query, key)``; rows sum to 1.
+        used: ``(layer, ...)`` bool, a choice of layers for each of the axes behind.
+        query: the position that is read; -1 is the last.
+        residual: share of the skip connection, in [0, 1].
+
+    Returns:
+        ``(..., input)``; a vector and not a matrix is carried, from the top.
+    """
+    if used.dtype != torch.bool or len(used) != len(maps):
+        raise ValueError(f"used is {used.dtype} {tuple(used.shape)}, expected bool, {len(maps)} layers first.")
+    mixed = rollout.mix(maps, residual)
+    check.index("query", query, maps.shape[-1])
+    row = torch.zeros(*used.shape[1:], maps.shape[-1], dtype=maps.dtype, device=maps.device)
+    row[..., query] = 1
+    for step, here in zip(mixed.flip(0), used.flip(0), strict=True):
+        row = torch.where(here[..., None], row @ step, row)
+    return row
+
+
 def first_layers(used: Tensor) -> Tensor:
     """Return a control with as many layers, all at the bottom: ``(layer, ...)`` bool like ``used``."""
     place = torch.arange(len(used), device=used.device).view(-1, *[1] * (used.ndim - 1))
     return place < used.sum(0)
 
 
-def random_layers(used: Tensor, seed: int) -> Tensor:
-    """Return a control with as many layers, drawn without repetition: ``(layer, ...)`` bool like ``used``."""
-    noise = torch.Generator().manual_seed(seed)
-    rank = torch.rand(used.shape, generator=noise).argsort(0).argsort(0).to(used.device)
-    return rank < used.sum(0)
+def random_layers(used: Tensor, seed: int | Sequence[int], draws: int = 20, keep_first: bool = True) -> Tensor:
+    """Return controls with as many layers, drawn without repetition: ``(layer, ..., draw)`` bool for ``(layer, ...)``.
+
+    Args:
+        used: ``(layer, ...)`` bool.
+        seed: of the draws.
+        draws: how many controls.
+        keep_first: every control uses the first layer, as the rule does; only the others are drawn then.
+    """
+    check.at_least_one("draws", draws)
+    noise = torch.from_numpy(np.random.default_rng(seed).random((*used.shape, draws))).to(used.device)
+    if keep_first:
+        noise[0] = -1
+    return noise.argsort(0).argsort(0) < used.sum(0)[..., None]
 
 
 def calibrate(

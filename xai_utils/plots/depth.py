@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from xai_utils.maths import diffusion
-from xai_utils.plots.base import BLUE
+from xai_utils.plots.base import BLUE, COLOURS
+from xai_utils.stats import Interval
 
 ORANGE, GREY = "#b5651d", "#4a4a4a"
 LENGTHS = (0, 20, 35, 50, 65, 80, 1000)  #: tokens between which texts are grouped
@@ -45,8 +46,20 @@ def relative_sums(ax: Axes, found: Sequence[Mapping[str, np.ndarray]], least: fl
         for (kind, values), colour in zip(kinds.items(), (ORANGE, BLUE, GREY), strict=False):
             label = None if place else kind
             ax.hist(np.log10(np.maximum(values, least)), bins, histtype="step", color=colour, label=label)
-    ax.set(xlabel="log₁₀ of |sum of the gradient| / its length, per token", ylabel="tokens", title="size")
-    ax.legend(fontsize=7, loc="upper center")
+    ax.set(xlabel="log₁₀ of |sum of the gradient| / its length", ylabel="tokens", title="size")
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3)  # below: no part of it is free
+
+
+def gaps(ax: Axes, x: Sequence[float], found: Mapping[str, Sequence[Interval]], title: str = "") -> None:
+    """Draw differences with their intervals over a setting, a line each, side by side where they would hide another."""
+    width = 0.05 * (max(x) - min(x))
+    for place, ((name, some), colour) in enumerate(zip(found.items(), COLOURS, strict=False)):
+        mean, low, high = (np.array([getattr(one, part) for one in some]) for part in ("mean", "low", "high"))
+        beside = np.asarray(x) + width * (place / max(len(found) - 1, 1) - 0.5)
+        bars = [mean - low, high - mean]
+        ax.errorbar(beside, mean, bars, marker="o", markersize=3, capsize=2, color=colour, linewidth=1, label=name)
+    ax.axhline(0, color="0.4", linewidth=0.8, linestyle="--")
+    ax.set_title(title, fontsize=9)
 
 
 def by_length(
@@ -63,10 +76,10 @@ def by_length(
     """
     lengths = np.asarray(tokens, dtype=float)
     group = np.digitize(lengths, edges)
-    for name, values in shares.items():
+    for (name, values), colour in zip(shares.items(), COLOURS, strict=False):
         share = np.asarray(values, dtype=float)
         points = [(lengths[group == one].mean(), share[group == one].mean()) for one in np.unique(group)]
-        ax.plot(*np.transpose(points), marker="o", markersize=3, label=name)
+        ax.plot(*np.transpose(points), marker="o", markersize=3, color=colour, label=name)
     ax.set(xlabel="tokens", ylim=(0, 1.02), title=title)
 
 

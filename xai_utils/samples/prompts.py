@@ -102,6 +102,7 @@ class Prompt(Text):
         asking: character spans of what says which entry is asked for.
         candidates: every word that is the answer of the prompt or of an edit, or stands in an entry like it.
         edits: what proves the cause.
+        opening: what its template begins with; prompts with the same opening are of one template.
     """
 
     answer: str = ""
@@ -110,6 +111,7 @@ class Prompt(Text):
     asking: tuple[Span, ...] = ()
     candidates: tuple[str, ...] = ()
     edits: tuple[Edit, ...] = ()
+    opening: str = ""
 
     @property
     def versions(self) -> tuple[Edit, ...]:
@@ -218,6 +220,7 @@ class _Frame:
         return Prompt(
             text, name, None, name.partition(":")[0], (spans[self.decisive],), answer, distractor,
             (spans[self.rival],), (spans["asks"],) if "asks" in spans else (), tuple(candidates), edits,
+            self.template.partition("{")[0],
         )  # fmt: skip
 
 
