@@ -57,11 +57,11 @@ def texts(path):
             yield output.get("text", "")
 
 
-def figures_of(path):
-    """Return the second argument of every ``figures.save(fig, "NN_words")``."""
+def figures_of(path, by=("figures.save", "figures.save_table")):
+    """Return the second argument of every ``figures.save(fig, "NN_words")`` and ``figures.save_table(table, ...)``."""
     for tree in trees(path):
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "figures.save":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in by:
                 literal = len(node.args) > 1 and isinstance(node.args[1], ast.Constant)
                 assert literal, f"{path.name}: write figures.save(fig, 'NN_words') for {ast.unparse(node)}"
                 yield node.args[1].value
@@ -156,7 +156,7 @@ def test_widgets_can_be_skipped(path):
 def test_figures_are_named_after_the_notebook_and_exist(path):
     for name in figures_of(path):
         assert re.fullmatch(rf"{path.stem[:2]}_[a-z0-9_]+", name), name
-        for kind in ("png", "json"):
+        for kind in ("png" if name in figures_of(path, ["figures.save"]) else "csv", "json"):
             assert (ROOT / f"figures/{name}.{kind}").exists(), f"{name}.{kind} is missing; run make golden"
 
 
