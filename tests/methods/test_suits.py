@@ -1,5 +1,9 @@
 """What a row says it suits is what it can explain: every method on a tiny model of every family."""
 
+from copy import deepcopy
+from dataclasses import replace
+
+import decoders
 import numpy as np
 import pytest
 import tiny
@@ -9,6 +13,7 @@ import torchvision
 from xai_utils import methods, models
 from xai_utils.methods import METHODS, suits
 from xai_utils.methods.attention import attcat
+from xai_utils.metrics.agreement import spearman
 from xai_utils.models import Preprocessing
 
 FAMILIES = ("bert", "roberta", "distilbert", "timm-vit", "timm-distilled", "resnet", "vim", "closed")
@@ -177,3 +182,37 @@ def test_attcat_of_a_classifier_is_its_sum_over_layers(name):
     assert (received - total).abs().max() > 1e-4
     with pytest.raises(ValueError, match="weight is 'loud'"):
         attcat(view, "loud")
+
+
+HALF = ("bert", "timm-vit", "resnet", "llama", "gpt2-lm", "mamba")
+
+
+def in_precision(family, dtype):
+    model = decoders.causal(family.removesuffix("-lm")) if family in ("llama", "gpt2-lm", "mamba") else of(family)
+    return replace(model, module=deepcopy(model.module).to(dtype))
+
+
+@pytest.mark.parametrize("family", HALF)
+def test_in_half_precision_a_method_ranks_as_in_single_or_says_that_it_needs_more(family):
+    single, half = (in_precision(family, dtype) for dtype in (torch.float32, torch.bfloat16))
+    some = tiny.samples("bert" if single.kind == "text" else family, 3)
+    refused = set(methods.methods_for(single)) - set(methods.methods_for(half))
+    for name in refused:
+        with pytest.raises(
+            TypeError, match=rf"{name} cannot explain .*needs more digits than bfloat16.*dtype='float32'"
+        ):
+            methods.explain(name, half, some, 1 if METHODS[name].asks else None)
+    assert refused == {name for name in methods.methods_for(single) if family == "mamba" or not METHODS[name].half}
+    for name in methods.methods_for(half):
+        if METHODS[name].family in ("null", "closed form"):
+            continue
+        try:
+            exact = methods.explain(name, single, some, 1 if METHODS[name].asks else None)
+        except ValueError as error:
+            assert EMPTY in str(error), error
+            continue
+        rough = methods.explain(name, half, some, 1 if METHODS[name].asks else None)
+        agreed = [float(spearman(one.scores, other.scores)) for one, other in zip(exact, rough, strict=True)
+                  if np.ptp(one.scores.numpy()) > 1e-3 * float(one.scores.abs().max())]  # fmt: skip
+        assert not agreed or np.median(agreed) > 0.9, f"{name}: {agreed}"
+        assert all(one.scores.dtype in (torch.float32, torch.float64) for one in rough)

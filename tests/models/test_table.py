@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import models, samples
+from xai_utils import models, runtime, samples
 from xai_utils.models.encoding import encode
 
 
@@ -55,3 +55,27 @@ def test_shared_models_are_loaded_once():
     finally:
         models.work_on("cpu")
     assert models.shared("attention-sst2") is first
+
+
+@pytest.mark.parametrize("name", ["attention-sst2", "vit-shortcut", "bert12-sst2", "mamba-recall"])
+def test_a_model_and_its_inputs_have_the_precision_that_is_asked_for(name):
+    """The digits of the weights are the same; float64 computes to 1e-9 what float32 does to 1e-4."""
+    single = models.load(name)
+    double, half = models.load(name, dtype="float64"), models.load(name, dtype="bfloat16")
+    assert (single.dtype, double.dtype, half.dtype) == (torch.float32, torch.float64, torch.bfloat16)
+    assert runtime.record.models[name]["dtype"] == "bfloat16" and len({single.sha256, double.sha256, half.sha256}) == 3
+    for one, other in zip(single.module.parameters(), double.module.parameters(), strict=True):
+        assert torch.equal(one.double(), other)
+    some = samples.scene_pictures(1) if single.kind == "vision" else [samples.Text("a warm and slow film")]
+    with torch.no_grad():
+        found = [one.logits(encode(one, some).inputs) for one in (single, double, half)]
+    torch.testing.assert_close(found[0].double(), found[1], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found[2].double(), found[1], rtol=0.1, atol=0.1)
+    assert torch.isfinite(found[2]).all()
+
+
+def test_another_precision_is_refused():
+    with pytest.raises(ValueError, match="dtype is 'float16', expected one of: float32, float64, bfloat16"):
+        models.load("attention-sst2", dtype="float16")
+    with pytest.raises(ValueError, match=r"the scans of vim-scenes are in float32.*dtype='float32'"):
+        models.load("vim-scenes", dtype="bfloat16")

@@ -66,6 +66,8 @@ class Rules(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = function.__name__.strip("_")
+        if name in STRUCTURE and name not in self.table:
+            return function(*args, **kwargs)
         if not torch.is_grad_enabled() or not any(one.requires_grad for one in _tensors(args)):
             return function(*args, **kwargs)
         if name not in self.table:
@@ -92,7 +94,7 @@ def _tensors(args: Any) -> Iterator[Tensor]:
 
 
 def _allowed(name: str, output: Any) -> Any:
-    if name not in STRUCTURE and any(one.requires_grad for one in _tensors([output])):
+    if any(one.requires_grad for one in _tensors([output])):
         raise TypeError(
             f"there is no relevance rule for torch's {name!r}. Models written with linear, layer_norm, softmax, "
             "matmul, gelu, relu, silu, tanh, RMSNorm, gated layers, sums and means are covered (BERT, ViT and their "

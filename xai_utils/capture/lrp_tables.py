@@ -70,8 +70,14 @@ def _product(preset: str, left: Any, right: Any) -> tuple[Tensor, Backward] | No
     if sum(gates) != 1:
         raise TypeError("there is no relevance rule for a product of two activations that is no gated layer.")
     ones, others = left.detach(), right.detach()
-    share = (0.5, 0.5) if preset == "attnlrp" else (0.0, 1.0) if gates[0] else (1.0, 0.0)
-    return ones * others, lambda gradient: (share[0] * gradient * others, share[1] * gradient * ones)
+
+    def backward(gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if preset == "cp":
+            return (None, gradient * ones) if gates[0] else (gradient * others, None)
+        half = gradient / 2
+        return half * others, half * ones
+
+    return ones * others, backward
 
 
 def _conv1d(changed: float, bias: Tensor, x: Tensor, weight: Tensor) -> None:

@@ -136,8 +136,7 @@ def explain(
     """
     check.one_of("method", name, tuple(table.METHODS))
     method = table.METHODS[name]
-    if reason := method.suits(model):
-        raise TypeError(f"{name} cannot explain {model.name}: {reason}")
+    table.must_suit(name, model)
     asked = question(model, answer, kind, against)
     with torch.inference_mode(False):
         rows = list(_rows(name, model, answer, asked, options))

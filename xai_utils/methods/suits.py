@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from xai_utils.capture.attention import attention_modules
 from xai_utils.capture.scans import scanning
 from xai_utils.models.attention_classifier import AttentionClassifier
@@ -55,6 +57,17 @@ def follows_positive_rules(model: Model) -> str:
     if model.head == "next":
         return "its z+ rules are for LayerNorm and plain layers, not for decoders. Try attnlrp or generic_attention."
     return follows_rules(model)
+
+
+def precise(model: Model, half: bool) -> str:
+    """Suit a model whose precision is enough: float32 or float64, or half for methods that go by few sums.
+
+    Not enough are sums over many differences that nearly cancel (integrated gradients, z+ rules), maps whose rows have
+    to add up to one, and scans.
+    """
+    if model.dtype in (torch.float32, torch.float64) or (half and not scanning(model.module)):
+        return ""
+    return f"it needs more digits than {str(model.dtype).removeprefix('torch.')}; load the model with dtype='float32'."
 
 
 def scans(model: Model) -> str:

@@ -42,6 +42,7 @@ class Method:
         family: ``"attention"``, ``"gradient"``, ``"relevance"``, ``"hidden"``, ``"closed form"``, ``"removal"`` or
             ``"null"``.
         slow_on: kinds of models on which it takes seconds a sample; it works there, but a sweep leaves it out.
+        half: whether the arithmetic of a model in half precision is enough for it.
     """
 
     score: Callable[..., tuple[Tensor, dict[str, Any]]] | None = None
@@ -53,6 +54,7 @@ class Method:
     suits: Callable[[Model], str] = suits.everything
     family: str = "attention"
     slow_on: tuple[str, ...] = ()
+    half: bool = True
 
 
 @overload
@@ -87,8 +89,7 @@ def explain(
     """
     check.one_of("method", name, tuple(METHODS))
     check.at_least_one("batch_size", batch_size)
-    if reason := METHODS[name].suits(model):
-        raise TypeError(f"{name} cannot explain {model.name}: {reason}")
+    must_suit(name, model)
     single = isinstance(samples, (Text, Picture))
     many: Any = [samples] if isinstance(samples, (Text, Picture)) else samples
     count = len(next(iter(many.values()), ())) if isinstance(many, Mapping) else len(many)
@@ -138,8 +139,7 @@ def attribute(name: str, seen: Observation, sample: int = 0, **options: Any) -> 
     check.index("sample", sample, len(seen.batch))
     if method.score is None:
         raise ValueError(f"{name} needs passes of its own; call explain({name!r}, ...).")
-    if reason := method.suits(seen.model):
-        raise TypeError(f"{name} cannot explain {seen.model.name}: {reason}")
+    must_suit(name, seen.model)
     if method.asks and seen.states is None:
         raise ValueError(f"{name} needs gradients; call observe(..., gradient=True).")
     scores, details = method.score(seen.view(sample), **options)
@@ -152,7 +152,7 @@ def _label(
 ) -> Attribution:  # fmt: skip
     method = METHODS[name]
     return Attribution(
-        scores[batch.prefix :],
+        scores[batch.prefix :].to(torch.promote_types(scores.dtype, torch.float32)),
         batch.labels[sample],
         name,
         model.name,
@@ -166,8 +166,18 @@ def _label(
 
 
 def methods_for(model: Model) -> tuple[str, ...]:
-    """Return the names of all methods that suit a model, in the order of the table."""
-    return tuple(name for name, method in METHODS.items() if not method.suits(model))
+    """Return the names of all methods that suit a model in its precision, in the order of the table."""
+    return tuple(name for name in METHODS if not _refused(name, model))
+
+
+def must_suit(name: str, model: Model) -> None:
+    """Raise ``TypeError`` with the reason if a method cannot explain a model, or not in the model's precision."""
+    if reason := _refused(name, model):
+        raise TypeError(f"{name} cannot explain {model.name}: {reason}")
+
+
+def _refused(name: str, model: Model) -> str:
+    return METHODS[name].suits(model) or suits.precise(model, METHODS[name].half)
 
 
 def _closed(name: str, model: Model, samples: Sequence[Sample] | Tensors, question: Asked) -> list[Attribution]:
@@ -186,23 +196,30 @@ _hidden = partial(Method, asks=False, unit="hidden attention", suits=suits.scans
 METHODS: dict[str, Method] = {
     "attention": _attention(attention.raw_attention, unit="attention share"),
     "rollout": _attention(attention.attention_rollout),
-    "diffusion_rollout": _attention(attention.diffusion_rollout),
-    "selective_rollout": _attention(attention.selective_rollout),
+    "diffusion_rollout": _attention(attention.diffusion_rollout, half=False),
+    "selective_rollout": _attention(attention.selective_rollout, half=False),
     "gradient_rollout": _weighted(attention.gradient_rollout, unit="gradient-weighted share"),
-    "flow": _attention(attention.attention_flow, unit="share of the flow", slow_on=("vision",)),
+    "flow": _attention(attention.attention_flow, unit="share of the flow", slow_on=("vision",), half=False),
     "gradient_norm": _of_tokens(attention.gradient_norm, unit="asked per unit of embedding"),
     "gradient_x_input": _of_tokens(attention.gradient_x_input, signed=True),
     "attcat": _weighted(attention.attcat, signed=True, unit="attention × asked", family="gradient"),
-    "integrated_gradients": Method(passes=integrated.gradients, signed=True, suits=suits.answers, family="gradient"),
+    "integrated_gradients": Method(
+        passes=integrated.gradients, signed=True, suits=suits.answers, family="gradient", half=False
+    ),
     "generic_attention": _weighted(relevance.generic_attention),
     "attention_gradcam": _weighted(relevance.attention_gradcam),
     "transformer_attribution": _by_rules(
         passes=relevance.transformer_attribution,
         unit="gradient-weighted relevance",
         suits=suits.follows_positive_rules,
+        half=False,
     ),
     "full_lrp": _by_rules(
-        passes=relevance.full_lrp, signed=True, unit="share of relevance", suits=suits.follows_positive_rules
+        passes=relevance.full_lrp,
+        signed=True,
+        unit="share of relevance",
+        suits=suits.follows_positive_rules,
+        half=False,
     ),
     "cp_lrp": _by_rules(passes=partial(relevance.modified_gradient, "cp"), signed=True),
     "attnlrp": _by_rules(passes=partial(relevance.modified_gradient, "attnlrp"), signed=True),

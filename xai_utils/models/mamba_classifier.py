@@ -33,7 +33,9 @@ class MambaClassifier(MambaPreTrainedModel):
         """
         states = self.backbone(input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         return SequenceClassifierOutput(
-            logits=self.classifier(states[range(len(states)), last(input_ids, attention_mask)])
+            logits=self.classifier(
+                states[range(len(states)), last(input_ids, attention_mask)].to(self.classifier.weight.dtype)
+            )
         )
 
 

@@ -240,7 +240,9 @@ def _pictures(model: Model, batch: Batch, operator: str) -> Replace:
         instead = (-mean / std).to(pixels)
     else:
         spread = (0, 0, BLUR * rows, BLUR * columns)
-        instead = torch.from_numpy(gaussian_filter(pixels.cpu().numpy(), spread)).to(pixels)
+        instead = torch.from_numpy(
+            gaussian_filter(pixels.to(torch.promote_types(pixels.dtype, torch.float32)).cpu().numpy(), spread)
+        ).to(pixels)
 
     def replace(keep: Tensor) -> dict[str, Tensor]:
         shown = keep.unflatten(1, batch.grid).repeat_interleave(rows, 1).repeat_interleave(columns, 2)  # type: ignore[arg-type]

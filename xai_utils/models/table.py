@@ -17,29 +17,43 @@ from typing import Any
 import torch
 from torch import nn
 
-from xai_utils import runtime
+from xai_utils import check, runtime
 from xai_utils.models import bundled, hubs, language
 from xai_utils.models.kinds import Loaded, Model, Preprocessing, Spec, Unavailable
 
 
-def load(name: str, device: torch.device | str = "cpu") -> Model:
+from xai_utils.models.vim import Vim
+
+def load(name: str, device: torch.device | str = "cpu", dtype: str = "float32") -> Model:
+#: what a model computes in; its inputs follow
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
     """Load a model by its name in :data:`MODELS`, ``"hf:owner/name"``, ``"timm:name"`` or ``"attention:FOLDER"``.
 
     Raises:
-        ValueError: unknown name, or bundled weights that are not the ones we ship.
+        ValueError: unknown name or dtype, or bundled weights that are not the ones we ship.
+    Args:
+        name: see above.
+        device: where it goes.
+        dtype: a name in :data:`DTYPES`. Weights are read as float32 and then converted, so that float64 adds digits to
+            the arithmetic, not to the weights. Methods that ask for more than bfloat16 say so when they are called.
+
         Unavailable: the hub's file is not in the cache and cannot be fetched; nothing else is loaded instead.
     """
     spec = _spec(name)
     try:
+    check.one_of("dtype", dtype, tuple(DTYPES))
         loaded = spec.load(spec.source, spec.revision)
     except Unavailable as error:
         instead = spec.instead or "minilm-sst2 or vit-scenes"
         raise Unavailable(f"{error} Or take the bundled {instead}.") from error
-    module = loaded.module.eval().to(device)
+    if dtype == "bfloat16" and isinstance(loaded.module, Vim):
+        raise ValueError(f"the scans of {name} are in float32, whatever its weights are; take dtype='float32'.")
+    module = loaded.module.eval().to(device, DTYPES[dtype])
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     digest = state_sha256(module)
-    runtime.record.models[name] = {"source": spec.source, "revision": spec.revision, "state_sha256": digest}
+    told = {"source": spec.source, "revision": spec.revision, "state_sha256": digest}
+    runtime.record.models[name] = told if dtype == "float32" else {**told, "dtype": dtype}
     return Model(
         name, module, loaded.classes, spec.blocks, loaded.prefix, loaded.tokenizer, loaded.preprocessing, digest,
         loaded.head,

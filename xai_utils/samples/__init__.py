@@ -1,6 +1,18 @@
 """What can be explained, and its truth where it is known."""
 
-from xai_utils.samples import folders, gender, passages, planted, prompts, recall, scenes, sets, watermark
+from xai_utils.samples import (
+    chats,
+    folders,
+    gender,
+    passages,
+    planted,
+    prompts,
+    recall,
+    scenes,
+    sets,
+    spans,
+    watermark,
+)
 from xai_utils.samples.bundled import (
     PHOTOGRAPHS,
     REVIEWS,
