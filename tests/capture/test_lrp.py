@@ -90,7 +90,8 @@ def test_transformer_attribution_conserves_at_every_depth_and_orig_grows(name):
             one = torch.zeros_like(logits)
             one[:, 1] = 1
             sums[preset] = torch.stack([r.sum((1, 2)) for r in torch.autograd.grad(logits, trace.hidden, one)])
-    same(sums["transformer_attribution"], torch.ones(tiny.BLOCKS + 1, 2, dtype=torch.float64), 1e-7)
+    for preset, miss in (("transformer_attribution", 1e-7), ("proportional", 1e-4)):  # large parts cancel in the latter
+        same(sums[preset], torch.ones(tiny.BLOCKS + 1, 2, dtype=torch.float64), miss)
     assert (sums["orig"][-1] - 1).abs().min() > 0.5 and (sums["orig"] - 1).abs().max() > 1
 
 
@@ -177,7 +178,7 @@ def test_bad_options_are_refused():
             lrp_rules(built, "cp", **{option: -1}),
         ):
             pass
-    with pytest.raises(ValueError, match="preset is 'cp', expected one of: transformer_attribution, orig"):
+    with pytest.raises(ValueError, match="preset is 'cp', expected one of: transformer_attribution, proportional"):
         with relevance_rules(built, "cp"):
             pass
     assert isinstance(built, BertForSequenceClassification)

@@ -90,7 +90,7 @@ def test_the_patch_convolution_is_a_linear_map_of_its_patches():
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_relevance_passes_an_activation_as_it_is(name):
-    _, sent, (found,) = back(lrp_tables.relevance(False, None), ACTIVATIONS[name], X)
+    _, sent, (found,) = back(lrp_tables.relevance("transformer_attribution", None), ACTIVATIONS[name], X)
     same(found, sent)
 
 
@@ -107,17 +107,17 @@ def test_relevance_passes_an_activation_as_it_is(name):
     ids=["linear", "add", "matmul", "mean", "mean kept", "pixels"],
 )
 def test_relevance_is_conserved(function, given):
-    _, sent, found = back(lrp_tables.relevance(False, (LOW, HIGH)), function, *given)
+    _, sent, found = back(lrp_tables.relevance("transformer_attribution", (LOW, HIGH)), function, *given)
     same(sum(one.sum() for one in found), sent.sum(), 1e-5)
 
 
 def test_the_rules_published_as_orig_hand_on_up_to_twice():
-    _, sent, (found,) = back(lrp_tables.relevance(True, None), lambda x: F.linear(x, OF_WIDE), WIDE)
+    _, sent, (found,) = back(lrp_tables.relevance("orig", None), lambda x: F.linear(x, OF_WIDE), WIDE)
     same(found.sum(), 2 * sent.sum(), 1e-5)
 
 
 def test_two_heads_share_evenly_and_a_mask_gets_nothing():
-    table, mask = lrp_tables.relevance(False, None), torch.zeros(1, 1, 1, 3, dtype=torch.float64)
+    table, mask = lrp_tables.relevance("transformer_attribution", None), torch.zeros(1, 1, 1, 3, dtype=torch.float64)
     one, other = normal(2, 4), normal(2, 4, seed=1)
     _, sent, found = back(table, torch.add, one, other)
     same(found[0], sent / 2)
@@ -129,7 +129,9 @@ def test_two_heads_share_evenly_and_a_mask_gets_nothing():
 # Refusals
 
 
-@pytest.mark.parametrize("table", [modified(), lrp_tables.relevance(False, None)], ids=["modified", "relevance"])
+@pytest.mark.parametrize(
+    "table", [modified(), lrp_tables.relevance("transformer_attribution", None)], ids=["modified", "relevance"]
+)
 def test_a_gate_has_no_rule_and_a_constant_factor_has(table):
     with pytest.raises(TypeError, match="no relevance rule for a product of two activations"):
         back(table, torch.mul, X, normal(2, 5, 4, seed=7))
@@ -145,4 +147,4 @@ def test_a_convolution_that_does_not_tile_is_refused(how):
 
 def test_pixels_need_the_range_that_they_can_have():
     with pytest.raises(ValueError, match="pixels needs pixel_range"):
-        back(lrp_tables.relevance(False, None), nn.Conv2d(3, 5, 4, 4).double(), PICTURE)
+        back(lrp_tables.relevance("transformer_attribution", None), nn.Conv2d(3, 5, 4, 4).double(), PICTURE)

@@ -238,7 +238,9 @@ def test_two_heads_share_the_relevance_and_are_both_read():
     batch = encode(model, tiny.samples("timm-distilled")[:1])
     found = relevance.propagate(model, batch, [1])
     assert found.readers[0].nonzero().flatten().tolist() == [0, 1]
-    torch.testing.assert_close(found.hidden[-1, 0, :2], torch.tensor([0.5, 0.5]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        found.hidden[-1, 0, :2], torch.tensor([0.5, 0.5], dtype=torch.float64), rtol=0, atol=1e-5
+    )
     seen = observe(model, tiny.samples("timm-distilled")[:1], 1)
     maps = class_maps.compose(class_maps.positive_mean(seen.attention[:, 0], seen.gradient[:, 0]))
     torch.testing.assert_close(attribute("generic_attention", seen).scores, maps[:2, 2:].mean(0))

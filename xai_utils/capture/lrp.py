@@ -31,7 +31,7 @@ STRUCTURE = frozenset(
 )
 MODIFIED = ("cp", "attnlrp")  #: presets whose gradient, times the activation, is relevance
 WRITTEN_OUT = ("NewGELUActivation", "FastGELUActivation", "GELUTanh")  #: the tanh form of GELU, by its formula
-RELEVANCE = ("transformer_attribution", "orig")  #: presets that send back relevance itself
+RELEVANCE = ("transformer_attribution", "proportional", "orig")  #: presets that send back relevance itself
 
 
 class _Step(torch.autograd.Function):
@@ -151,8 +151,9 @@ def relevance_rules(
 
     Args:
         model: a transformers or timm model in evaluation mode.
-        preset: ``"transformer_attribution"``: z+ rule, sums rescaled sample by sample. ``"orig"``: the rules published
-            under that name, which do not conserve relevance and are here to be looked at.
+        preset: ``"transformer_attribution"``: z+ rule, sums rescaled sample by sample. ``"proportional"``: the same
+            with sums shared in proportion and not rescaled (:func:`propagation.addition`). ``"orig"``: the rules that
+            the published code keeps as its baseline, ``layers_lrp``, which do not conserve relevance.
         blocks: number of attention blocks that must be found.
         pixel_range: least and greatest value of a pixel after normalisation, each ``(3, 1, 1)``; needed to go down to
             the pixels.
@@ -163,7 +164,7 @@ def relevance_rules(
     Source: Chefer et al. (2021a), arXiv:2012.09838.
     """
     check.one_of("preset", preset, RELEVANCE)
-    rules = Rules(lrp_tables.relevance(preset == "orig", pixel_range), keep_plain=True)
+    rules = Rules(lrp_tables.relevance(preset, pixel_range), keep_plain=True)
     with capture_attention(model, blocks, hidden=True) as trace, inside(model, rules):
         yield trace, rules
 

@@ -152,11 +152,13 @@ def _patches(x: Tensor, weight: Tensor, how: Any) -> tuple[Tensor, int]:
 # Rules of relevance
 
 
-def relevance(apart: bool, pixel_range: tuple[Tensor, Tensor] | None) -> dict[str, Rule]:
-    """Return the rules by which relevance itself goes backwards; ``apart`` for those published as "orig"."""
+def relevance(preset: str, pixel_range: tuple[Tensor, Tensor] | None) -> dict[str, Rule]:
+    """Return the rules by which relevance itself goes backwards, see :func:`lrp.relevance_rules`."""
+    linear = propagation.positive_linear_apart if preset == "orig" else propagation.positive_linear
+    add = propagation.rescaled_addition if preset == "transformer_attribution" else propagation.addition
     return {
-        "linear": partial(_linear, propagation.positive_linear_apart if apart else propagation.positive_linear),
-        "add": partial(_add, propagation.addition if apart else propagation.rescaled_addition),
+        "linear": partial(_linear, linear),
+        "add": partial(_add, add),
         "matmul": _matmul,
         "layer_norm": partial(_identity, F.layer_norm),
         "softmax": partial(_identity, F.softmax),

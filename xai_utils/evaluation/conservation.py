@@ -32,7 +32,7 @@ def by_depth(model: Model, samples: Sequence[Sample], method: str, **options: An
     found = explain(method, model, samples, **options)
     if "relevance_by_depth" not in found[0].details:
         raise ValueError(f"{method} hands nothing down; try full_lrp, cp_lrp or attnlrp.")
-    sums = torch.tensor([one.details["relevance_by_depth"] for one in found])
+    sums = torch.tensor([one.details["relevance_by_depth"] for one in found], dtype=torch.float64)
     if found[0].unit != "logit":
         return sums
     with torch.no_grad():
