@@ -5,6 +5,7 @@ import torch
 import transformers as hf
 
 from xai_utils.models import language, state_sha256
+from xai_utils.models.attention_classifier import word_tokenizer
 from xai_utils.models.kinds import Model
 
 WORDS = tiny.BERT["vocab_size"]
@@ -54,6 +55,20 @@ def wrapped(family, module):
     return Model(
         f"tiny {family}", module, loaded.classes, None, 0, loaded.tokenizer, None, state_sha256(module), loaded.head
     )
+
+
+def knowing(texts, limit=96):
+    """Return a tiny random Llama that knows every word of some texts and begins each of them with a special."""
+    reader = word_tokenizer(texts, limit=limit)
+    torch.manual_seed(0)
+    settings = hf.LlamaConfig(**SIZE | {"vocab_size": len(reader), "max_position_embeddings": limit})
+    module = hf.LlamaForCausalLM(settings).double().eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.3)
+    loaded = language.says_next(module, reader)
+    return Model("tiny llama", module, loaded.classes, 2, 0, reader, None, state_sha256(module), loaded.head)
 
 
 def causal(family):

@@ -2,16 +2,15 @@
 
 from dataclasses import replace
 
+import decoders
 import numpy as np
 import pytest
 import tiny
 import torch
-import transformers as hf
 
 from xai_utils import methods, models
 from xai_utils.evaluation import on_prompts, paired, probe, sanity
-from xai_utils.models import Question, language, state_sha256
-from xai_utils.models.attention_classifier import word_tokenizer
+from xai_utils.models import Question
 from xai_utils.models.kinds import Model
 from xai_utils.samples import prompts
 
@@ -22,20 +21,8 @@ SOME = [prompts.draw(task, seed) for task in TASKS for seed in range(4)]
 
 @pytest.fixture(scope="module")
 def model():
-    """Build a tiny random decoder that knows every word of the prompts and begins each of them with a special."""
-    reader = word_tokenizer([f"{edit.text} {edit.answer}" for one in SOME for edit in one.versions], limit=96)
-    torch.manual_seed(0)
-    settings = hf.LlamaConfig(
-        vocab_size=len(reader), hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=96, pad_token_id=reader.pad_token_id,
-    )  # fmt: skip
-    module = hf.LlamaForCausalLM(settings).double().eval()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.3)
-    loaded = language.says_next(module, reader)
-    return Model("tiny llama", module, loaded.classes, 2, 0, reader, None, state_sha256(module), loaded.head)
+    """Build a tiny random decoder that knows every word of the prompts."""
+    return decoders.knowing([f"{edit.text} {edit.answer}" for one in SOME for edit in one.versions])
 
 
 class Told(Model):
@@ -135,6 +122,15 @@ def test_marks_by_hand(model):
         np.testing.assert_allclose(table[blind, "hit"], [1 / len(one) for one in ranked])
         np.testing.assert_allclose(table[blind, "precision"], [1 / len(one) for one in ranked])
         assert (table[blind, "contrast"] == 0.5).all()
+
+
+def test_the_same_word_is_found_wherever_it_stands(model):
+    for one, found in zip(SOME, on_prompts.same_word(model, SOME), strict=True):
+        known = on_prompts.words(one, models.encode(model, [one]).spans[0])
+        if one.kind == "agreement":
+            assert not found.any(), "the answer is no word of the prompt"
+        else:
+            assert (known.of @ found.double() > 0).tolist() == known.decisive.tolist()
 
 
 def test_nulls_go_by_the_place_or_by_nothing(model):

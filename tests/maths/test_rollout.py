@@ -23,6 +23,7 @@ from xai_utils.maths.rollout import (
     rollout_row,
     skip_share,
     untouched_share,
+    without_key,
 )
 
 SHARES = st.floats(0, 1)
@@ -610,3 +611,15 @@ def test_a_share_outside_and_a_single_map_are_refused():
         untouched_share(rollout(attention(2, 3, 3)), 1.5)
     with pytest.raises(ValueError, match=r"maps\[None\]"):
         untouched_share(attention(3, 3))
+
+
+def test_a_key_that_nobody_reads():
+    maps = attention(2, 3, 4)
+    left = without_key(maps, 1)
+    assert (left[..., 1] == 0).all() and maps[..., 1].all()
+    same(left.sum(-1), ones(*left.shape[:-1]))
+    same(left[..., 0] * maps[..., 2], left[..., 2] * maps[..., 0])  # the others share as before
+    own = torch.eye(3, dtype=torch.float64)[None]
+    same(without_key(own, 0)[0, 0], own[0, 0])  # who reads nothing else becomes its own token
+    with pytest.raises(IndexError, match="key is 4"):
+        without_key(maps, 4)

@@ -80,6 +80,12 @@ def test_rollout_is_the_product_of_mixed_maps(by_hand):
     assert (told("rollout", layer=0) - told("rollout")).abs().max() > 1e-3
 
 
+def test_rollout_without_the_first_token_that_others_read(by_hand):
+    left = rollout.without_key(by_hand[0].mean(1), 0)
+    same(told("rollout", sink=False, row=3), rollout.rollout(left)[-1][3])
+    assert told("rollout", sink=False, row=3)[0] == 0 < told("rollout", row=3)[0]
+
+
 def test_rollout_fuses_and_discards(by_hand):
     maps = by_hand[0]
     same(told("rollout", fusion="max"), rolled_by_hand(maps.amax(1), 0.5)[0])

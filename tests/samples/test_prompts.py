@@ -97,3 +97,22 @@ def test_a_plan_of_a_sweep_names_them(task):
     assert sets.digest(prompts.draws(task, 2)) != sets.digest(prompts.draws(task, 2, 1))
     with pytest.raises(ValueError, match="needs the option 'task'"):
         sets.find({"set": "prompts"})
+
+
+@steady
+@given(**DRAWN, behind=st.booleans())
+def test_an_echo_says_the_answer_where_it_decides_nothing(task, seed, behind):
+    one = prompts.draw(task, seed)
+    echo = prompts.echoed(one, behind)
+    (decisive,), (rival,) = at(echo, echo.rationale), at(echo, echo.rival)
+    assert rival == echo.answer == one.answer and at(echo, echo.asking) == at(one, one.asking)
+    assert decisive == at(one, one.rationale)[0] and words(echo.text).count(rival) == 1 + words(one.text).count(rival)
+    assert (echo.rival > echo.rationale) == (behind and task != "agreement")
+    *edits, turned = echo.edits
+    line = prompts.ECHOES[task].format(word=one.answer)
+    assert [edit.text.replace(line, "", 1) for edit in edits] == [edit.text for edit in one.edits]
+    assert [(edit.role, edit.answer) for edit in edits] == [(edit.role, edit.answer) for edit in one.edits]
+    assert changed(echo.text, turned.text) == {(one.answer, one.distractor)}
+    assert (turned.role, turned.answer) == ("other", one.answer)
+    place = echo.rival[0][0]
+    assert all(edit.text[place:].startswith(one.answer) or edit.role in ("answer", "other") for edit in edits)

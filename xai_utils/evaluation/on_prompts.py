@@ -165,6 +165,15 @@ def without_first(maps: Sequence[Attribution | Tensor]) -> list[Tensor]:
     return found
 
 
+def same_word(model: Model, prompts: Sequence[Prompt]) -> list[Tensor]:
+    """Mark the words that read like the answer, ``(token,)`` 1 or 0: what a search for it finds, without the model."""
+    found = []
+    for one, spans in zip(prompts, encode(model, prompts).spans, strict=True):
+        alike = [word.span() for word in WORD.finditer(one.text) if word[0] == one.answer]
+        found.append(torch.tensor([float(_touches(span, alike)) for span in spans]))
+    return found
+
+
 @dataclass(frozen=True)
 class Words:
     """The words of a prompt that are ranked: neither punctuation, nor specials, nor what asks.

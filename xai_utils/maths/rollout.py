@@ -72,6 +72,21 @@ def renormalise(maps: Tensor) -> Tensor:
     return torch.where(sums > 0, maps / sums.where(sums > 0, 1.0), identity)
 
 
+def without_key(maps: Tensor, key: int) -> Tensor:
+    """Let no position read one of them, and divide the rows anew; who read only that one becomes its own token.
+
+    Args:
+        maps: ``(layer, ..., query, key)``, not negative.
+        key: position that is left out, such as an attention sink.
+
+    Source: attention sinks, Xiao et al. (2023), arXiv:2309.17453.
+    """
+    check.index("key", key, maps.shape[-1])
+    left = maps.clone()
+    left[..., key] = 0
+    return renormalise(left)
+
+
 def rollout(maps: Tensor, residual: float = 0.5, rescale: bool = False) -> Tensor:
     r"""Follow attention from every depth back to the input tokens.
 

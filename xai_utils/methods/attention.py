@@ -38,11 +38,16 @@ def attention_rollout(
     residual: float = 0.5,
     row: str | int = "reader",
     layer: int = -1,
+    sink: bool = True,
 ) -> Score:
-    """Attention rollout from the given layer down (see :func:`rollout.fuse` and :func:`rollout.rollout`)."""
+    """Attention rollout from the given layer down (see :func:`rollout.fuse` and :func:`rollout.rollout`).
+
+    Without ``sink`` nobody reads the first token, at which attention that has nothing to read is parked (see
+    :func:`rollout.without_key`).
+    """
     _reads_others(view, row)
     maps = rollout.fuse(_below(view.attention, layer), fusion, discard, keep=0)
-    return _roll(view, maps, residual, row)
+    return _roll(view, maps if sink else rollout.without_key(maps, 0), residual, row)
 
 
 def diffusion_rollout(

@@ -18,7 +18,7 @@ Differs: all sentences and words are ours, and the truth is not assumed of a pro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import Formatter
 from typing import NamedTuple, TypeVar
 
@@ -74,6 +74,12 @@ CLAUSES = (
     "Just opposite the {near}, the {head} {by} the {far}",
 )
 BY, BESIDE = ("of", "for", "beside"), ("near", "behind")
+#: what says the answer where it decides nothing, see :func:`echoed`
+ECHOES = {
+    "indirect_object": "(we had just spoken about {word}) ",
+    "notes": "(the word of the week is {word}) ",
+    "agreement": "(he forgot the word {word}) ",
+}
 
 
 class Edit(NamedTuple):
@@ -84,11 +90,13 @@ class Edit(NamedTuple):
             distractor.
         text: the whole prompt that comes of it.
         answer: the word that comes next then.
+        asks: the character at which the part that asks begins; 0 if there is none.
     """
 
     role: str
     text: str
     answer: str
+    asks: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,44 @@ def draws(task: str, number: int, first: int = 0) -> list[Prompt]:
     """Draw the prompts of the seeds from ``first`` on, so many of them."""
     check.at_least_one("number", number)
     return [draw(task, seed) for seed in range(first, first + number)]
+
+
+def echoed(prompt: Prompt, behind: bool = False) -> Prompt:
+    """Say the answer once more, where it decides nothing: a map that looks for words like the answer marks it there.
+
+    The echo stays in every edit; one edit more, of the role ``"other"``, says the distractor in it.
+
+    Args:
+        prompt: as :func:`draw` makes it.
+        behind: put the echo before what asks, behind the decisive word; else in front. An agreement has nothing that
+            asks, so there it is in front.
+
+    Returns:
+        The longer prompt; its ``rival`` is the echo.
+    """
+    before = ECHOES[prompt.kind]
+    place = prompt.asking[0][0] if behind and prompt.asking else 0
+    start = place + before.index("{word}")
+    by = len(before.format(word=prompt.answer))
+    turned = Edit("other", _put(prompt.text, place, before.format(word=prompt.distractor)), prompt.answer)
+    edits = (_put(one.text, one.asks if behind else 0, before.format(word=prompt.answer)) for one in prompt.edits)
+    return replace(
+        prompt,
+        text=_put(prompt.text, place, before.format(word=prompt.answer)),
+        name=f"{prompt.name}:echoed",
+        rationale=_moved(prompt.rationale, place, by),
+        rival=((start, start + len(prompt.answer)),),
+        asking=_moved(prompt.asking, place, by),
+        edits=(*(one._replace(text=text) for one, text in zip(prompt.edits, edits, strict=True)), turned),
+    )
+
+
+def _put(text: str, place: int, words: str) -> str:
+    return text[:place] + words + text[place:]
+
+
+def _moved(spans: Sequence[Span], place: int, by: int) -> tuple[Span, ...]:
+    return tuple((start + by, end + by) if start >= place else (start, end) for start, end in spans)
 
 
 def _indirect_object(name: str, noise: np.random.Generator) -> Prompt:
@@ -215,13 +261,17 @@ class _Frame:
         self, name: str, answer: str, distractor: str, changes: Sequence[tuple[str, Words, str]], like: Sequence[str]
     ) -> Prompt:
         text, spans = self.written({})
-        edits = tuple(Edit(role, self.written(changed)[0], told) for role, changed, told in changes)
+        edits = tuple(self._edit(*change) for change in changes)
         candidates = dict.fromkeys((answer, distractor, *(edit.answer for edit in edits), *like))
         return Prompt(
             text, name, None, name.partition(":")[0], (spans[self.decisive],), answer, distractor,
             (spans[self.rival],), (spans["asks"],) if "asks" in spans else (), tuple(candidates), edits,
             self.template.partition("{")[0],
         )  # fmt: skip
+
+    def _edit(self, role: str, changed: Words, told: str) -> Edit:
+        text, spans = self.written(changed)
+        return Edit(role, text, told, spans["asks"][0] if "asks" in spans else 0)
 
 
 def _noun(word: str, many: int) -> str:

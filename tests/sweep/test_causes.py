@@ -1,0 +1,116 @@
+"""Many prompts of known cause: every map and control beside the others, parts found again, tests in one family."""
+
+import decoders
+import numpy as np
+import pandas as pd
+import pytest
+
+from xai_utils import stats
+from xai_utils.evaluation import on_prompts
+from xai_utils.samples import prompts
+from xai_utils.sweep import causes
+
+COUNT = 4
+WRONG = "notes:1"
+
+
+@pytest.fixture(scope="module")
+def model():
+    drawn = [one for task in prompts.TASKS for one in prompts.draws(task, COUNT)]
+    whole = [each for one in drawn for each in (one, prompts.echoed(one), prompts.echoed(one, behind=True))]
+    return decoders.knowing([f"{edit.text} {edit.answer}" for one in whole for edit in one.versions], limit=128)
+
+
+@pytest.fixture(autouse=True)
+def believed(monkeypatch):
+    """Keep every prompt but one, whatever the model says; its echo, too, is dropped."""
+
+    def verified(_model, some):
+        verdicts = ["the model is wrong" if one.name.startswith(WRONG) else "" for one in some]
+        return on_prompts.Verified(tuple(some), tuple(verdicts))
+
+    monkeypatch.setattr(on_prompts, "verified", verified)
+
+
+@pytest.fixture(scope="module")
+def found(model):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(on_prompts, "verified", lambda _, some: on_prompts.Verified(tuple(some), ("",) * len(some)))
+        patch.setitem(causes.SLOW, "integrated gradients", ("integrated_gradients", {"steps": 2, "tolerance": None}))
+        return causes.study(model, COUNT, 2)
+
+
+def test_a_row_for_every_prompt_and_a_column_for_every_map(found):
+    assert list(found.prompt) == [f"{task}:{i}" for task in prompts.TASKS for i in range(COUNT)]
+    assert list(found.echo) == ["", "", "not asked", "not asked"] * 3
+    labels = {name.rsplit(": ", 1)[0] for name in found if ": " in name}
+    assert labels >= {*causes.QUICK, *causes.SLOW, *on_prompts.NULLS, "same word", "AttnLRP, shuffled"}
+    assert labels >= {"AttnLRP, echoed", "AttnLRP, alone", "AttnLRP, size", "rollout, first last"}
+    there = found.notna()
+    assert there["AttnLRP: hit"].all() and (there["leave one out: hit"] == (found.echo == "")).all()
+    assert (there["AttnLRP, echoed: hit"] == (found.echo == "")).all()
+
+
+def test_its_marks_are_those_of_one_prompt_after_the_other(model, found):
+    for task in prompts.TASKS:
+        table, drawn = causes.marks(found, task), prompts.draws(task, COUNT)
+        maps = on_prompts.explained(model, drawn, {"AttnLRP": ("attnlrp", {})})
+        right = on_prompts.marks(model, drawn, maps)
+        pd.testing.assert_frame_equal(table[["AttnLRP"]], right[["AttnLRP"]], check_names=False)
+        echoes = [prompts.echoed(one, behind=i == 1) for i, one in enumerate(drawn[:2])]
+        heard = on_prompts.marks(model, echoes, on_prompts.explained(model, echoes, {"AttnLRP": ("attnlrp", {})}))
+        told = table["AttnLRP, echoed"].dropna()
+        np.testing.assert_allclose(told, heard["AttnLRP"])
+
+
+def test_a_search_for_the_answer_finds_its_echo_as_well(found):
+    hits = {task: causes.marks(found, task)["same word, echoed", "hit"].dropna() for task in prompts.TASKS}
+    assert (hits["indirect_object"] == 0.5).all() and (hits["notes"] == 0.5).all() and (hits["agreement"] == 0).all()
+
+
+def test_parts_are_found_again_and_others_are_not(model, tmp_path, monkeypatch):
+    once = causes.study(model, 2, 0, folder=tmp_path)
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(f"{task}-000000.parquet" for task in prompts.TASKS)
+    monkeypatch.setattr(causes, "_marked", lambda *_: pytest.fail("computed again"))
+    pd.testing.assert_frame_equal(causes.study(model, 2, 0, folder=tmp_path), once)
+    with pytest.raises(pytest.fail.Exception):
+        causes.study(model, 2, 0, seed=1, folder=tmp_path)
+
+
+def test_what_is_dropped_is_counted_and_not_marked(model):
+    found = causes.study(model, 2, 2, tasks=["notes"])
+    assert causes.kept(found).loc["notes"].to_dict() == {"drawn": 2, "kept": 1, "the model is wrong": 1}
+    assert found["AttnLRP: hit"].notna().tolist() == found["AttnLRP, echoed: hit"].notna().tolist() == [True, False]
+    assert causes.summary(found, ["AttnLRP", "unheard"], "hit", 0)["notes"]["AttnLRP"].n == 1
+
+
+def test_a_task_of_which_nothing_is_kept_has_no_marks(model, monkeypatch):
+    monkeypatch.setattr(on_prompts, "verified", lambda _, some: on_prompts.Verified(tuple(some), ("no",) * len(some)))
+    found = causes.study(model, 2, 2, tasks=["agreement"])
+    assert list(found) == ["task", "prompt", "verdict", "echo"]
+
+
+def by_hand():
+    rng = np.random.default_rng(0)
+    good, bad = rng.random(40) < 0.9, rng.random(40) < 0.1
+    table = {"task": "notes", "prompt": [f"notes:{i}" for i in range(40)], "verdict": "", "echo": "not asked"}
+    return pd.DataFrame(table | {"good: hit": good * 1.0, "bad: hit": bad * 1.0, "same: hit": good * 1.0})
+
+
+def test_gains_are_one_family_and_skip_what_was_not_asked():
+    study = by_hand()
+    study.loc[30:, "good: hit"] = np.nan
+    pairs = [("good", "bad"), ("good", "same")]
+    found = causes.gains(study, pairs, ["hit"], 0)
+    one, other = (found["notes", *pair, "hit"] for pair in pairs)
+    assert one.interval.n == 30 and one.p < 0.05 < other.p and other.interval.mean == 0
+    ps = stats.permutation_p((study["good: hit"] - study["bad: hit"])[:30].tolist(), 0)
+    assert one.p == pytest.approx(ps), "the other is zero throughout, and no test"
+
+
+def test_stored_verdicts_may_be_missing_instead_of_empty(tmp_path):
+    study = by_hand()
+    study.loc[0, "verdict"] = "the model is wrong"
+    file = tmp_path / "study.csv"
+    study.to_csv(file, index=False)
+    assert causes.kept(pd.read_csv(file)).loc["notes"].to_dict() == causes.kept(study).loc["notes"].to_dict()

@@ -1,0 +1,200 @@
+"""Prompts of known cause, many of them: verified, explained by many methods and controls, marked; kept in parts.
+
+The maps that are marked, besides the methods themselves and the rankings that know no model
+(:data:`on_prompts.NULLS`):
+
+- ``"…, first last"``: the first token ranked last (:func:`on_prompts.without_first`);
+- ``"…, size"``: scores without their sign;
+- ``"…, alone"``: the answer explained alone, not against the distractor;
+- ``"…, shuffled"``: the same method on the model with all its weights shuffled;
+- ``"…, echoed"``: on the prompt with the answer said once more (:func:`prompts.echoed`), where that is verified too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+from tqdm import tqdm
+
+from xai_utils import check, stats
+from xai_utils.evaluation import on_prompts, paired, sanity
+from xai_utils.models import Model
+from xai_utils.result import Attribution
+from xai_utils.samples import prompts
+from xai_utils.samples.prompts import Prompt
+from xai_utils.sweep import parts
+
+#: one or two passes a prompt
+QUICK: dict[str, tuple[str, dict[str, Any]]] = {
+    "attention": ("attention", {}),
+    "rollout": ("rollout", {}),
+    "rollout, no sink": ("rollout", {"sink": False}),
+    "selective rollout": ("selective_rollout", {}),
+    "diffusion rollout": ("diffusion_rollout", {}),
+    "gradient rollout": ("gradient_rollout", {}),
+    "generic attention": ("generic_attention", {}),
+    "AttCAT": ("attcat", {}),
+    "gradient norm": ("gradient_norm", {}),
+    "gradient × input": ("gradient_x_input", {}),
+    "CP-LRP": ("cp_lrp", {}),
+    "AttnLRP": ("attnlrp", {}),
+}
+#: many passes a prompt, for the first prompts only
+SLOW: dict[str, tuple[str, dict[str, Any]]] = {
+    "leave one out": ("leave_one_out", {"operator": "delete"}),
+    "leave one out, the": ("leave_one_out", {"operator": "word"}),
+    "integrated gradients": ("integrated_gradients", {"steps": 16, "tolerance": None}),
+}
+ALONE = ("generic attention", "AttnLRP")
+SIGNED = ("AttCAT", "gradient × input", "CP-LRP", "AttnLRP")
+SHUFFLED = ("generic attention", "gradient norm", "CP-LRP", "AttnLRP")
+ECHOED = ("generic attention", "gradient norm", "CP-LRP", "AttnLRP")
+PART = 20  #: prompts in one part
+
+
+def study(
+    model: Model, number: int, slow: int, seed: int = 0, folder: str | Path = "", tasks: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Draw prompts of every task, verify them, explain those that are kept, and mark the maps.
+
+    Args:
+        model: a language model.
+        number: prompts drawn of each task.
+        slow: for how many of them the methods of :data:`SLOW` and the echoes are run.
+        seed: of the random ranking and of the shuffled weights.
+        folder: where the parts are kept, each whole or not at all, and found again; ``""`` keeps nothing.
+        tasks: names in :data:`prompts.TASKS`; all by default.
+
+    Returns:
+        A row for each prompt drawn, in rounds of :data:`PART` a task. ``task``, ``prompt``, ``verdict`` and ``echo``
+        (why it is dropped, ``""`` if it is kept; ``echo`` of its echoed version, ``"not asked"`` beyond ``slow``),
+        then ``"label: measure"`` as in :func:`on_prompts.marks`, NaN where a map was not asked for.
+
+    Raises:
+        ValueError: a model that does not say what comes next, an unknown task, or a number below 1.
+    """
+    check.at_least_one("number", number)
+    wanted = [
+        (task, start, min(start + PART, number)) for start in range(0, number, PART) for task in tasks or prompts.TASKS
+    ]
+    tables = []
+    for task, start, stop in tqdm(wanted, desc="prompts", disable=None):  # silent unless in a terminal
+        few = min(max(slow - start, 0), stop - start)
+        key = parts.key({"model": model.sha256, "task": task, "from": start, "to": stop, "slow": few, "seed": seed})
+        file = Path(folder) / f"{task}-{start:06d}.parquet"
+        table = parts.read(file, key) if folder else None
+        if table is None:
+            table = _marked(model, prompts.draws(task, stop - start, start), few, seed)
+            if folder:
+                parts.write(table, file, {"key": key})
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _marked(model: Model, drawn: Sequence[Prompt], few: int, seed: int) -> pd.DataFrame:
+    found = on_prompts.verified(model, drawn)
+    echoes = [prompts.echoed(one, behind=i % 2 == 1) for i, one in enumerate(drawn[:few])]
+    again = on_prompts.verified(model, echoes).verdicts if echoes else ()
+    table = pd.DataFrame({"task": [one.kind for one in drawn], "prompt": [one.name for one in drawn]})
+    table["verdict"] = found.verdicts
+    table["echo"] = [*again, *["not asked"] * (len(drawn) - few)]
+    some = [one for one, verdict in zip(drawn[:few], found.verdicts, strict=False) if not verdict]
+    heard = [one for one, verdict in zip(echoes, again, strict=True) if not verdict]
+    for explained, mark in ((found.prompts, _quick), (some, _slow), (heard, _echoed)):
+        if explained:
+            marked = mark(model, explained, seed)
+            marked.columns = [f"{label}: {measure}" for label, measure in marked.columns]
+            table = table.join(marked, on="prompt")
+    return table
+
+
+def _quick(model: Model, some: Sequence[Prompt], seed: int) -> pd.DataFrame:
+    maps = on_prompts.explained(model, some, QUICK)
+    alone = on_prompts.explained(model, some, {name: QUICK[name] for name in ALONE}, against=False)
+    with sanity.randomised(model, sanity.layers(model), seed):
+        shuffled = on_prompts.explained(model, some, {name: QUICK[name] for name in SHUFFLED})
+    everything: dict[str, Sequence[Attribution | Tensor]] = {
+        **maps,
+        **{f"{name}, first last": on_prompts.without_first(maps[name]) for name in QUICK if "no sink" not in name},
+        **_sizes({name: maps[name] for name in SIGNED}),
+        **{f"{name}, alone": own for name, own in alone.items()},
+        **{f"{name}, shuffled": own for name, own in shuffled.items()},
+        "same word": on_prompts.same_word(model, some),
+    }
+    return on_prompts.marks(model, some, everything, seed)
+
+
+def _slow(model: Model, some: Sequence[Prompt], seed: int) -> pd.DataFrame:
+    maps = on_prompts.explained(model, some, SLOW)
+    return on_prompts.marks(model, some, {**maps, **_sizes(maps)}, seed).drop(columns=list(on_prompts.NULLS), level=0)
+
+
+def _echoed(model: Model, some: Sequence[Prompt], seed: int) -> pd.DataFrame:
+    maps = on_prompts.explained(model, some, {name: QUICK[name] for name in ECHOED})
+    table = on_prompts.marks(model, some, {**maps, "same word": on_prompts.same_word(model, some)}, seed)
+    table.index = [one.name.removesuffix(":echoed") for one in some]
+    return table.rename(columns=lambda label: f"{label}, echoed", level=0)
+
+
+def _sizes(maps: Mapping[str, Sequence[Attribution]]) -> dict[str, list[Tensor]]:
+    return {f"{name}, size": [one.scores.abs() for one in own] for name, own in maps.items()}
+
+
+def marks(study: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Return the marks of one task's prompts as :func:`on_prompts.marks` does; NaN where none were asked for."""
+    check.one_of("task", task, tuple(study.task.unique()))
+    chosen = study[study.task == task].set_index("prompt")
+    table = chosen[[name for name in chosen if ": " in name]].astype(np.float64)
+    table.columns = pd.MultiIndex.from_tuples([tuple(name.rsplit(": ", 1)) for name in table])
+    return table
+
+
+def kept(study: pd.DataFrame) -> pd.DataFrame:
+    """Count the prompts of every task that are drawn, kept, and dropped for each reason."""
+    said = study.assign(verdict=study.verdict.fillna("").replace("", "kept"))
+    counts = said.groupby("task", sort=False).verdict.value_counts().unstack(fill_value=0)
+    order = ["kept", *(reason for reason in (*on_prompts.REASONS.values(), on_prompts.UNSAYABLE) if reason in counts)]
+    return counts.reindex(columns=order, fill_value=0).assign(drawn=counts.sum(axis=1))[["drawn", *order]]
+
+
+def summary(
+    study: pd.DataFrame, labels: Iterable[str], measure: str, seed: int
+) -> dict[str, dict[str, stats.Interval]]:
+    """Return the mean of a measure with its interval by task and map; a map that nowhere was asked for is left out."""
+    found = {}
+    for task in study.task.unique():
+        table = marks(study, task)
+        there = [
+            (label, measure) for label in labels if (label, measure) in table and table[label, measure].notna().any()
+        ]
+        columns = {key: table[[key]].dropna() for key in there}
+        found[task] = {key[0]: on_prompts.intervals(one, seed)[key] for key, one in columns.items()}
+    return found
+
+
+def gains(
+    study: pd.DataFrame, pairs: Sequence[tuple[str, str]], measures: Sequence[str], seed: int
+) -> dict[tuple[str, str, str, str], stats.Gain]:
+    """Compare maps in pairs on the prompts that both were asked for: one family of tests over all tasks and measures.
+
+    Args:
+        study: from :func:`study`.
+        pairs: of labels, ``(one, other)``.
+        measures: names in :data:`on_prompts.MEASURES`.
+        seed: of intervals and permutations.
+
+    Returns:
+        ``(task, one, other, measure)`` to the mean difference, its p adjusted by Holm's method.
+    """
+    differences = {
+        (task, *key): values
+        for task in study.task.unique()
+        for key, values in paired.differences(marks(study, task), pairs, dict.fromkeys(measures, 1)).items()
+    }
+    intervals, ps = paired.intervals(differences, seed), paired.p_values(differences, seed)
+    return {key: stats.Gain(intervals[key], ps[key]) for key in differences if key in intervals}
