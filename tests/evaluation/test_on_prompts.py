@@ -194,6 +194,9 @@ def test_a_sweep_knows_the_truth_of_verified_prompts_alone(model):
     (start, end), (spans,) = SOME[2].rationale[0], models.encode(told, [SOME[2]]).spans
     marked = [spans[place] for place, inside in zip(found.places[2], found.truth[2], strict=True) if inside]
     assert marked == [(start, end)]
+    ranked = [spans[int(place)] for place, word in zip(found.places[2], found.words[2], strict=True) if word]
+    assert marked[0] in ranked and SOME[2].asking
+    assert not any(start < span[1] and span[0] < end for span in ranked for start, end in SOME[2].asking)
 
 
 def test_shares_have_wilsons_interval_and_means_a_bootstraps(model):

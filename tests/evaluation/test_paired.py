@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from xai_utils import stats
 from xai_utils.evaluation import paired
@@ -71,3 +72,49 @@ def test_one_family_over_several_sets_is_corrected_once():
     assert found["c", 1].interval == stats.mean_interval(second["c", 1].tolist(), 3, clusters=clusters)
     with pytest.raises(ValueError, match="two sets have tests of the same name"):
         paired.family((first, None), (first, None), seed=3)
+
+
+def truth_and_measures(noise, samples=60):
+    """Six maps of rising truth; a measure that follows it, one that goes against it, and one that knows nothing."""
+    truth = np.linspace(0.2, 0.8, 6)
+    columns = {}
+    for i, level in enumerate(truth):
+        right = level + 0.2 * noise.normal(size=samples)
+        columns[f"map {i}", "truth"] = right
+        columns[f"map {i}", "follows"] = right + 0.05 * noise.normal(size=samples)
+        columns[f"map {i}", "falls"] = -right + 0.05 * noise.normal(size=samples)
+        columns[f"map {i}", "blind"] = noise.normal(size=samples)
+    return pd.DataFrame(columns)
+
+
+def test_a_measure_agrees_with_the_truth_if_it_ranks_the_maps_alike():
+    table = truth_and_measures(np.random.default_rng(0))
+    signs = {"follows": 1, "falls": -1, "blind": 1}
+    found = paired.agreement(table, "truth", signs, 0)
+    means = table.mean()
+    for measure, sign in signs.items():
+        pair = [[means[f"map {i}", name] for i in range(6)] for name in ("truth", measure)]
+        assert found.loc[measure, "rho"] == pytest.approx(spearmanr(pair[0], np.multiply(sign, pair[1])).statistic)
+    assert (found.loc[["follows", "falls"], "low"] > 0.8).all() and found.loc["blind", "low, maps too"] < 0
+    inside = found["low, maps too"] <= found["rho"]
+    assert inside.all() and (found["rho"] <= found["high, maps too"] + 1e-12).all()
+    wrong = paired.agreement(table, "truth", {"falls": 1}, 0)
+    assert wrong.loc["falls", "rho"] == pytest.approx(-1)
+    pd.testing.assert_frame_equal(found, paired.agreement(table, "truth", signs, 0))
+
+
+def test_noise_agrees_with_the_truth_as_often_as_it_should():
+    """Of measures that know nothing, the interval over samples and maps leaves 0 out in about one of twenty."""
+    noise, left_out = np.random.default_rng(1), 0
+    for _ in range(40):
+        found = paired.agreement(truth_and_measures(noise, 30), "truth", {"blind": 1}, 0, draws=200)
+        left_out += not found.loc["blind", "low, maps too"] <= 0 <= found.loc["blind", "high, maps too"]
+    assert left_out <= 8
+
+
+def test_a_measure_that_is_not_there_and_too_few_maps_are_refused():
+    table = truth_and_measures(np.random.default_rng(0))
+    with pytest.raises(ValueError, match="the measure 'lift' of 'map 0' is not there for every sample"):
+        paired.agreement(table, "truth", {"lift": 1}, 0)
+    with pytest.raises(ValueError, match="3 maps are given; expected 4 at least"):
+        paired.agreement(table[["map 0", "map 1", "map 2"]], "truth", {"follows": 1}, 0)

@@ -128,3 +128,19 @@ def test_a_map_that_fails_does_not_take_the_others_with_it(known, monkeypatch):
 def test_bad_input_is_refused(known, call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_every_metric_of_many_maps_is_what_a_shard_gives(known):
+    model, some = known["bert"], [judged(known["bert"], WORDS), PLAIN]
+    targets = probe.probe(model, tuple(some), 0).targets
+    maps = {name: methods.explain(name, model, some, list(targets)) for name in ("gradient_x_input", "attnlrp")}
+    table = scoring.by_every_metric(model, some, maps, 0, shard=1)
+    names = [one.name for one in some]
+    assert list(table.index) == names and set(table.columns.get_level_values("map")) == set(maps)
+    for method in maps:
+        for row in scoring.score_shard("bert", method, some, ("deletion", "average_precision", "hit"), 0):
+            called = f"{row['metric']} ({row['operator']})" if row["operator"] else row["metric"]
+            assert table.loc[row["sample"], (method, called)] == pytest.approx(row["value"], abs=1e-5)
+    assert np.isnan(table.loc[PLAIN.name, ("attnlrp", "hit")]), "nothing is known of it"
+    with pytest.raises(ValueError, match="1 maps of 'x' are given for 2 samples"):
+        scoring.by_every_metric(model, some, {"x": maps["attnlrp"][:1]}, 0)

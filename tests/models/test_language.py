@@ -5,7 +5,8 @@ import json
 import pytest
 import tiny
 import torch
-from decoders import FAMILIES, WINDOWED, WORDS, built, causal
+import transformers as hf
+from decoders import FAMILIES, SIZE, WINDOWED, WORDS, built, causal
 from places import GOLDEN
 
 from xai_utils import files, methods, models, samples
@@ -183,3 +184,39 @@ def question_of(model, given):
     """Return the logit of warm minus that of dull."""
     logits = model.logits(given)[0]
     return float(logits[model.class_index("warm")] - logits[model.class_index("dull")])
+
+
+def test_a_word_that_is_not_known_is_named():
+    model = causal("llama")
+    with pytest.raises(ValueError, match="tiny llama does not know the word 'superb'"):
+        model.class_index("superb")
+
+
+def test_a_word_of_several_pieces_is_explained_as_the_error_says():
+    model, prompt = models.load("smollm2"), "The old house was"
+    with pytest.raises(
+        ValueError, match=r"answers\.given\(model, prompt, 'unbelievably'\) with kind='log_probability'"
+    ):
+        methods.explain("rollout", model, samples.text(prompt), "unbelievably")
+    whole = models.answers.given(model, prompt, "unbelievably")
+    found = methods.stepwise.explain("gradient_x_input", model, whole, kind="log_probability")
+    assert len(whole) == 3 and found.whole().unit == "log-probability" and len(found.whole().labels) == 4
+    first = methods.explain("gradient_x_input", model, samples.text(prompt), Question(int(whole.ids[4]), kind="logit"))
+    assert first.target_name == whole.labels[4]
+
+
+def test_a_tokenizer_without_offsets_works_by_tokens():
+    reader = hf.ByT5Tokenizer(extra_ids=0)
+    torch.manual_seed(0)
+    module = hf.LlamaForCausalLM(hf.LlamaConfig(**{**SIZE, "vocab_size": len(reader)})).double().eval()
+    loaded = language.says_next(module, reader)
+    model = Model("bytes", module, loaded.classes, None, 0, reader, None, "", loaded.head)
+    some = [samples.text("a dull film"), samples.text("snow é")]
+    batch = models.encode(model, some)
+    assert [some[0].text[start:end] for start, end in batch.spans[0]] == [*"a", "", *"dull", "", *"film", ""]
+    assert models.removal.places(batch).tolist() == list(range(11)), "blanks can go, the end of the text cannot"
+    for name in ("rollout", "attnlrp", "leave_one_out"):
+        for found, one in zip(methods.explain(name, model, some, 5 if METHODS[name].asks else None), some, strict=True):
+            alone = methods.explain(name, model, one, 5 if METHODS[name].asks else None)
+            torch.testing.assert_close(found.scores, alone.scores, rtol=1e-4, atol=2e-5)
+    assert len(batch.labels[1]) == len(batch.spans[1]) == 8  # a letter of two bytes, and the end

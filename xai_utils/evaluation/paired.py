@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 
 from xai_utils import stats
 
@@ -111,6 +112,63 @@ def p_values(differences: Numbers[Key], seed: int, permutations: int = 9999) -> 
         found |= stats.permutation_ps(some, seed, permutations)
     adjusted = stats.holm({name: found[name] for name in tested})
     return {key: adjusted.get(str(n), 1.0) for n, key in enumerate(differences)}
+
+
+def agreement(
+    table: pd.DataFrame, truth: str, measures: Mapping[str, int], seed: int, draws: int = 2000
+) -> pd.DataFrame:
+    """Say which measures rank maps as a known truth ranks them: Spearman's correlation over the maps' means.
+
+    Args:
+        table: a row for each sample, columns ``(map, measure)``, such as from :func:`scoring.by_every_metric`.
+        truth: measure that is right by what is known, more is better.
+        measures: to 1 where more is better, to -1 where less is.
+        seed: of the bootstraps.
+        draws: of each bootstrap.
+
+    Returns:
+        A row for each measure: ``"rho"``, 1 where it ranks as the truth does; ``"low"`` and ``"high"``, bounds of 95 %
+        where samples are drawn anew (the same maps on other samples); ``"low, maps too"`` and ``"high, maps too"``,
+        where the maps are drawn anew as well (other maps, of which there are few).
+
+    Raises:
+        ValueError: a measure that is not there for every map and sample, or less than four maps.
+    """
+    maps = list(dict.fromkeys(label for label, _ in table))
+    if len(maps) < 4:
+        raise ValueError(f"{len(maps)} maps are given; expected 4 at least, whose order can agree.")
+    known, noise = {}, np.random.default_rng(seed)
+    for measure, sign in {truth: 1, **measures}.items():
+        missing = [one for one in maps if (one, measure) not in table or table[one, measure].isna().any()]
+        if missing:
+            raise ValueError(f"the measure {measure!r} of {missing[0]!r} is not there for every sample.")
+        known[measure] = sign * np.stack([table[one, measure].to_numpy() for one in maps])
+    drawn = noise.multinomial(len(table), np.full(len(table), 1 / len(table)), draws) / len(table)
+    chosen = _chosen(noise, len(maps), draws)
+    right, rows = known[truth], {}
+    for measure in measures:
+        means = [one @ drawn.T for one in (right, known[measure])]
+        both = [np.take_along_axis(one.T, chosen, 1) for one in means]
+        samples, maps_too = _rhos(*(one.T for one in means)), _rhos(*both)
+        rho = _rhos(right.mean(1)[None], known[measure].mean(1)[None])[0]
+        bounds = [np.nanquantile(one, bound) for one in (samples, maps_too) for bound in (0.025, 0.975)]
+        rows[measure] = [rho, *bounds]
+    return pd.DataFrame(rows, index=["rho", "low", "high", "low, maps too", "high, maps too"]).T
+
+
+def _chosen(noise: np.random.Generator, count: int, draws: int) -> np.ndarray:
+    """Draw maps anew, ``(draw, map)``; a draw has three different ones at least."""
+    found = noise.integers(count, size=(draws, count))
+    while (few := np.array([len(set(row)) < 3 for row in found.tolist()])).any():
+        found[few] = noise.integers(count, size=(int(few.sum()), count))
+    return found
+
+
+def _rhos(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return Spearman's correlation of every row, NaN where a row ranks nothing."""
+    ranks = [rankdata(rows, axis=1) - (rows.shape[1] + 1) / 2 for rows in (one, other)]
+    spread = np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1))
+    return np.divide((ranks[0] * ranks[1]).sum(1), spread, out=np.full(len(one), np.nan), where=spread > 0)
 
 
 def signs(intervals: Mapping[Key, stats.Interval], p: Mapping[Key, float], level: float = 0.05) -> dict[Key, str]:

@@ -45,7 +45,8 @@ class Probe:
         drops: of each sample ``(mask,)``, fall of the target's logit by them.
         truth: of each sample ``(rank,)`` share inside the rationale or the mask; ``None`` where nothing is known, or
             the model predicts a class that is not there.
-        words: which tokens are ranked against the truth, ``(rank,)`` bool: all but punctuation.
+        words: which tokens are ranked against the truth, ``(rank,)`` bool: all but punctuation, and of a prompt those
+            of the words that :func:`on_prompts.words` ranks.
     """
 
     batches: tuple[Batch, ...]
@@ -163,7 +164,10 @@ def _labelled(model: Model, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
 def _words(sample: Sample, batch: Batch, places: Tensor) -> Tensor:
     if not isinstance(sample, Text):
         return torch.ones(len(places), dtype=torch.bool)
-    return torch.from_numpy(word_mask(sample, batch.spans[0]))[places]
+    ranked = torch.from_numpy(word_mask(sample, batch.spans[0]))
+    if isinstance(sample, Prompt):  # what asks is a cause of another kind, and no map is judged by it
+        ranked &= on_prompts.words(sample, batch.spans[0]).of.any(0)
+    return ranked[places]
 
 
 def _truth(model: Model, sample: Sample, batch: Batch, places: Tensor, words: Tensor, target: int) -> Tensor | None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from xai_utils import check, methods, metrics, models
 from xai_utils.capture.scans import scanning
 from xai_utils.evaluation import jitter
 from xai_utils.evaluation.probe import Probe, probe
+from xai_utils.methods.table import Method
 from xai_utils.metrics import pictures, rankings, removal_curves
 from xai_utils.metrics.words import auprc, iou_prf, spans, token_prf
 from xai_utils.models import Model
@@ -77,7 +79,7 @@ def settings(model_name: str) -> dict[str, str]:
     return {name: _defaults(methods.METHODS[name]) for name in methods_for(model_name)}
 
 
-def _defaults(method: methods.Method) -> str:
+def _defaults(method: Method) -> str:
     run = method.score or method.passes or method.maps
     assert run is not None
     options = {name: one.default for name, one in inspect.signature(run).parameters.items()}
@@ -191,6 +193,40 @@ def measure(
         if one is not None:
             found[i] |= {(name, ""): value for name, value in marks(asked, i, one, model.kind, seed).items()}
     return found
+
+
+def by_every_metric(
+    model: Model, samples: Sequence[Sample], maps: Mapping[str, Sequence[Attribution]], seed: int, shard: int = 16
+) -> pd.DataFrame:
+    """Mark many maps by all that is known of their samples and by every removal metric.
+
+    Args:
+        model: whose tokens the maps score.
+        samples: sentences, prompts or pictures.
+        maps: label to a map for each sample.
+        seed: of ties and random removals.
+        shard: samples that are asked about together.
+
+    Returns:
+        A row for each sample, columns ``(map, measure)``; a removal metric is named with its operator, such as
+        ``"deletion (word)"``; NaN where a metric says nothing of a sample.
+
+    Raises:
+        ValueError: maps that are not as many as samples.
+    """
+    for label, own in maps.items():
+        if len(own) != len(samples):
+            raise ValueError(f"{len(own)} maps of {label!r} are given for {len(samples)} samples; expected one each.")
+    rows: list[dict[tuple[str, str], float]] = [{} for _ in samples]
+    for start in range(0, len(samples), shard):
+        asked = probe(model, tuple(samples[start : start + shard]), seed)
+        for label, own in maps.items():
+            found = measure(model, asked, own[start : start + shard], set(METRICS), seed)
+            for row, values in zip(rows[start : start + shard], found, strict=True):
+                row |= {(label, f"{name} ({way})" if way else name): value for (name, way), value in values.items()}
+    table = pd.DataFrame(rows, index=pd.Index([one.name for one in samples], name="sample"))
+    table.columns = pd.MultiIndex.from_tuples(table.columns, names=["map", "measure"])
+    return table
 
 
 def _add_sensitivity(

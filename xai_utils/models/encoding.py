@@ -128,8 +128,7 @@ def _texts(model: Model, samples: Sequence[Text]) -> Batch:
     for sample in samples:
         _fits(model, sample, limit(model))
     texts = [s.text.replace("[MASK]", tokenizer.mask_token) if model.head == "mask" else s.text for s in samples]
-    coded = tokenizer(texts, padding=True, return_tensors="pt", return_offsets_mapping=True)
-    offsets = coded.pop("offset_mapping").tolist()
+    coded, offsets = _coded(tokenizer, texts)
     lengths = coded["attention_mask"].sum(1).tolist()
     ids = coded["input_ids"].tolist()
     labels = tuple(tuple(tokenizer.convert_ids_to_tokens(row[:n])) for row, n in zip(ids, lengths, strict=True))
@@ -139,6 +138,34 @@ def _texts(model: Model, samples: Sequence[Text]) -> Batch:
         for row, n, line in zip(offsets, lengths, ids, strict=True)
     )
     return Batch({k: v.to(model.device) for k, v in coded.items()}, labels, spans=spans)
+
+
+def _coded(tokenizer: Any, texts: list[str]) -> tuple[Any, list[list[tuple[int, int]]]]:
+    """Encode texts, and say where in them every token stands, also of a tokenizer that does not say it itself."""
+    coded = tokenizer(texts, padding=True, return_tensors="pt", return_offsets_mapping=True)
+    if "offset_mapping" in coded:
+        return coded, coded.pop("offset_mapping").tolist()
+    pairs = zip(texts, coded["input_ids"].tolist(), strict=True)
+    return coded, [_searched(tokenizer, text, ids) for text, ids in pairs]
+
+
+def _searched(tokenizer: Any, text: str, ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Look for the tokens in their text, one behind the other.
+
+    One that is written otherwise there stands behind the text: it is explained, and belongs to no word of it.
+    """
+    found, at, special = [], 0, set(tokenizer.all_special_ids)
+    for number, one in enumerate(ids):
+        piece = tokenizer.decode([one]).strip().removeprefix("##")
+        start = text.find(piece, at) if piece else -1
+        if one in special:
+            found.append((0, 0))
+        elif start < 0:
+            found.append((len(text) + number, len(text) + number + 1))
+        else:
+            at = start + len(piece)
+            found.append((start, at))
+    return found
 
 
 def limit(model: Model) -> int:

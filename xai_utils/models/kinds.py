@@ -191,8 +191,16 @@ class Model:
             if len(pieces) == 1 and pieces[0] != self.tokenizer.unk_token:
                 return int(self.tokenizer.convert_tokens_to_ids(pieces[0]))
         pieces = self.tokenizer.tokenize(spelt[0])
+        if not pieces or self.tokenizer.unk_token in pieces:
+            raise ValueError(f"{self.name} does not know the word {word!r}; take one of its vocabulary, such as 'he'.")
         first = self.tokenizer.convert_tokens_to_ids(pieces[:1])
+        whole = (
+            f", or all pieces by the sum of their log-probabilities: stepwise.explain of answers.given(model, prompt, "
+            f"{word!r}) with kind='log_probability'"
+            if self.head == "next"
+            else ""
+        )
         raise ValueError(
             f"{word!r} is {pieces} for {self.name}, not a single token, so there is no one logit for it; take a word "
-            f"of its vocabulary, such as 'he', or the first piece by its id, {first}."
+            f"of its vocabulary, such as 'he', or the first piece by its id, {first}{whole}."
         )
