@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 import transformers as hf
-from decoders import FAMILIES, SIZE, WINDOWED, WORDS, built, causal
+from decoders import FAMILIES, SIZE, WINDOWED, WORDS, built, causal, wrapped
 from places import GOLDEN
 
 from xai_utils import files, methods, models, samples
@@ -18,9 +18,16 @@ EACH = pytest.mark.parametrize("family", FAMILIES)
 SLOW_OPTIONS = {"integrated_gradients": {"steps": 4, "tolerance": None}}
 
 
+LENGTHS = (2, 9, 30)
+OF_ALL_LENGTHS = [samples.text(" ".join(tiny.WORDS[i % 18] for i in range(start, start + n))) for start, n in
+                  enumerate(LENGTHS)]  # fmt: skip
+#: of the greatest score of a map, in float32; small differences of large numbers are less exact
+ROUNDING = {"integrated_gradients": 1e-4, "attcat": 1e-4}
+
+
 @EACH
 def test_every_suiting_method_gives_a_batch_what_it_gives_a_loop_and_leaves_the_model_alone(family):
-    model = causal(family)
+    model = wrapped(family, built(family).float())
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.module.modules()]
     before = model.logits(models.encode(model, tiny.SENTENCES).inputs)
     suiting = methods.methods_for(model)
@@ -29,14 +36,14 @@ def test_every_suiting_method_gives_a_batch_what_it_gives_a_loop_and_leaves_the_
         question = Question("warm", against="dull") if METHODS[name].asks else None
         options = SLOW_OPTIONS.get(name, {})
         try:
-            together = methods.explain(name, model, tiny.SENTENCES, question, **options)
+            together = methods.explain(name, model, OF_ALL_LENGTHS, question, **options)
         except ValueError as error:
-            assert "every score is zero" in str(error), f"{name}: {error}"
+            assert name == "attention_gradcam" and "every score is zero" in str(error), f"{name}: {error}"
             continue
-        for sample, found in zip(tiny.SENTENCES, together, strict=True):
+        for sample, found in zip(OF_ALL_LENGTHS, together, strict=True):
             alone = methods.explain(name, model, sample, question, **options)
-            close = {"rtol": 1e-3, "atol": 1e-4} if family in WINDOWED else {"rtol": 1e-4, "atol": 2e-5}
-            torch.testing.assert_close(found.scores, alone.scores, **close)
+            wrong = float((found.scores - alone.scores).abs().max() / alone.scores.abs().max())
+            assert wrong <= ROUNDING.get(name, 1e-5), f"{name}: {wrong}"
             assert len(found.labels) == len(sample.text.split())
     after = model.logits(models.encode(model, tiny.SENTENCES).inputs)
     torch.testing.assert_close(before, after, rtol=0, atol=0)
