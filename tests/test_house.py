@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "check": set(),
     "claims": set(),
     "files": set(),
+    "settings": set(),
     "stats": set(),
     "result": {"check"},
     "runtime": {"files"},
@@ -33,14 +34,15 @@ MAY_IMPORT = {
         "capture", "check", "files", "maths", "methods", "metrics", "models", "runtime", "samples", "stats"
     },
     "sweep": {
-        "check", "evaluation", "files", "maths", "methods", "metrics", "models", "runtime", "samples", "stats"
+        "check", "evaluation", "files", "maths", "methods", "metrics", "models", "runtime", "samples",
+        "settings", "stats",
     },
     "plots": {"check", "maths", "metrics", "result", "stats", "sweep"},
     "widgets": {
         "capture", "check", "evaluation", "files", "gender", "maths", "methods", "metrics", "models", "plots", "result",
         "runtime", "samples",
     },
-    "workbook": {"files"},
+    "workbook": {"files", "settings"},
     "__main__": {"files", "runtime", "sweep", "train", "workbook"},
 }  # fmt: skip
 ONLY_IN = {

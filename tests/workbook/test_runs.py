@@ -34,7 +34,14 @@ def test_the_key_changes_with_every_dependency(places):
         ("odd: {overrides: {2: {SIZE: 2}}}", r"unknown parameter of notebook 02: SIZE\. Known: COLOUR"),
         ("odd: {overrides: {7: {SIZE: 2}}}", r"unknown notebook among the overrides of run odd: 07"),
         ("odd: {notebooks: [7]}", r"unknown notebook: 07\. .*Known: 01, 02"),
-        ("odd: {paramters: {SIZE: 2}}", r"unknown field of run odd: paramters\. Did you mean parameters\?"),
+        ("odd: {paramters: {SIZE: 2}}", r"run odd: unknown field 'paramters'\. Did you mean parameters\?"),
+        ("odd: {notebooks: 10}", "run odd: notebooks is 10: input should be a valid list"),
+        ("odd: {notebooks: [null]}", r"run odd: notebooks\[0\]"),
+        ("odd: 3", "run odd is 3, expected fields such as parameters"),
+        ("[odd]", "holds a list, expected names of runs"),
+        ("odd: {}\nodd: {}", "line 2: 'odd' is there twice"),
+        ("odd:\n\tnotebooks: []", "runs.yml is no plain YAML: line 2"),
+        ("odd: !!python/name:os.system ''", "runs.yml is no plain YAML: line 1"),
         ("od: {}", r"unknown run: odd\. Did you mean od\? Known: default, od"),
         ("odd: {notebooks: [2]}", r"run odd has only these notebooks: 02_colours"),
     ],
@@ -59,3 +66,18 @@ def test_parameters_reach_the_notebooks_that_have_them(places):
 def test_no_notebook_is_an_error(places):
     with pytest.raises(ValueError, match=r"no notebook called NN_words\.ipynb"):
         execute.figures(places)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", ".hidden", "a b"])
+def test_a_run_cannot_lead_out_of_its_folders(places, name):
+    write(places, "01_dots", "SIZE")
+    configure(places, f"{name!r}: {{}}")
+    with pytest.raises(ValueError, match="because folders carry its name"):
+        runs.read(places, name)
+
+
+def test_a_run_does_not_share_the_folder_of_sweeps(places):
+    write(places, "01_dots", "SIZE")
+    configure(places, "sweeps: {}")
+    with pytest.raises(ValueError, match="because folders carry its name"):
+        runs.read(places, "sweeps")

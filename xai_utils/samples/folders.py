@@ -48,8 +48,8 @@ class Listing:
         """Take ``count`` of the samples, evenly spaced, because folders come in the order of their classes."""
         if count is None or count == len(self):
             return self
-        if not 1 <= count <= len(self):
-            raise ValueError(f"count is {count}, but the set holds {len(self)} samples: expected 1 to {len(self)}.")
+        if not isinstance(count, int) or not 1 <= count <= len(self):
+            raise ValueError(f"count is {count!r}, but the set holds {len(self)} samples: expected 1 to {len(self)}.")
         chosen = [i * len(self) // count for i in range(count)]
         return Listing(tuple(self.names[i] for i in chosen), lambda i: self.read(chosen[i]))
 

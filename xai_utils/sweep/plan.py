@@ -22,42 +22,44 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import yaml
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
-from xai_utils import check
+from xai_utils import check, settings
 from xai_utils.samples import sets
 from xai_utils.sweep import parts, work
 from xai_utils.sweep.work import Shard
 
-CELL = ("models", "methods", "samples")
+SCORINGS = ("xai_utils.evaluation.scoring",)  #: what a plan's file may name; code may give a module of its own
+KNOWN = ConfigDict(extra="forbid")
+Names = Literal["all"] | Annotated[list[str], Field(min_length=1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=KNOWN)
+class Cell:
+    """Some models, their methods, and a set of samples."""
+
+    models: Annotated[list[str], Field(min_length=1)]
+    methods: Names
+    samples: dict[str, Any]
+
+
+@dataclass(frozen=True, config=KNOWN)
 class Plan:
     """A plan as it stands in the file; see the module for the fields."""
 
     name: str
-    cells: list[dict[str, Any]]
-    seed: int = 0
-    shard: int = 16
-    threads: int = 1
+    cells: Annotated[list[Cell], Field(min_length=1)]
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
+    shard: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 16
+    threads: Annotated[int, Field(strict=True, ge=1, le=256)] = 1
     device: str = "cpu"
-    metrics: str | list[str] = "all"
+    metrics: Names = "all"
     about: str = ""
-    scoring: str = field(default="xai_utils.evaluation.scoring")
-
-    def __post_init__(self) -> None:
-        check.at_least_one("shard", self.shard)
-        check.at_least_one("threads", self.threads)
-        if not self.cells:
-            raise ValueError(f"the plan {self.name} has no cells.")
-        for cell in self.cells:
-            if set(cell) != set(CELL):
-                raise ValueError(f"a cell of the plan {self.name} has {', '.join(cell)}; expected {', '.join(CELL)}.")
+    scoring: str = SCORINGS[0]
 
 
 def read(file: str | Path) -> Plan:
@@ -65,21 +67,15 @@ def read(file: str | Path) -> Plan:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not YAML, an unknown field, a shard of size 0, no cells.
+        ValueError: not plain YAML, a field that is unknown, missing or out of range; the message names file, line and
+            field.
     """
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"no plan {str(file)!r}; expected a .yml file, such as those in sweeps/.")
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name} is no YAML: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name} holds a {type(found).__name__}, expected fields such as cells.")
-    known = {one.name for one in fields(Plan)} - {"name"}
-    if unknown := sorted(set(found) - known):
-        raise ValueError(f"{path.name} has an unknown field {unknown[0]!r}; known: {', '.join(sorted(known))}.")
-    return Plan(path.stem, **{"cells": [], **found})
+    plan = settings.read(path, Plan, name=path.stem)
+    check.one_of(f"scoring of {path.name}", plan.scoring, SCORINGS)
+    return plan
 
 
 def expand(plan: Plan) -> list[Shard]:
@@ -95,15 +91,15 @@ def expand(plan: Plan) -> list[Shard]:
     code = parts.key(work.surroundings(plan.scoring))
     found: list[Shard] = []
     seen: set[tuple[str, str, str]] = set()
-    models = dict.fromkeys(model for cell in plan.cells for model in cell["models"])
+    models = dict.fromkeys(model for cell in plan.cells for model in cell.models)
     known = {model: (scoring.identity(model), tuple(scoring.methods_for(model))) for model in models}
     for cell in plan.cells:
-        options = dict(cell["samples"])
+        options = dict(cell.samples)
         label = options.pop("name", options.get("set"))
         pieces = [(start, stop, _digest(options, start, stop)) for start, stop in _pieces(options, plan.shard)]
-        for model in cell["models"]:
+        for model in cell.models:
             weights, methods = known[model]
-            for method in _chosen(f"method for {model}", cell["methods"], methods):
+            for method in _chosen(f"method for {model}", cell.methods, methods):
                 if (model, method, label) in seen:
                     raise ValueError(
                         f"{method} on {model} with {label} is in two cells; give the set a name of its own."

@@ -10,19 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import nbformat
 import papermill
-import yaml
+from pydantic import BeforeValidator, ConfigDict
+from pydantic.dataclasses import dataclass as checked
 
+from xai_utils import settings
 from xai_utils.files import ROOT, sha256
 
-FIELDS = ("about", "parameters", "notebooks", "overrides")
+TAKEN = ("sweeps", "golden")  #: what else lies in runs/
+_NAME = re.compile(r"[A-Za-z0-9][\w-]*")
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,18 @@ def places() -> Places:
     return Places(figures=Path(moved).resolve()) if moved else Places()
 
 
-@dataclass(frozen=True)
+Number = Annotated[str, BeforeValidator(lambda number: _two_digits(number))]
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
 class Run:
     """One entry of ``runs.yml``; numbers of notebooks have two digits."""
 
     name: str
     about: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
-    notebooks: list[str] = field(default_factory=list)
-    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notebooks: list[Number] = field(default_factory=list)
+    overrides: dict[Number, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +111,20 @@ def find_notebooks(places: Places, only: Iterable[str | int] = ()) -> list[Path]
 def read(places: Places, name: str = "default") -> Run:
     """Read one run from ``notebooks/runs.yml``; a misspelt run or field is refused."""
     file = places.notebooks / "runs.yml"
-    listed = {"default": {}, **((yaml.safe_load(file.read_text()) if file.exists() else {}) or {})}
+    stated = settings.load(file) if file.exists() else {}
+    if not isinstance(stated or {}, dict):
+        raise ValueError(f"{file.name} holds a {type(stated).__name__}, expected names of runs, each with its fields.")
+    listed = {"default": {}, **(stated or {})}
     _refuse_unknown("run", [name], listed)
+    if not _NAME.fullmatch(name) or name in TAKEN:
+        raise ValueError(
+            f"the run {name!r} should be called by letters, digits, - and _, and not {' or '.join(TAKEN)}, because "
+            "folders carry its name."
+        )
     entry = listed[name] or {}
-    _refuse_unknown(f"field of run {name}", entry, FIELDS)
-    numbers = [_two_digits(number) for number in entry.get("notebooks", [])]
-    overrides = {_two_digits(number): values for number, values in entry.get("overrides", {}).items()}
-    return Run(name, **{**entry, "notebooks": numbers, "overrides": overrides})
+    if not isinstance(entry, dict):
+        raise ValueError(f"{file.name}: run {name} is {entry!r}, expected fields such as parameters.")
+    return settings.check(entry, Run, f"{file.name}, run {name}", given={"name": name})
 
 
 def parameters_of(run: Run, notebooks: Sequence[Path]) -> dict[Path, dict[str, Any]]:
@@ -129,15 +142,16 @@ def parameters_of(run: Run, notebooks: Sequence[Path]) -> dict[Path, dict[str, A
     }
 
 
-def _two_digits(number: str | int) -> str:
+def _two_digits(number: Any) -> str:
+    if not re.fullmatch(r"\d{1,2}", str(number)):
+        raise ValueError("expected the number of a notebook, such as 3 or 03")
     return str(number).zfill(2)
 
 
 def _refuse_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in known:
-            close = get_close_matches(str(name), known, n=1, cutoff=0.5)
-            hint = f" Did you mean {close[0]}?" if close else ""
+            hint = settings.meant(str(name), known)
             raise ValueError(f"unknown {kind}: {name}.{hint} Known: {', '.join(sorted(known)) or 'none'}.")
 
 
