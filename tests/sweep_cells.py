@@ -13,7 +13,7 @@ WEIGHTS = {"plain": "one", "other": "two"}
 
 
 def methods_for(model):
-    return ("counts", "fails", "nan", "constant") if model == "plain" else ("counts",)
+    return ("counts", "fails", "nan", "constant", "broken") if model == "plain" else ("counts",)
 
 
 def identity(model):
@@ -33,6 +33,8 @@ def score_shard(model, method, samples, metrics, seed):
 def _value(method, metric, sample):
     if method == "fails" and len(sample.text) % 5 == 0:
         raise ValueError(f"the text has {len(sample.text)} characters")
+    if method == "broken":
+        raise ValueError("it never works")
     if method == "nan" and len(sample.text) % 7 == 0:
         return math.nan
     if method == "constant":

@@ -1,7 +1,5 @@
 """The same numbers whoever does the work: two workers, one killed; clusters that cannot help."""
 
-import os
-import signal
 import threading
 import time
 from dataclasses import replace
@@ -15,8 +13,8 @@ from xai_utils.sweep import cluster
 from xai_utils.sweep.cluster import Where
 
 
-def test_two_workers_one_killed(folder, notes):
-    """The numbers of one worker, though one of two dies in the middle: nothing lost, nothing doubled."""
+def test_two_workers_both_killed(folder, notes):
+    """The numbers of one worker, though both of two die in the middle: nothing lost, nothing doubled."""
     plan = replace(with_methods("counts", "fails"), shard=2)
     alone = run(plan, folder / "alone")
     for file in notes.iterdir():
@@ -32,7 +30,8 @@ def test_two_workers_one_killed(folder, notes):
                 seen["addresses"] = {c.laddr.ip for p in processes for c in p.net_connections() if c.status == "LISTEN"}
                 seen["environ"] = processes[0].environ()
                 seen["dead"] = int(busy[0].name)
-                os.kill(seen["dead"], signal.SIGKILL)
+                for process in processes:
+                    process.kill()
                 return
             time.sleep(0.02)
 
@@ -67,6 +66,27 @@ def test_a_cluster_that_cannot_help_says_so(folder, monkeypatch):
         with pytest.raises(RuntimeError, match="1 of 1 workers lack the package xai_utils"):
             run(PLAN, folder, where=replace(where, join=30))
     assert not list(folder.glob("*.parquet"))
+
+
+def test_a_sweep_whose_workers_are_gone_ends_with_what_is_done(folder, notes):
+    (notes / "slow").touch()
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+    ) as helpers:  # fmt: skip
+        where = Where(scheduler=helpers.scheduler_address, lost=1)
+
+        def leave():
+            while len(noted(notes)) < 3:
+                time.sleep(0.02)
+            helpers.scale(0)
+
+        leaving = threading.Thread(target=leave)
+        leaving.start()
+        with pytest.raises(ConnectionError, match="all workers are gone, and no new one has come for 1 s"):
+            run(replace(PLAN, shard=1), folder, where=where)
+        leaving.join()
+    kept = len(list(folder.glob("*.parquet")))
+    assert 1 <= kept < 24 and run(replace(PLAN, shard=1), folder).kept == kept
 
 
 def test_no_scheduler_is_said_at_once(folder):

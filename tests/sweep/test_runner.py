@@ -10,6 +10,7 @@ from tests.sweep.trial import CELLS, PLAN, noted, run
 from xai_utils import sweep
 from xai_utils.__main__ import main
 from xai_utils.sweep import parts, runner, work
+from xai_utils.sweep import plan as sweep_plan
 
 
 def test_finished_parts_are_kept(folder, notes):
@@ -83,9 +84,10 @@ def test_scores_that_are_there_twice_are_refused(folder, monkeypatch):
 
 def test_the_command_writes_one_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runner, "FOLDER", tmp_path)
+    monkeypatch.setattr(sweep_plan, "SCORINGS", ("sweep_cells",))
     file = tmp_path / "films.yml"
     file.write_text(yaml.safe_dump({"scoring": "sweep_cells", "cells": [{**CELLS[0], "methods": ["counts", "fails"]}]}))
-    assert main(["sweep", str(file)]) == 0
+    assert main(["sweep", str(file)]) == 1, "some samples failed"
     said = capsys.readouterr().out
     assert "0 parts kept, 4 done" in said and "failed  fails on plain" in said
     table, about = parts.read(tmp_path / "films.parquet"), parts.provenance(tmp_path / "films.parquet")
@@ -94,6 +96,16 @@ def test_the_command_writes_one_table(tmp_path, monkeypatch, capsys):
     assert str(tmp_path) not in str(about)
     assert main(["sweep", str(tmp_path / "none.yml")]) == 2 and "error: no plan" in capsys.readouterr().err
     assert main(["sweep", str(file), "--scheduler", "nowhere"]) == 2
+
+
+@pytest.mark.parametrize(("method", "seed", "code"), [("counts", 0, 0), ("fails", 0, 1), ("broken", 0, 2)])
+def test_the_exit_code_says_whether_all_some_or_none_are_scored(tmp_path, monkeypatch, capsys, method, seed, code):
+    monkeypatch.setattr(runner, "FOLDER", tmp_path)
+    monkeypatch.setattr(sweep_plan, "SCORINGS", ("sweep_cells",))
+    file = tmp_path / "films.yml"
+    file.write_text(yaml.safe_dump({"scoring": "sweep_cells", "cells": [{**CELLS[0], "methods": [method]}]}))
+    assert main(["sweep", str(file)]) == code
+    assert ("failed  " in capsys.readouterr().out) == bool(code)
 
 
 def test_the_cost_of_a_sweep():

@@ -24,6 +24,7 @@ an address in the same way. Such a scheduler trusts its network; give it TLS thr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -38,6 +39,10 @@ from xai_utils.sweep.sources import PACKAGE
 #: once (MALLOC_TRIM_THRESHOLD_), which makes a pass of a small model a sixth slower
 WORKER = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
 
+#: of workers of this machine; the second is how long a worker that was killed may take to start again, before Dask
+#: counts it as gone for good: 15 seconds of its own are too few beside other work
+LOCAL = {"distributed.nanny.pre-spawn-environ": WORKER, "distributed.deploy.lost-worker-timeout": "10 minutes"}
+
 
 @dataclass(frozen=True)
 class Where:
@@ -48,12 +53,14 @@ class Where:
         scheduler: address of a Dask scheduler, such as ``"tcp://10.0.0.1:8786"``; then its workers are taken.
         connect: seconds within which the scheduler has to answer.
         join: seconds within which its first worker has to join; a queue may take hours.
+        lost: seconds that the work waits for a new worker once all are gone.
     """
 
     workers: int = 1
     scheduler: str = ""
     connect: float = 5.0
     join: float = 60.0
+    lost: float = 120.0
 
     def __post_init__(self) -> None:
         check.at_least_one("workers", self.workers)
@@ -78,7 +85,7 @@ def each(
         before: called once on every worker, to see whether it is fit; its exception ends everything.
 
     Raises:
-        ConnectionError: the scheduler does not answer, has no worker, or is lost.
+        ConnectionError: the scheduler does not answer, has no worker, or is lost; or all workers are.
         RuntimeError: a worker lacks this package, or is not fit.
     """
     where = where or Where()
@@ -89,7 +96,7 @@ def each(
         return
     with _client(where) as client:
         _fit(client, before)
-        yield from _there(client, function, tasks)
+        yield from _there(client, function, tasks, where.lost)
 
 
 def place() -> int:
@@ -115,16 +122,33 @@ def _here(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tupl
         yield number, result
 
 
-def _there(client: Any, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+def _there(client: Any, function: Callable[[Any], Any], tasks: Sequence[Any], lost: float) -> Iterator[tuple[int, Any]]:
     import distributed
 
     number = {future: n for n, future in enumerate(client.map(function, tasks, pure=False))}
-    for future in distributed.as_completed(list(number), loop=client.loop):
+    done = distributed.as_completed(list(number), loop=client.loop)
+    while number:
+        _wait(client, done, lost)
+        future = next(done)
         error = future.exception() if future.status == "error" else None
         if future.status not in ("finished", "error") or isinstance(error, CancelledError):
             raise ConnectionError("the scheduler was lost in mid-run. What had finished is kept: start again.")
         yield number.pop(future), error if error is not None else future.result()
         future.release()
+
+
+def _wait(client: Any, done: Any, lost: float) -> None:
+    """Return once a task is done, or raise once there has been no worker for ``lost`` seconds."""
+    there = time.monotonic()
+    while not done.has_ready():
+        if client.status != "running" or client.scheduler_info()["workers"]:
+            there = time.monotonic()
+        elif time.monotonic() - there > lost:
+            raise ConnectionError(
+                f"all workers are gone, and no new one has come for {lost:g} s; were they out of memory? What had "
+                "finished is kept: start again, with fewer workers on a small machine."
+            )
+        time.sleep(0.02)
 
 
 @contextmanager
@@ -134,12 +158,12 @@ def _client(where: Where) -> Iterator[Any]:
 
     if not where.scheduler:
         with (
-            dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER}),
+            dask.config.set(LOCAL),
             distributed.LocalCluster(
                 n_workers=where.workers,
                 threads_per_worker=1,
                 host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
+                dashboard_address=None,
                 security=distributed.Security.temporary(),
             ) as cluster,
             distributed.Client(cluster, set_as_default=False) as client,

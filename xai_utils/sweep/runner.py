@@ -179,11 +179,12 @@ def _together(tables: Sequence[pd.DataFrame | None]) -> pd.DataFrame:
 
 
 def report(outcome: Outcome, file: Path) -> int:
-    """Print what a sweep came to; return the exit code: 1 if something has to be tried again."""
+    """Print what a sweep came to; return the exit code: 0 if everything is scored, 1 if a part is, 2 if nothing is."""
     table, failed = outcome.table, outcome.failures()
-    print(f"{file.name}: {len(table) - len(failed)} scores; {outcome.kept} parts kept, {outcome.done} done.")
+    scores = len(table) - len(failed)
+    print(f"{file.name}: {scores} scores; {outcome.kept} parts kept, {outcome.done} done.")
     for (model, method, error), rows in failed.groupby(["model", "method", "error"]):
         print(f"failed  {method} on {model}, {len(rows)} samples: {str(error).splitlines()[0]}")
     if outcome.missing:
         print(f"{outcome.missing} parts are not done, or failed in a way that may pass; make sweep does them.")
-    return 1 if outcome.missing else 0
+    return 2 if not scores else 1 if outcome.missing or len(failed) else 0
