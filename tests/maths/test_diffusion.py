@@ -278,3 +278,20 @@ def test_ambiguous_ranks_and_lost_tokens_are_refused():
         diffusion.enhancement(attention(1, 4, 4), 0.9, 0)
     with pytest.raises(ValueError, match="zero everywhere"):
         diffusion.spectral(torch.zeros(1, 3, 3))
+
+
+def test_a_grid_is_rollout_after_every_filter_at_every_skip():
+    maps = torch.rand(3, 9, 9, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    maps = maps / maps.sum(-1, keepdim=True)
+    found = diffusion.grid(maps, {"identity": 0.0, "heat": 2.0}, (0.3, 0.9), query=2)
+    assert found.shape == (2, 2, 9)
+    for i, one in enumerate((maps, diffusion.diffuse(maps, "heat", 2.0))):
+        for j, skip in enumerate((0.3, 0.9)):
+            expected = rollout.rollout(one, skip, rescale=True)[-1, 2]
+            torch.testing.assert_close(found[i, j], expected, rtol=0, atol=1e-12)
+
+
+def test_the_largest_singular_value_is_that_of_a_decomposition():
+    maps = torch.rand(4, 7, 7, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(diffusion.largest_value(maps), torch.linalg.svdvals(maps)[..., 0])
+    assert not diffusion.largest_value(torch.zeros(2, 3, 3)).any()

@@ -323,3 +323,32 @@ def test_paragraphs_are_joined_reviews():
     known = [review.text for review in samples.reviews()]
     counts = [sum(review in text.text for review in known) for text in found]
     assert set(counts) == {1, 2, 3}
+
+
+# Mosaics
+
+
+def test_a_mosaic_holds_every_picture_in_a_cell_named_after_it():
+    some = [next(p for p in samples.scene_pictures(60) if [*p.masks] == [digit]) for digit in "3071"]
+    drawn = samples.mosaic(some, side=112)
+    assert drawn.image.shape == (3, 112, 112) and list(drawn.masks) == ["3", "0", "7", "1"]
+    assert (sum(mask.astype(int) for mask in drawn.masks.values()) == 1).all()
+    top, left = np.nonzero(drawn.masks["7"])
+    assert (top.min(), left.min(), top.max(), left.max()) == (56, 0, 111, 55)
+    pixels = (some[2].image.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    alone = np.asarray(Image.fromarray(pixels).resize((56, 56)))
+    assert np.abs(drawn.image[:, 56:, :56].transpose(1, 2, 0) * 255 - alone).max() < 1
+
+
+def test_photographs_stand_side_by_side_by_name():
+    drawn = samples.picture("cat + coffee")
+    assert drawn.name == "cat + coffee" and list(drawn.masks) == ["cat", "coffee"]
+    assert drawn.masks["cat"][:, :112].all() and drawn.masks["coffee"][:, 112:].all() and drawn.image.shape[1] == 224
+
+
+@pytest.mark.parametrize(("names", "options"), [
+    (("cat", "coffee", "rocket"), {}), (("cat", "cat"), {}), ((), {}), (("cat", "coffee"), {"side": 225}),
+])  # fmt: skip
+def test_what_fills_no_square_is_no_mosaic(names, options):
+    with pytest.raises(ValueError, match="expected as many as fill the rows, all of different names"):
+        samples.mosaic([samples.picture(name) for name in names], **options)

@@ -67,6 +67,9 @@ def test_diffusion_is_redrawn_from_one_pass(name, monkeypatch):
         shown = [expected, plain] if name == "timm-vit" else [expected.words(), plain.words()]
         torch.testing.assert_close(drawn[-1].scores, shown[0].scores)
         torch.testing.assert_close(drawn[-2].scores, shown[1].scores)
-        assert f"{value:g}; spectrum of layer" in note.value
+        assert f"{value:g}, skip 0.5; spectrum of layer" in note.value
+    controls["skip"].value = 0.8
+    expected = methods.explain("rollout", model, tiny.samples(name)[1], residual=0.8)
+    torch.testing.assert_close(drawn[-2].scores, (expected if name == "timm-vit" else expected.words()).scores)
     counted.remove()
-    assert len(passes) == 1 + 6  # the widget's one, and those of the comparison
+    assert len(passes) == 1 + 7  # the widget's one, and those of the comparison

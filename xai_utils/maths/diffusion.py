@@ -12,7 +12,7 @@ are arbitrary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +57,25 @@ def diffuse(maps: Tensor, filter: str = "spectral", strength: float | None = Non
     return found if filter == "identity" else rollout.renormalise(found.clamp(min=0))
 
 
+def grid(maps: Tensor, filters: Mapping[str, float], skips: Sequence[float], query: int = 0) -> Tensor:
+    """Roll out every filter at every share of the skip connection; each filter is applied once.
+
+    Args:
+        maps: of one sample, ``(layer, query, key)``; rows sum to 1.
+        filters: a name in :data:`FILTERS` to its strength.
+        skips: shares of the skip connection, each in [0, 1].
+        query: the position that is read.
+
+    Returns:
+        ``(filter, skip, token)``: what the position reads of each token, in shares of 1.
+    """
+    found = []
+    for name, strength in filters.items():
+        filtered = diffuse(maps, name, strength)
+        found.append(torch.stack([rollout.rollout_row(filtered, query, skip, rescale=True) for skip in skips]))
+    return torch.stack(found)
+
+
 def identity(maps: Tensor, _: float = 0.0) -> Tensor:
     """Change nothing: rollout of the result is plain rollout."""
     return maps
@@ -79,10 +98,18 @@ def spectral(maps: Tensor, alpha: float = 0.8) -> Tensor:
         10.1038/s41467-018-05469-x, where M is symmetric. A reconstruction.
     """
     check.share("alpha", alpha, below=1)
-    top = torch.linalg.matrix_norm(maps, 2)[..., None, None]
+    top = largest_value(maps)[..., None, None]
     if not top.all():
         raise ValueError("a map is zero everywhere: it has no spectrum to filter.")
     return _walks(maps / top, alpha)
+
+
+def largest_value(maps: Tensor) -> Tensor:
+    """Return the largest singular value of every map, ``(...)``: the root of the largest eigenvalue of ``M^T M``.
+
+    A third of the time of a decomposition; the root halves no digits of the largest one.
+    """
+    return torch.linalg.eigvalsh(maps.mT @ maps)[..., -1].clamp(min=0).sqrt()
 
 
 def spectral_map(values: Tensor, alpha: float) -> Tensor:

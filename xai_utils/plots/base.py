@@ -86,6 +86,7 @@ def overlay(
     signed: bool = False,
     bar: bool = True,
     smooth: bool = True,
+    norm: Normalize | None = None,
 ) -> None:
     """Lay a map of patches over its picture, with a colour bar in the unit of the scores.
 
@@ -98,11 +99,12 @@ def overlay(
         signed: colours centred at zero.
         bar: draw the colour bar.
         smooth: interpolate between patches.
+        norm: colour scale that several panels share; by default that of this map.
     """
     check.finite("scores", scores)
     mode = {"mode": "bilinear", "align_corners": False} if smooth else {"mode": "nearest"}
     large = F.interpolate(scores.detach().float().cpu()[None, None], picture.shape[1:], **mode)[0, 0].numpy()  # type: ignore[arg-type]
-    norm = _norm(large, signed)
+    norm = norm or _norm(large, signed)
     grey = picture.mean(0)
     ax.imshow(0.35 + 0.65 * grey, cmap="gray", vmin=0, vmax=1)
     drawn = ax.imshow(large, cmap=SIGNED if signed else AMOUNT, norm=norm, alpha=0.65)

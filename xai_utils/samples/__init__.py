@@ -20,6 +20,7 @@ from xai_utils.samples.bundled import (
     imdb,
     labelled,
     marked_pictures,
+    mosaic,
     paragraphs,
     picture,
     reviews,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,8 @@ def picture(name: str | Path | np.ndarray) -> Picture:
     if isinstance(name, np.ndarray):
         return Picture(_from_array(name), "own array", {})
     label = str(name)
+    if " + " in label and not Path(label).is_file():
+        return mosaic([picture(one) for one in label.split(" + ")])
     named = [*runtime.record.data.get("picture", "").split(", "), Path(label).name]
     runtime.record.data["picture"] = ", ".join(dict.fromkeys(filter(None, named)))
     if label in PHOTOGRAPHS:
@@ -162,6 +165,41 @@ def picture(name: str | Path | np.ndarray) -> Picture:
         known = ", ".join([*PHOTOGRAPHS, "scene:SEED", "scene:SEED:OBJECTS", "ground:SEED:OBJECTS", "marked:SEED"])
         raise FileNotFoundError(f"no picture {label!r}: no file of that name, and the known names are {known}.")
     return Picture(_read(Path(label)), Path(label).name, {})
+
+
+def mosaic(pictures: Sequence[Picture], columns: int = 2, side: int = 224) -> Picture:
+    """Put pictures side by side into one square: it holds a class in every cell, and the cell of each is known.
+
+    Args:
+        pictures: of different classes, as many as fill the rows; each is cut to the shape of its cell and shrunk.
+        columns: cells in a row.
+        side: of the square, pixels; a multiple of the numbers of rows and columns.
+
+    Returns:
+        A picture whose masks are the cells, each named after the one mask of its picture, else after the picture.
+
+    Raises:
+        ValueError: pictures that do not fill the rows, two of one name, or a side that does not divide.
+
+    Source: the grid pointing game of Böhle, Fritz & Schiele (2021), arXiv:2104.00032, section 5.1.
+    """
+    names = [next(iter(one.masks)) if len(one.masks) == 1 else one.name for one in pictures]
+    rows = len(pictures) // columns
+    if not pictures or rows * columns != len(pictures) or len(set(names)) < len(names) or side % columns or side % rows:
+        raise ValueError(
+            f"{len(pictures)} pictures called {', '.join(names)}, in {columns} columns of a square of {side} pixels: "
+            "expected as many as fill the rows, all of different names, and a side that both numbers divide."
+        )
+    high, wide = side // rows, side // columns
+    image, masks = np.zeros((3, side, side), dtype=np.float32), {}
+    for place, (name, one) in enumerate(zip(names, pictures, strict=True)):
+        top, left = place // columns * high, place % columns * wide
+        cell = np.s_[top : top + high, left : left + wide]
+        pixels = Image.fromarray((one.image.transpose(1, 2, 0) * 255).round().astype(np.uint8))
+        image[:, *cell] = np.asarray(ImageOps.fit(pixels, (wide, high)), dtype=np.float32).transpose(2, 0, 1) / 255
+        masks[name] = np.zeros((side, side), dtype=bool)
+        masks[name][cell] = True
+    return Picture(image, " + ".join(one.name for one in pictures), masks)
 
 
 def _from_marked(seed: int) -> Picture:

@@ -65,29 +65,33 @@ def _side_by_side(fig: Figure, seen: Observation, pair: list[Attribution], title
 
 
 def diffused(model: Model, sample: Sample) -> widgets.Widget:
-    """Drag over the parameter of a diffusion filter and see one sample's rollout before and after, and the spectrum.
+    """Drag over a filter's parameter and the skip; see one sample's rollout before and after, and the spectrum.
 
     Args:
         model: text or vision model with attention.
         sample: one sentence or picture; it is captured once.
     """
     seen = observe(model, [sample], gradient=False)
-    maps, before = rollout.fuse(seen.view(0).attention).cpu(), methods.attribute("rollout", seen)
+    maps = rollout.fuse(seen.view(0).attention).cpu()
     name = widgets.Dropdown(options=[f for f in diffusion.FILTERS if f != "identity"], description="filter", style=WIDE)
     strength = widgets.FloatSlider(min=0.01, max=0.99, step=0.01, value=0.8, description="alpha", style=WIDE)
     count = widgets.IntSlider(min=1, max=maps.shape[-1], value=min(4, maps.shape[-1]), description="rank", style=WIDE)
     time = widgets.FloatSlider(min=0.0, max=10.0, step=0.1, value=3.0, description="time", style=WIDE)
     layer = widgets.IntSlider(max=len(maps) - 1, value=len(maps) - 1, description="layer", style=WIDE)
+    skip = widgets.FloatSlider(min=0.0, max=0.99, step=0.01, value=0.5, description="skip", style=WIDE)
     used = {"rank": count, "heat": time}
     canvas = _canvas(seen)
 
     def paint(fig: Figure) -> str:
         value = used.get(name.value, strength).value
-        after = methods.attribute("diffusion_rollout", seen, 0, filter=name.value, strength=value)
+        before = methods.attribute("rollout", seen, residual=skip.value)
+        options = {"filter": name.value, "strength": value, "residual": skip.value}
+        after = methods.attribute("diffusion_rollout", seen, **options)
         _side_by_side(fig, seen, [before, after], ("before", "after"))
         chosen = maps[layer.value][None]
         plots.spectra(fig.axes[-1], {"before": chosen, "after": diffusion.diffuse(chosen, name.value, value)})
-        return f"{name.value}, {diffusion.FILTERS[name.value].parameter} {value:g}; spectrum of layer {layer.value}"
+        said = f"{name.value}, {diffusion.FILTERS[name.value].parameter} {value:g}, skip {skip.value:g}"
+        return f"{said}; spectrum of layer {layer.value}"
 
     def redraw(*_: Any) -> None:
         strength.description = diffusion.FILTERS[name.value].parameter if name.value not in used else "alpha"
@@ -95,9 +99,9 @@ def diffused(model: Model, sample: Sample) -> widgets.Widget:
             control.disabled = control is not used.get(name.value, strength)
         canvas.draw(paint)
 
-    for control in (name, strength, count, time, layer):
+    for control in (name, strength, count, time, layer, skip):
         control.observe(redraw, names="value")
     redraw()
     return widgets.VBox(
-        [widgets.HBox([widgets.VBox([name, layer]), widgets.VBox([strength, count, time])]), canvas.box]
+        [widgets.HBox([widgets.VBox([name, layer, skip]), widgets.VBox([strength, count, time])]), canvas.box]
     )

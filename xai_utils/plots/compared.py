@@ -1,0 +1,73 @@
+"""Panels that are compared: many maps on one colour scale, with one colour bar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, TwoSlopeNorm
+from torch import Tensor
+
+from xai_utils.plots import base
+
+
+def overlays(
+    axes: Sequence[Axes], picture: np.ndarray, maps: Mapping[str, Tensor], unit: str, bar: bool = True
+) -> None:
+    """Lay maps over their picture, all on one scale; colours are centred at zero if any score is negative.
+
+    Args:
+        axes: one for each map.
+        picture: ``(3, height, width)`` in [0, 1].
+        maps: title to ``(row, column)``.
+        unit: beside the colour bar.
+        bar: draw it, beside the last panel.
+    """
+    norm = scale(list(maps.values()))
+    signed = isinstance(norm, TwoSlopeNorm)
+    for ax, (title, scores) in zip(axes, maps.items(), strict=True):
+        base.overlay(ax, picture, scores, title, signed=signed, bar=False, norm=norm)
+    if bar:
+        _bar(axes, norm, signed, unit)
+
+
+def matrices(axes: Sequence[Axes], maps: Mapping[str, Tensor], labels: Sequence[str], unit: str) -> None:
+    """Show ``(query, key)`` maps on one scale, with names on the queries of the first and the keys of the last row.
+
+    The scale ends at the 99th percentile of all entries, so that a few large ones do not hide the rest.
+    """
+    top = float(torch.stack(list(maps.values())).double().quantile(0.99))
+    norm = Normalize(0, top)
+    for ax, (title, values) in zip(axes, maps.items(), strict=True):
+        ax.imshow(values.detach().float().cpu().numpy(), cmap=base.AMOUNT, norm=norm, interpolation="nearest")
+        ax.set_xticks(range(len(labels)), labels, rotation=90, fontsize=8)
+        ax.set_yticks(range(len(labels)), labels, fontsize=8)
+        ax.label_outer()
+        ax.set_title(title, fontsize=10)
+    _bar(axes, norm, False, unit, extend="max")
+
+
+def relative(scores: Tensor) -> Tensor:
+    """Divide a map by its greatest absolute score, so that maps in different units can share a scale; zeros stay."""
+    top = scores.abs().max()
+    return scores / top if top > 0 else scores
+
+
+def scale(maps: Sequence[Tensor]) -> Normalize:
+    """Return one scale for all maps: from the least to the greatest score, or centred at zero if one is negative."""
+    low = min(float(one.min()) for one in maps)
+    high = max(float(one.max()) for one in maps)
+    if low >= 0:
+        return Normalize(low, high if high > low else low + 1)
+    limit = max(-low, high)
+    return TwoSlopeNorm(0, -limit, limit)
+
+
+def _bar(axes: Sequence[Axes], norm: Normalize, signed: bool, unit: str, extend: str = "neither") -> None:
+    colours = ScalarMappable(norm, base.SIGNED if signed else base.AMOUNT)
+    drawn = axes[0].figure.colorbar(colours, ax=list(axes), fraction=0.02, pad=0.01, extend=extend)
+    drawn.set_label(unit, fontsize=9)
+    drawn.ax.tick_params(labelsize=8)
