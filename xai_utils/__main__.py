@@ -1,4 +1,4 @@
-"""The one command line: ``python -m xai_utils figures | golden | report | sweep | leaderboard | summary | train``.
+"""The one command line: ``python -m xai_utils COMMAND``; without one, the list of commands.
 
 Every command is a function below that takes the parsed options and returns the exit code. What a command needs is
 imported when it runs, so that ``--help`` answers at once.
@@ -91,12 +91,22 @@ def train(options: argparse.Namespace) -> int:
     """Train a bundled model again, or one of its kind on own texts; continues from its last checkpoint."""
     from xai_utils.train import loop
 
-    card = loop.command(options.name, options.data, options.out, options.steps, options.threads, options.evaluate_every)
+    card = loop.command(
+        options.name, options.data, options.out, options.steps, options.threads, options.evaluate_every, options.seed
+    )
     print(json.dumps(card, indent=1))
     return 0
 
 
-COMMANDS = {run.__name__: run for run in (figures, golden, report, sweep, leaderboard, summary, train)}
+def app(options: argparse.Namespace) -> int:
+    """Serve the explorer alone, to this machine's browser only; the printed address holds its token."""
+    from xai_utils.widgets.explorer import serve
+
+    serve.serve(options.port, not options.no_browser, options.notebook)
+    return 0
+
+
+COMMANDS = {run.__name__: run for run in (figures, golden, report, sweep, leaderboard, summary, train, app)}
 KEPT = "; what had finished is kept, and the same command continues"
 INTERRUPTED = {"figures": KEPT, "sweep": KEPT, "train": "; the same command continues from the last checkpoint, if any"}
 
@@ -140,6 +150,11 @@ def parser() -> Parser:
     made["summary"].add_argument("table", type=Path, help="what sweep wrote: runs/sweeps/NAME.parquet")
     made["summary"].add_argument("--out", type=Path, required=True, help="folder and name, without an ending")
     _train_arguments(made["train"])
+    made["app"].add_argument("--port", type=count, default=8866, metavar="N", help="on 127.0.0.1 (default: 8866)")
+    made["app"].add_argument("--no-browser", action="store_true", help="print the address only")
+    made["app"].add_argument(
+        "--notebook", type=Path, default=files.ROOT / "notebooks/10_explorer.ipynb", help="to show"
+    )
     return top
 
 
@@ -158,6 +173,7 @@ def _train_arguments(one: argparse.ArgumentParser) -> None:
     one.add_argument("name", help=f"bundled model to train again: {', '.join(bundled)}")
     one.add_argument("--threads", type=count, metavar="N", help="of torch (default: torch's choice)")
     one.add_argument("--steps", type=count, metavar="N", help="shorter or longer than the recipe")
+    one.add_argument("--seed", type=int, metavar="N", help="another one than the recipe's; needs --out")
     one.add_argument("--evaluate-every", type=count, default=0, metavar="N", help="print accuracies every N steps")
     one.add_argument(
         "--data", help="own texts: attention-sst2 (sst2, imdb or a file), minilm-mlm (a file or folder); needs --out"

@@ -1,5 +1,8 @@
 """The table of models: names, the hash of the weights, and models that are shared."""
 
+import json
+import shutil
+
 import pytest
 import tiny
 import torch
@@ -79,3 +82,14 @@ def test_another_precision_is_refused():
         models.load("attention-sst2", dtype="float16")
     with pytest.raises(ValueError, match=r"the scans of vim-scenes are in float32.*dtype='float32'"):
         models.load("vim-scenes", dtype="bfloat16")
+
+
+def test_a_bundled_model_trained_again_is_loaded_as_that_model(tmp_path):
+    card = json.loads((runtime.DATA / "models/mamba-recall/card.json").read_text())
+    shutil.copytree(runtime.DATA / "models/mamba-recall", tmp_path / "again")
+    found = models.load(f"trained:{tmp_path / 'again'}")
+    assert card["name"] == "mamba-recall" and found.sha256 == models.load("mamba-recall").sha256
+    (tmp_path / "again/card.json").write_text(json.dumps(card | {"name": "another"}))
+    for place in ("again", "nothing"):
+        with pytest.raises(ValueError, match="no folder of a bundled model trained again; `python -m xai_utils train"):
+            models.load(f"trained:{tmp_path / place}")

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tiny_recipes import RECIPES, TinyResNet, TinyViT
 
 from xai_utils import files, models, runtime
+from xai_utils.__main__ import main
 from xai_utils.models import bundled as loaders
 from xai_utils.train import loop as train
 
@@ -254,3 +255,17 @@ def test_every_bundled_model_has_a_recipe():
             assert card.get("recipe"), name
             if hasattr(recipe, "architecture"):
                 assert (card["architecture"], card["arguments"]) == (recipe.architecture, recipe.arguments)
+
+
+def test_another_seed_makes_another_model_in_a_folder_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "RECIPES", {"resnet-scenes": TinyResNet})
+    monkeypatch.setattr(train, "CHECKPOINTS", tmp_path)
+    for seed in (1, 2):
+        command = ["train", "resnet-scenes", "--seed", str(seed), "--out", str(tmp_path / f"out{seed}")]
+        assert main(command) == 0
+        assert json.loads((tmp_path / f"out{seed}/card.json").read_text())["seed"] == seed
+    one, other = weights(tmp_path / "out1"), weights(tmp_path / "out2")
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+    capsys.readouterr()
+    assert main(["train", "resnet-scenes", "--seed", "1"]) == 2
+    assert "needs --out" in capsys.readouterr().err

@@ -2,7 +2,8 @@
 
 Kinds, never exchanged for one another: bundled text, bundled vision, anything a hub (or its local cache) holds, by a
 name in :data:`MODELS` or as ``"hf:owner/name"`` (a transformers classifier of text or pictures) or ``"timm:name"``, and
-the user's own attention classifier as ``"attention:FOLDER"``. ``"mlm:owner/name"`` takes a hub's model with the head
+the user's own attention classifier as ``"attention:FOLDER"``, or a bundled model trained again as
+``"trained:FOLDER"``. ``"mlm:owner/name"`` takes a hub's model with the head
 that predicts masked words, ``"lm:owner/name"`` a causal language model.
 """
 
@@ -12,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,28 +22,28 @@ from torch import nn
 from xai_utils import check, runtime
 from xai_utils.models import bundled, hubs, language
 from xai_utils.models.kinds import Loaded, Model, Preprocessing, Spec, Unavailable
-
-
 from xai_utils.models.vim import Vim
 
-def load(name: str, device: torch.device | str = "cpu", dtype: str = "float32") -> Model:
 #: what a model computes in; its inputs follow
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
+def load(name: str, device: torch.device | str = "cpu", dtype: str = "float32") -> Model:
     """Load a model by its name in :data:`MODELS`, ``"hf:owner/name"``, ``"timm:name"`` or ``"attention:FOLDER"``.
 
-    Raises:
-        ValueError: unknown name or dtype, or bundled weights that are not the ones we ship.
     Args:
         name: see above.
         device: where it goes.
         dtype: a name in :data:`DTYPES`. Weights are read as float32 and then converted, so that float64 adds digits to
             the arithmetic, not to the weights. Methods that ask for more than bfloat16 say so when they are called.
 
+    Raises:
+        ValueError: unknown name or dtype, or bundled weights that are not the ones we ship.
         Unavailable: the hub's file is not in the cache and cannot be fetched; nothing else is loaded instead.
     """
+    check.one_of("dtype", dtype, tuple(DTYPES))
     spec = _spec(name)
     try:
-    check.one_of("dtype", dtype, tuple(DTYPES))
         loaded = spec.load(spec.source, spec.revision)
     except Unavailable as error:
         instead = spec.instead or "minilm-sst2 or vit-scenes"
@@ -145,14 +147,28 @@ def _spec(name: str) -> Spec:
         return Spec(_OPEN[prefix], source, blocks=None)
     raise ValueError(
         f"no model {name!r}. Known: {', '.join(MODELS)}; "
-        "or hf:owner/name, mlm:owner/name, lm:owner/name, timm:name, or attention:FOLDER."
+        "or hf:owner/name, mlm:owner/name, lm:owner/name, timm:name, attention:FOLDER or trained:FOLDER."
     )
+
+
+def _trained(source: str, revision: str | None) -> Loaded:
+    """Load what ``train NAME --out FOLDER`` wrote, as the bundled model of that name is loaded."""
+    folder = Path(source).resolve()
+    card = folder / "card.json"
+    name = json.loads(card.read_text()).get("name") if card.is_file() else None
+    if name not in MODELS:
+        raise ValueError(
+            f"{source!r} is no folder of a bundled model trained again; `python -m xai_utils train NAME --seed 1 "
+            "--out FOLDER` makes one."
+        )
+    return MODELS[name].load(str(folder), revision)
 
 
 _OPEN: dict[str, Callable[[str, str | None], Loaded]] = {
     "hf": hubs.transformers_hub,
     "timm": hubs.timm_hub,
     "attention": bundled.own_attention_classifier,
+    "trained": _trained,
     "mlm": hubs.masked_hub,
     "lm": language.causal_hub,
 }

@@ -203,23 +203,34 @@ def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: floa
 
 
 def command(
-    name: str, data: str | None, out: Path | None, steps: int | None, threads: int | None, evaluate_every: int = 0
+    name: str,
+    data: str | None,
+    out: Path | None,
+    steps: int | None,
+    threads: int | None,
+    evaluate_every: int = 0,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """Train one of :data:`RECIPES`, or one of its kind on own texts, and return its card.
 
     Raises:
-        ValueError: an unknown name; data for a recipe that takes none, or without a folder of its own to write.
+        ValueError: an unknown name; data for a recipe that takes none; data or a seed of one's own without a folder of
+            its own to write.
     """
     check.one_of("model", name, tuple(RECIPES))
     for what, count in (("steps", steps), ("threads", threads)):
         check.at_least_one(what, 1 if count is None else count)
     if data and (name not in OWN_DATA or not out):
         raise ValueError(f"data belongs to {' and '.join(OWN_DATA)}, and needs --out, so that you see what it replaces")
+    if seed is not None and not out:
+        raise ValueError("another seed makes another model; it needs --out, so that the bundled one stays.")
     runtime.quiet()
     if threads:
         torch.set_num_threads(threads)
     recipe = RECIPES[name](**({"data": data} if data else {}))
     recipe.steps = steps or recipe.steps
+    recipe.seed = recipe.seed if seed is None else seed
     place = out or runtime.DATA / "models" / name
     called = place.name if data else name
-    return train(called, recipe, place, CHECKPOINTS / f"{called}.pt", evaluate_every)
+    checkpoint = called if seed is None else f"{called}-{seed}"
+    return train(called, recipe, place, CHECKPOINTS / f"{checkpoint}.pt", evaluate_every)
