@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from xai_utils import models, runtime, samples
-from xai_utils.samples import scenes, watermark
+from xai_utils.samples import scenes, sets, watermark
 from xai_utils.train import vision
 
 
@@ -38,6 +38,11 @@ def test_marked_pictures_carry_both_masks_by_class_and_a_name_to_find_them_again
     (one,) = samples.marked_pictures(1, first=4)
     found = samples.picture("marked:4")
     assert np.array_equal(one.image, found.image) and one.name == found.name == "marked:4"
+    (textured,) = samples.marked_pictures(1, first=4, split="backgrounds")
+    again = samples.picture("badged:4")
+    assert np.array_equal(textured.image, again.image) and textured.name == again.name == "badged:4"
+    assert textured.background == scenes.BACKGROUNDS[4] == sets.cluster("badged:4")
+    assert not np.array_equal(textured.image, one.image)
     drawn = watermark.draw(4, 0.0)
     assert set(one.masks) == {str(c) for c in drawn.classes} and one.label == drawn.classes[0]
     assert np.array_equal(one.masks[str(drawn.classes[1])], drawn.mark)

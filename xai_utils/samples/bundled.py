@@ -23,6 +23,7 @@ PHOTOGRAPHS = {
     "rocket": "rocket.jpg",
 }
 SCENES = {"test": "scene", "backgrounds": "ground"}  #: held-out splits of scenes, and how their pictures' names begin
+BADGED = {"test": "marked", "backgrounds": "badged"}  #: the same of scenes of one digit with a badge of another class
 REVIEWS = runtime.DATA / "texts" / "film_reviews.jsonl"
 
 
@@ -128,10 +129,14 @@ def scene_pictures(count: int, objects: int = 1, first: int = 0, split: str = "t
     return [_from_scene(seed, objects, split) for seed in range(first, first + count)]
 
 
-def marked_pictures(count: int, first: int = 0) -> list[Picture]:
-    """Return held-out scenes of one digit with a badge of another class; masks of the digit and of the badge."""
-    runtime.record.data["marked"] = f"test scenes {first} to {first + count - 1} with a badge of another class"
-    return [_from_marked(seed) for seed in range(first, first + count)]
+def marked_pictures(count: int, first: int = 0, split: str = "test") -> list[Picture]:
+    """Return held-out scenes of one digit with a badge of another class; masks of the digit and of the badge.
+
+    Args and errors as in :func:`scene_pictures`.
+    """
+    check.one_of("split", split, tuple(BADGED))
+    runtime.record.data["marked"] = f"{split} scenes {first} to {first + count - 1} with a badge of another class"
+    return [_from_marked(seed, split) for seed in range(first, first + count)]
 
 
 def picture(name: str | Path | np.ndarray) -> Picture:
@@ -139,7 +144,8 @@ def picture(name: str | Path | np.ndarray) -> Picture:
 
     Args:
         name: ``"cat"``, ``"coffee"``, ``"astronaut"``, ``"rocket"``; ``"scene:SEED"`` or ``"scene:SEED:OBJECTS"``;
-            ``"ground:SEED:OBJECTS"`` likewise, on textures; ``"marked:SEED"`` for one with a badge;
+            ``"ground:SEED:OBJECTS"`` likewise, on textures; ``"marked:SEED"`` for one with a badge,
+            ``"badged:SEED"`` likewise, on textures;
             the path of an image file; or an array ``(height, width, 3)``, uint8 or float in [0, 1].
 
     Raises:
@@ -156,13 +162,15 @@ def picture(name: str | Path | np.ndarray) -> Picture:
     runtime.record.data["picture"] = ", ".join(dict.fromkeys(filter(None, named)))
     if label in PHOTOGRAPHS:
         return Picture(_read(_photograph(label)), label, {})
-    if found := re.fullmatch(r"marked:(\d+)", label):
-        return _from_marked(int(found[1]))
+    if found := re.fullmatch(r"(marked|badged):(\d+)", label):
+        return _from_marked(int(found[2]), next(split for split, begins in BADGED.items() if begins == found[1]))
     if found := re.fullmatch(r"(scene|ground):(\d+)(?::([123]))?", label):
         split = next(split for split, begins in SCENES.items() if begins == found[1])
         return _from_scene(int(found[2]), int(found[3] or 1), split)
     if not Path(label).is_file():
-        known = ", ".join([*PHOTOGRAPHS, "scene:SEED", "scene:SEED:OBJECTS", "ground:SEED:OBJECTS", "marked:SEED"])
+        known = ", ".join(
+            [*PHOTOGRAPHS, "scene:SEED", "scene:SEED:OBJECTS", "ground:SEED:OBJECTS", "marked:SEED", "badged:SEED"]
+        )
         raise FileNotFoundError(f"no picture {label!r}: no file of that name, and the known names are {known}.")
     return Picture(_read(Path(label)), Path(label).name, {})
 
@@ -202,10 +210,12 @@ def mosaic(pictures: Sequence[Picture], columns: int = 2, side: int = 224) -> Pi
     return Picture(image, " + ".join(one.name for one in pictures), masks)
 
 
-def _from_marked(seed: int) -> Picture:
-    drawn = watermark.draw(seed, agree=0.0)
+def _from_marked(seed: int, split: str) -> Picture:
+    drawn = watermark.draw(seed, 0.0, split)
     digit, badge = (scenes.CLASSES[c] for c in drawn.classes)
-    return Picture(drawn.image, f"marked:{seed}", {digit: drawn.digit, badge: drawn.mark}, drawn.classes[0])
+    masks = {digit: drawn.digit, badge: drawn.mark}
+    background = scenes.draw(seed, 1, split).background
+    return Picture(drawn.image, f"{BADGED[split]}:{seed}", masks, drawn.classes[0], background)
 
 
 def _from_scene(seed: int, objects: int, split: str) -> Picture:

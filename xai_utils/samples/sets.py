@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -18,6 +19,7 @@ from xai_utils import check
 from xai_utils.samples import bundled, folders, prompts, recall
 from xai_utils.samples.folders import Listing, listed
 from xai_utils.samples.kinds import Picture, Text
+from xai_utils.samples.scenes import BACKGROUNDS
 
 #: options that name a file or folder; ``$NAME`` is filled in
 FILES = ("path", "labels", "annotations", "named", "classes")
@@ -36,10 +38,17 @@ def scenes(number: int = 300, objects: int = 1, first: int = 0, split: str = "te
     return Listing(names, lambda i: bundled.scene_pictures(1, objects, first + i, split)[0])
 
 
-def marked(number: int = 300, first: int = 0) -> Listing:
+def marked(number: int = 300, first: int = 0, split: str = "test") -> Listing:
     """List held-out scenes of one digit with a badge of another class, each drawn when it is read."""
-    names = tuple(f"marked:{seed}" for seed in range(first, first + number))
-    return Listing(names, lambda i: bundled.marked_pictures(1, first + i)[0])
+    check.one_of("split", split, tuple(bundled.BADGED))
+    names = tuple(f"{bundled.BADGED[split]}:{seed}" for seed in range(first, first + number))
+    return Listing(names, lambda i: bundled.marked_pictures(1, first + i, split)[0])
+
+
+def cluster(name: str) -> str:
+    """Return what a sample of this name shares with others, for intervals: its background, or else only its name."""
+    found = re.fullmatch(f"({bundled.SCENES['backgrounds']}|{bundled.BADGED['backgrounds']}):(\\d+)(:.*)?", name)
+    return name if found is None else BACKGROUNDS[int(found[2]) % len(BACKGROUNDS)]
 
 
 def recalls(number: int = 300, first: int = 0, length: int = 32) -> Listing:
