@@ -18,60 +18,11 @@ def test_no_answer_is_a_guess():
     assert found.method.tolist() == ["good"] and found.share.iloc[0] == pytest.approx(1 / 3) and found.n.iloc[0] == 60
 
 
-def test_flips_are_counted_and_those_within_the_noise_are_told_apart():
-    steady, turning = made_up(), made_up(flip=True)
-    assert leaderboard.flips(steady, "m", "delta_af") == (0, 6)
-    assert leaderboard.flips(turning, "m", "delta_af") == (6, 6)
-    assert leaderboard.decided_flips(turning, "m", "delta_af", 0)[0] == 6
-    assert leaderboard.decided_flips(steady, "m", "delta_af", 0) == (0, 6)
-
-
-def test_metrics_that_say_the_same_correlate_and_opposite_ones_do_not():
-    pairs = leaderboard.judges(made_up(flip=True), "m")
-    assert pairs == [("delta_af", "delete"), ("delta_af", "mask"), ("sufficiency", "mask"), ("average_precision", "")]
-    wanted = ["delta_af", "sufficiency", "average_precision"]
-    matrix = leaderboard.agreement(made_up(flip=True), ["m"], wanted, nulls=True, least=3).to_numpy()
-    assert matrix[1] == pytest.approx([-1, 1, 1, 1]) and np.diag(matrix) == pytest.approx(np.ones(4))
-
-
 def test_an_overview_counts_methods_nulls_and_samples():
     table = pd.concat([made_up(), made_up(samples=9).assign(model="other")])
     found = leaderboard.overview(table, ["other", "m"])
     assert list(found.index) == ["other", "m"] and found.loc["m"].tolist() == [3, 1, 60, 60]
     assert found.at["other", "samples"] == 9
-
-
-def test_what_is_tied_with_the_best_and_what_is_worse_than_a_guess():
-    table = made_up(samples=300)
-    twin = table[table.method == "good"].assign(method="twin")
-    table = pd.concat([table, twin])
-    tied, worse = leaderboard.outcome(table, standings.standings(table), "m")
-    assert set(tied) == {"good", "twin"} and worse == ["poor"]
-
-
-def test_ranks_by_operator_and_how_often_they_turn():
-    table = made_up(flip=True)
-    ranks = leaderboard.ranks(standings.standings(table), "m", "delta_af")
-    assert list(ranks) == ["delete", "mask"] and min(ranks["mask"], key=ranks["mask"].get) == "good"
-    assert max(ranks["delete"], key=ranks["delete"].get) == "good"
-    table = table[table.metric != "sufficiency"]
-    steady = table[table.operator == "mask"]
-    ways = [steady.assign(metric="sufficiency", operator=way) for way in ("mask", "delete")]
-    found = leaderboard.turned(pd.concat([table, *ways]), ["m"], 0)
-    assert found.loc["m"].tolist() == [6, 1.0, 6, 6, 0.0]
-
-
-def test_metrics_are_compared_on_models_that_are_removed_from_in_one_way():
-    other = made_up(seed=1).assign(model="other")
-    strange = made_up().assign(model="strange")
-    strange["operator"] = strange.operator.replace("mask", "blank")
-    few = made_up().assign(model="few")
-    table = pd.concat([few[few.method.isin(["good", "random"])], made_up(), other, strange])
-    wanted = ["delta_af", "average_precision"]
-    found = leaderboard.agreement(table, ["few", "m", "other", "strange"], wanted, least=3)
-    labels = ["delta_af delete", "delta_af mask", "average_precision"]
-    assert list(found.index) == [(model, label) for model in ("m", "other") for label in labels]
-    assert list(found.columns) == labels and found.to_numpy() == pytest.approx(np.ones((6, 3)))
 
 
 def test_rows_of_the_bundled_table_are_scored_again():
@@ -133,11 +84,106 @@ def test_a_file_that_is_cut_off_or_no_sweep_is_refused(tmp_path):
         leaderboard.bundle([file], tmp_path / "out.parquet")
 
 
-def test_what_is_not_there_or_does_not_judge_is_refused():
+def test_what_is_not_there_is_refused():
     with pytest.raises(ValueError, match="no hit"):
         standings.matched(made_up(), "m", "hit")
-    with pytest.raises(ValueError, match="does not judge"):
-        leaderboard.ranked(made_up(), "m", "sparseness")
+
+
+# Pairs and places
+
+
+def test_every_pair_is_compared_in_the_direction_of_better_with_its_test():
+    table = made_up()
+    found = leaderboard.pairs(table, ["m"])
+    assert len(found) == 6 and set(found.one) | set(found.other) == {"good", "fair", "poor", "random"}
+    known = found.set_index(["one", "other"])
+    wide = standings.matched(table, "m", "average_precision")
+    for (one, other), row in known.iterrows():
+        assert row.gap == pytest.approx((wide[one] - wide[other]).mean()) and row.low <= row.gap <= row.high
+        assert (row.p < 0.05) == (not row.low < 0 < row.high)
+    assert known.loc[("good", "poor")].p < 0.01
+
+
+def test_pairs_of_equal_methods_are_not_told_apart():
+    table = made_up()
+    noise = table[table.method == "random"].sample(frac=1, random_state=1).value.to_numpy()
+    twin = table[table.method == "random"].assign(method="twin", value=noise)
+    found = leaderboard.pairs(pd.concat([table, twin]), ["m"]).set_index(["one", "other"])
+    assert found.at[("random", "twin"), "p"] > 0.05 and found.at[("good", "twin"), "p"] < 0.05
+
+
+def test_places_say_how_sure_they_are():
+    found = leaderboard.places(made_up(), "m", 0).set_index("method")
+    assert list(found.index) == ["good", "fair", "random", "poor"] and found.place.tolist() == [1, 2, 3, 4]
+    assert found.loc["good", ["low", "high", "first"]].tolist() == [1, 1, 1]
+    unsure = leaderboard.places(made_up(samples=4), "m", 0).set_index("method")
+    assert unsure.loc["good", "high"] > 1 and unsure["first"].sum() == pytest.approx(1)
+    assert unsure.at["random", "first"] == 0, "a null is never the answer"
+
+
+def clustered(copies):
+    """The made-up table on textures: every sample stands ``copies`` times on its background."""
+    table = made_up(samples=12)
+    same = [
+        table.assign(sample=[f"ground:{int(one[1:]) + 44 * i}:2" for one in table["sample"]]) for i in range(copies)
+    ]
+    return pd.concat(same)
+
+
+def test_copies_on_one_background_make_nothing_surer():
+    one, many = (leaderboard.places(clustered(copies), "m", 0) for copies in (1, 20))
+    pd.testing.assert_frame_equal(one, many)
+    one, many = (leaderboard.pairs(clustered(copies), ["m"]) for copies in (1, 20))
+    pd.testing.assert_frame_equal(one, many)
+
+
+# Which method for which kind of model
+
+
+@pytest.fixture
+def two_of_a_kind(monkeypatch):
+    kinds = {"m": ("text transformer", "human marks"), "n": ("text transformer", "human marks")}
+    monkeypatch.setattr(leaderboard, "ABOUT", kinds | {"lone": ("Mamba of texts", "known cause")})
+    other = made_up(seed=5).assign(model="n")
+    lone = made_up(seed=6).assign(model="lone")
+    swapped = lone.assign(method=lone.method.replace({"good": "poor", "poor": "good"}))
+    return pd.concat([made_up(), other, swapped])
+
+
+def test_a_kind_of_model_has_its_own_answer_with_its_certainty(two_of_a_kind):
+    table = two_of_a_kind
+    found = leaderboard.kinds(table, standings.standings(table), 0)
+    assert set(found.method) == {"good", "fair", "poor"} and len(found) == 6
+    text = found[found.kind == "text transformer"].set_index("method")
+    assert list(text.index) == ["good", "fair", "poor"] and text.models.tolist() == [2, 2, 2]
+    assert (text.low < text.skill).all() and (text.skill < text.high).all()
+    assert text.at["good", "first"] == 1 and text.at["good", "tied"] == 2 and text.at["fair", "tied"] == 0
+    told = leaderboard.for_kind(found).set_index("kind")
+    assert told["take"].to_dict() == {"text transformer": "good", "Mamba of texts": "poor"}
+    assert told["or"].tolist() == ["", ""] and told.models.to_dict() == {"text transformer": 2, "Mamba of texts": 1}
+
+
+def test_the_unit_of_skill_is_the_way_from_random_to_perfect():
+    wide = pd.DataFrame({"random": [0.2, 0.4], "good": [1.0, 1.0], "fair": [0.2, 0.4], "centre": [0.0, 0.0]})
+    found = leaderboard._skill(wide)
+    assert found.mean().to_dict() == pytest.approx({"good": 1.0, "fair": 0.0})
+
+
+def test_a_kind_whose_models_disagree_is_unsure(two_of_a_kind):
+    table = two_of_a_kind
+    other = table.model == "n"
+    table.loc[other, "method"] = table[other].method.replace({"good": "fair", "fair": "good"})
+    found = leaderboard.kinds(table, standings.standings(table), 0)
+    text = found[found.kind == "text transformer"].set_index("method")
+    assert text.at["good", "first"] < 0.9 and text.at["good", "tied"] == 1
+    assert text.at["good", "low"] < text.at["good", "worst"] + 0.2 < text.at["good", "skill"] + 0.2
+
+
+def test_truths_are_kept_apart(two_of_a_kind):
+    assert leaderboard.with_truth(two_of_a_kind, leaderboard.MARKS) == ["m", "n"]
+    assert leaderboard.with_truth(two_of_a_kind, leaderboard.CAUSE) == ["lone"]
+    with pytest.raises(ValueError, match="no model whose kind is known"):
+        leaderboard.kinds(made_up().assign(model="another"), pd.DataFrame(), 0)
 
 
 # Advice
@@ -150,7 +196,7 @@ def advice(table):
 def test_the_best_is_named_with_how_sure_that_is():
     found = advice(made_up())
     assert found["best"] == "good" and found["choice"] == "good" and found["tied"] == ("good",) and found["n"] == 60
-    assert found["stays"] == 1.0 and found["wins"] > 0.8 and found["removal"] == "2/2"
+    assert found["first"] == 1.0 and found["wins"] > 0.8 and found["removal"] == "2/2"
     assert found["low"] < found["mean"] < found["high"] and found["seconds"] == pytest.approx(0.01)
 
 

@@ -57,7 +57,7 @@ def test_means_come_with_intervals_and_the_gain_over_a_guess(table):
 def test_no_answer_is_a_guess_and_is_counted(table):
     found = of(table)
     assert found.failed.to_dict() == {"constant": 0, "rollout": 0.25, "broken": 1, "random": 0}
-    same = ["mean", "low", "high", "gain", "gain_low", "gain_high", "wins", "p", "rank"]
+    same = ["mean", "low", "high", "gain", "gain_low", "gain_high", "wins", "p", "behind", "tied"]
     assert tuple(found.loc["broken", same]) == tuple(found.loc["random", same]), "it is worth what a guess is worth"
     assert found.at["broken", "wins"] == 0.5 and found.at["broken", "p"] == 1
     assert of(table, "sufficiency").failed.to_dict() == {"random": 0, "broken": 1, "constant": 1, "rollout": 1}
@@ -85,7 +85,28 @@ def test_standings_find_the_order_the_gain_and_its_certainty():
     assert ((found.low < found["mean"]) & (found["mean"] < found.high)).all()
     assert found.at["good", "gain_low"] > 0.7 and found.at["poor", "gain_high"] < -0.3
     assert found.at["good", "wins"] > 0.8 and found.at["random", "gain"] == 0 and found.at["random", "p"] == 1
-    assert found.at["good", "p"] < 1e-6
+    assert found.at["good", "p"] < 0.01 and found.loc["good", ["behind", "p_behind"]].tolist() == [0, 1]
+    assert found.tied.to_dict() == {"good": True, "fair": False, "random": False, "poor": False}
+    assert found.behind.is_monotonic_increasing and found.at["fair", "behind_low"] > 0
+
+
+def test_what_is_not_told_from_the_best_is_tied_with_it():
+    values = np.random.default_rng(3).normal(size=200)
+    twin = values + np.random.default_rng(4).normal(0, 0.5, 200) - 0.01
+    found = of(pd.DataFrame([*rows("best", values + 1), *rows("twin", twin + 1), *rows("random", values - 1)]))
+    assert found.tied.to_dict() == {"best": True, "twin": True, "random": False}
+
+
+def test_ten_pictures_on_each_background_are_no_more_than_their_backgrounds():
+    def on_textures(copies):
+        one, other = np.random.default_rng(5).normal(size=(2, 8))
+        names = [f"ground:{i + 44 * copy}:1" for copy in range(copies) for i in range(8)]
+        made = [*rows("one", [*one] * copies), *rows("random", [*other] * copies)]
+        return of(pd.DataFrame(made).assign(sample=names * 2))
+
+    columns = ["low", "high", "gain_low", "gain_high", "p", "p_behind"]
+    pd.testing.assert_frame_equal(on_textures(1)[columns], on_textures(10)[columns])
+    assert on_textures(10).n.tolist() == [80, 80]
 
 
 def test_random_maps_do_not_win():
@@ -99,7 +120,7 @@ def test_a_metric_that_does_not_judge_has_no_gain_and_one_sample_no_interval():
         pd.DataFrame([*rows("a", [1.0], metric="sparseness"), *rows("random", [2.0], "sparseness")]), "sparseness"
     )
     assert found["mean"].to_dict() == {"a": 1, "random": 2} and set(found.better) == {""}
-    assert found[["low", "high", "rank", "gain", "wins", "p"]].isna().all(axis=None)
+    assert found[["low", "high", "gain", "wins", "p", "behind", "tied"]].isna().all(axis=None)
 
 
 def test_nothing_scored_is_an_error():

@@ -1,4 +1,16 @@
 """Many methods on many models and samples: one machine or a cluster, nothing lost, nothing doubled."""
 
-from xai_utils.sweep import causes, closed_forms, cluster, leaderboard, parts, plan, runner, sources, standings, work
+from xai_utils.sweep import (
+    agreement,
+    causes,
+    closed_forms,
+    cluster,
+    leaderboard,
+    parts,
+    plan,
+    runner,
+    sources,
+    standings,
+    work,
+)
 from xai_utils.sweep.runner import cost_table, run

@@ -1,36 +1,48 @@
-"""Read the bundled leaderboard: ranks, verdicts under ways to remove, agreement of metrics, failures, advice.
+"""Read the bundled leaderboard: what there is, pairs of methods, places, failures, and which method to take.
 
-What a method is worth stands in the :mod:`standings` beside the table; here is what compares whole methods and metrics.
+What a method is worth stands in the :mod:`standings` beside the table; what metrics and ways to remove have to do with
+each other is in :mod:`agreement`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from xai_utils import files, runtime, stats
+from xai_utils import files, runtime
 from xai_utils.evaluation import scoring
-from xai_utils.evaluation.scoring import METRICS
-from xai_utils.methods import nulls
 from xai_utils.samples import sets
-from xai_utils.stats import Ranking
 from xai_utils.sweep import parts, plan, standings
-from xai_utils.sweep.standings import TRUTH, chosen, direction, matched
+from xai_utils.sweep.standings import NULL, NULLS, TRUTH, chosen, matched
 
 FILE = runtime.DATA / "sweeps" / "leaderboard.parquet"
 PLANS = ("leaderboard", "state_space")  #: in ``sweeps/``, of which the bundled table was made
 KEY = ["model", "method", "sample", "metric", "operator"]
-#: maps that know nothing of the model's answer, and the raw gradient, of pixels or of embeddings
-NULLS = (*nulls.NULLS, "gradient_norm", "closed_gradient_norm")
 LEFT_OUT = ("insertion",)  #: not bundled: it is deletion plus delta_af
 CHEAP = ("pixel_gradient", "gradient_x_input", "closed_gradient_x_input")  #: scored again to see that nothing changed
 RESAMPLES = 1000
-LEVEL = 0.05
+#: two truths that are never mixed: what is known to decide the answer of this very model, because it is planted,
+#: drawn or swapped; and what people marked as decisive, whatever the model reads
+CAUSE, MARKS = "known cause", "human marks"
+#: bundled model -> what kind it is, and which truth its samples have
+ABOUT = {
+    "minilm-sst2": ("text transformer", MARKS),
+    "bert12-sst2": ("text transformer", MARKS),
+    "bert24-sst2": ("text transformer", MARKS),
+    "attention-sst2": ("one attention layer", MARKS),
+    "mamba-sst2": ("Mamba of texts", MARKS),
+    "mamba-recall": ("Mamba of texts", CAUSE),
+    "vit-scenes": ("vision transformer", CAUSE),
+    "vit-shortcut": ("vision transformer", CAUSE),
+    "resnet-scenes": ("convolutional network", CAUSE),
+    "vim-scenes": ("Vision Mamba", CAUSE),
+}
 
 
 def read(file: Path = FILE) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -87,110 +99,123 @@ def overview(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, "index", columns=["methods", "nulls", "samples", "with truth"])
 
 
-def ranked(table: pd.DataFrame, model: str, metric: str, operator: str = "") -> Ranking:
-    """Rank the methods of a model by one metric that judges (see :func:`stats.ranking`)."""
-    if not direction(metric):
-        raise ValueError(f"{metric} describes a map and does not judge it.")
-    wide = matched(table, model, metric, operator)
-    return stats.ranking({name: wide[name] for name in wide}, direction(metric) > 0)
+def with_truth(table: pd.DataFrame, truth: str) -> list[str]:
+    """Return the models of a table whose truth is :data:`CAUSE` or :data:`MARKS`."""
+    present = set(table.model)
+    return [name for name, (_, own) in ABOUT.items() if own == truth and name in present]
 
 
-def outcome(table: pd.DataFrame, board: pd.DataFrame, model: str, metric: str = TRUTH) -> tuple[list[str], list[str]]:
-    """Return the methods that the critical difference does not tell from the best, and those worse than a guess.
+def pairs(table: pd.DataFrame, models: Sequence[str], metric: str = TRUTH) -> pd.DataFrame:
+    """Compare every two methods of every model on the same samples.
+
+    Returns:
+        One row a pair: ``model``, ``one``, ``other``, and how much better ``one`` is: ``gap`` with ``low`` and ``high``
+        (95 %), and ``p`` of a sign-change permutation test, corrected by Holm over the pairs of the model.
+    """
+    found = []
+    for model in models:
+        wide = standings.direction(metric) * matched(table, model, metric)
+        gaps = pd.DataFrame({pair: wide[pair[0]] - wide[pair[1]] for pair in combinations(wide, 2)})
+        named = gaps.set_axis([" ".join(pair) for pair in gaps], axis=1)
+        told = standings.intervals(named, "gap", "low", "high").assign(p=standings.p_values(named))
+        told = told.reset_index(drop=True).assign(model=model)
+        found.append(told.assign(one=[pair[0] for pair in gaps], other=[pair[1] for pair in gaps]))
+    return pd.concat(found, ignore_index=True)[["model", "one", "other", "gap", "low", "high", "p"]]
+
+
+def places(table: pd.DataFrame, model: str, seed: int, metric: str = TRUTH) -> pd.DataFrame:
+    """Return the place of every method of a model, and how sure it is.
+
+    Returns:
+        One row a method, the best first: ``place``, where 1 is best; ``low`` and ``high``, between which it lies in
+        95 % of resamples of the samples; and ``first``, the share of resamples in which it is the best of those that
+        are no nulls.
+    """
+    wide = standings.direction(metric) * matched(table, model, metric)
+    means = _resampled(wide, np.random.default_rng(seed))
+    ranks = pd.DataFrame(means, columns=wide.columns).rank(axis=1, ascending=False)
+    real = [name for name in wide if name not in NULLS]
+    first = ranks[real].idxmin(axis=1).value_counts(normalize=True)
+    found = pd.DataFrame({"place": wide.mean().rank(ascending=False), "low": ranks.quantile(0.025)})
+    found = found.assign(high=ranks.quantile(0.975), first=first).fillna({"first": 0.0})
+    return found.sort_values("place").rename_axis("method").reset_index()
+
+
+def _resampled(wide: pd.DataFrame, noise: np.random.Generator, draws: int = RESAMPLES) -> np.ndarray:
+    """Return means ``(draw, method)`` of resampled samples; those that share a background are drawn together."""
+    own = pd.factorize(pd.Index(standings.shared(wide)))[0]
+    sums = np.stack([np.bincount(own, column) for column in wide.to_numpy().T], axis=1)
+    sizes = np.bincount(own)
+    picks = noise.integers(0, len(sizes), (draws, len(sizes)))
+    return np.asarray(sums[picks].sum(1) / sizes[picks].sum(1)[:, None])
+
+
+def kinds(table: pd.DataFrame, board: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return how well each method does on the models of one kind, and how sure that is.
+
+    The unit is the *skill*: how far a method gets from the random map (0) to a perfect one (1), by average precision.
 
     Args:
         table: of a sweep.
         board: its standings.
-        model: whose methods.
-        metric: that judges.
+        seed: of resampling.
+
+    Returns:
+        One row for each kind of model and method that all its models have, best first: ``kind``, ``truth``,
+        ``models``, their number; ``method``; ``skill``, the mean over models; ``low`` and ``high``, its 95 % interval
+        when models and samples are drawn again (of one model only samples, which says nothing about another one);
+        ``worst``, the model on which it is least; ``tied``, on how many models it is not told from the best; and
+        ``first``, the share of resamples in which it is the best.
     """
-    tied = [name for name in ranked(table, model, metric).tied_with_best() if name not in NULLS]
-    found = chosen(board, model, metric)
-    return tied, found[(found.p < LEVEL) & (found.gain < 0)].method.tolist()
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, about in ABOUT.items():
+        if name in set(table.model):
+            groups.setdefault(about, []).append(name)
+    found = [_of_kind(table, board, names, seed).assign(kind=key[0], truth=key[1]) for key, names in groups.items()]
+    if not found:
+        raise ValueError("the table holds no model whose kind is known.")
+    columns = ["kind", "truth", "models", "method", "skill", "low", "high", "worst", "tied", "first"]
+    return pd.concat(found, ignore_index=True)[columns]
 
 
-def ranks(board: pd.DataFrame, model: str, metric: str) -> dict[str, dict[str, float]]:
-    """Return the mean rank of every method under every way to remove, the best first."""
-    mine = board[(board.model == model) & (board.metric == metric)]
-    return {str(way): one.set_index("method")["rank"].to_dict() for way, one in mine.groupby("operator")}
+def _of_kind(table: pd.DataFrame, board: pd.DataFrame, models: Sequence[str], seed: int) -> pd.DataFrame:
+    noise = np.random.default_rng(seed)
+    skills = [_skill(matched(table, name, TRUTH)) for name in models]
+    names = [name for name in skills[0] if all(name in one for one in skills)]
+    means = pd.DataFrame([one[names].mean() for one in skills])
+    draws = np.stack([_resampled(one[names], noise) for one in skills])
+    picks = noise.integers(0, len(models), (RESAMPLES, len(models)))
+    drawn = draws[picks, np.arange(RESAMPLES)[:, None]].mean(1)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    first = np.bincount(drawn.argmax(1), minlength=len(names)) / RESAMPLES
+    boards = [chosen(board, name, TRUTH).set_index("method") for name in models]
+    tied = [sum(bool(one.at[name, "tied"]) for one in boards) for name in names]
+    told = {"method": names, "skill": means.mean(), "low": low, "high": high, "worst": means.min(), "tied": tied}
+    found = pd.DataFrame({**told, "first": first, "models": len(models)})
+    return found.sort_values("skill", ascending=False)
 
 
-def operators(table: pd.DataFrame, model: str) -> list[str]:
-    """Return the ways to remove that a model was scored with."""
-    return sorted({str(one) for one in table[table.model == model].operator.unique()} - {""})
+def _skill(wide: pd.DataFrame) -> pd.DataFrame:
+    """Return average precision ``(sample, method)`` in units of what lies between the random and a perfect map."""
+    real = [name for name in wide if name not in NULLS]
+    return wide[real].sub(wide[NULL], axis=0) / (1 - wide[NULL].mean())
 
 
-def judges(table: pd.DataFrame, model: str) -> list[tuple[str, str]]:
-    """Return ``(metric, operator)`` of everything that judges a map of this model."""
-    pairs = table[table.model == model][["metric", "operator"]].drop_duplicates().astype(str)
-    known = [(one.metric, one.operator) for one in pairs.itertuples()]
-    judging = [one for one in known if direction(one[0]) and one[0] != standings.FAILS]
-    return sorted(judging, key=lambda one: (list(METRICS).index(one[0]), one[1]))
+def for_kind(found: pd.DataFrame) -> pd.DataFrame:
+    """Sum up :func:`kinds` as an answer, a row for each kind of model.
 
-
-def agreement(
-    table: pd.DataFrame, models: Sequence[str], wanted: Sequence[str], nulls: bool = False, least: int = 5
-) -> pd.DataFrame:
-    """Return Spearman's correlations over methods between the verdicts of metrics, a row for each ``(model, metric)``.
-
-    Args:
-        table: of a sweep.
-        models: of one kind; the first with enough methods says which ways to remove there are, and those that know
-            other ways are left out.
-        wanted: metrics, in the order of the rows and columns; each is turned so that higher is better.
-        nulls: count the null maps as methods; without them the correlation says whether metrics agree on the rest.
-        least: methods that a model must have beside the nulls.
+    Columns: ``kind``, ``truth``, ``models``, ``take`` the method of the best skill, its ``skill`` with ``low`` and
+    ``high``, ``first`` as the certainty that it is the best, and ``or``, the others that are tied with the best on all
+    models of the kind.
     """
-    counts = overview(table, models).methods
-    enough = [name for name in models if counts[name] >= least]
-    pairs = [pair for name in wanted for pair in judges(table, enough[0]) if pair[0] == name]
-    labels, found = [" ".join(pair).strip() for pair in pairs], {}
-    for model in enough:
-        if operators(table, model) == operators(table, enough[0]):
-            means = [direction(metric) * matched(table, model, metric, way).mean() for metric, way in pairs]
-            verdicts = pd.concat(means, axis=1, keys=labels)
-            found[model] = verdicts[nulls | ~verdicts.index.isin(NULLS)].corr("spearman")
-    return pd.concat(found, names=["model", "metric"])
-
-
-def flips(table: pd.DataFrame, model: str, metric: str) -> tuple[int, int]:
-    """Return how many pairs of methods change places between ways to remove, and how many pairs there are."""
-    means = [matched(table, model, metric, way).mean().to_numpy() for way in operators(table, model)]
-    signs = np.sign([np.subtract.outer(mean, mean)[np.triu_indices(len(mean), 1)] for mean in means])
-    return int((signs != signs[0]).any(0).sum()), signs.shape[1]
-
-
-def decided_flips(table: pd.DataFrame, model: str, metric: str, seed: int) -> tuple[int, int]:
-    """Return how many pairs are ordered one way by one operator and the other way by another, both beyond doubt.
-
-    Beyond doubt: the 95 % interval of the paired difference leaves out zero. The second number counts the pairs that at
-    least two operators decide.
-    """
-    wides = [matched(table, model, metric, way).to_numpy() for way in operators(table, model)]
-    picks = np.random.default_rng(seed).integers(0, len(wides[0]), (500, len(wides[0])))
-    verdicts = []
-    for wide in wides:
-        draws = wide[picks].mean(1)
-        low, high = np.quantile(draws[:, :, None] - draws[:, None, :], [0.025, 0.975], axis=0)
-        verdicts.append(np.where(low > 0, 1, np.where(high < 0, -1, 0))[np.triu_indices(wide.shape[1], 1)])
-    each = np.array(verdicts)
-    clash = (each == 1).any(0) & (each == -1).any(0)
-    return int(clash.sum()), int(((each != 0).sum(0) >= 2).sum())
-
-
-def turned(table: pd.DataFrame, models: Sequence[str], seed: int) -> pd.DataFrame:
-    """Return how often the verdict of removal on two methods depends on the way to remove, a row for each model.
-
-    Columns: ``pairs`` of methods; ``ΔAF flips``, the share that changes places by it; ``clash`` of ``decided``, see
-    :func:`decided_flips`; ``sufficiency flips``, the share that changes places by sufficiency.
-    """
-    rows = {}
-    for name in models:
-        flipped, pairs = flips(table, name, "delta_af")
-        clash, decided = decided_flips(table, name, "delta_af", seed)
-        rows[name] = (pairs, flipped / pairs, clash, decided, flips(table, name, "sufficiency")[0] / pairs)
-    columns = ["pairs", "ΔAF flips", "clash", "decided", "sufficiency flips"]
-    return pd.DataFrame.from_dict(rows, "index", columns=columns)
+    rows = []
+    for _, own in found.groupby(["kind", "truth"], sort=False):
+        best = own.iloc[0]
+        others = own[(own.tied == own.models) & (own.method != best.method)].method
+        told = best[["kind", "truth", "models", "skill", "low", "high", "first"]].to_dict()
+        rows.append({**told, "take": best.method, "or": ", ".join(others)})
+    columns = ["kind", "truth", "models", "take", "skill", "low", "high", "first", "or"]
+    return pd.DataFrame(rows)[columns]
 
 
 def failures(table: pd.DataFrame) -> pd.DataFrame:
@@ -214,7 +239,7 @@ def again(table: pd.DataFrame, model: str, count: int, seed: int) -> tuple[int, 
         How many rows the table has of these, and how many of them are within 0.001.
     """
     cells = (cell for name in PLANS for cell in plan.read(files.ROOT / "sweeps" / f"{name}.yml").cells)
-    spec = next(cell["samples"] for cell in cells if model in cell["models"])
+    spec = next(cell.samples for cell in cells if model in cell.models)
     some = sets.take({key: value for key, value in spec.items() if key != "name"}, 0, count)
     mine = table[table.model == model].astype({name: str for name in KEY})
     method = next(name for name in CHEAP if name in set(mine.method))
@@ -237,13 +262,12 @@ def advice(
         tested: metric with operators, by which the choice has to be better than the random map as well.
 
     Returns:
-        ``best`` by the mean rank, its ``mean`` with ``low`` and ``high``, and the share of resamples of the samples in
-        which it stays the one with the best mean rank (``stays``); ``tied``, the methods that cannot be told from the
-        best, itself among them (Wilcoxon's signed ranks of paired differences, Holm over methods, 5 %); ``choice``,
-        the cheapest of these, its mean ``choice_mean``, and ``lost``, how much worse than the best it may still be
-        (upper end of the 95 % interval of the paired difference); ``seconds`` of the choice; ``wins``, its share of
-        samples better than the random map; ``removal``, under how many ways to remove, of how many, it is better than
-        the random map beyond doubt (95 %); and ``n``.
+        ``best`` by its mean, which is ``mean`` with ``low`` and ``high``; ``first``, the share of resamples of the
+        samples in which it stays the best; ``tied``, the methods that the standings do not tell from the best, itself
+        among them; ``choice``, the cheapest of these, its ``choice_mean``, and ``lost``, how much worse than the best
+        it may still be (upper end of the 95 % interval of the paired difference); ``seconds`` of the choice; ``wins``,
+        its share of samples better than the random map; ``removal``, under how many ways to remove, of how many, it is
+        better than the random map (Holm, 5 %); and ``n``.
 
     Raises:
         ValueError: nothing of the model in the table, or only nulls.
@@ -252,42 +276,29 @@ def advice(
     real = [name for name in found.index if name not in NULLS]
     if not real:
         raise ValueError(f"the table has only null maps of {model}.")
-    best, sign = real[0], direction(judged)
-    wide = matched(table, model, judged)[real]
-    worse = {name: sign * (wide[best] - wide[name]) for name in real}
-    tied = tied_with(worse, best)
+    best = real[0]
+    tied = [name for name in real if name == best or found.at[name, "tied"]]
     choice = min(tied, key=lambda name: float(found.at[name, "seconds"]))
-    removal = board[(board.model == model) & (board.metric == tested) & (board.method == choice)].gain_low > 0
+    removal = board[(board.model == model) & (board.metric == tested) & (board.method == choice)]
+    better = (removal.gain > 0) & (removal.p < 1 - standings.LEVEL)
+    first = places(table, model, seed, judged).set_index("method")["first"]
     return {
         "model": model,
         "best": best,
         **found.loc[best, ["mean", "low", "high"]].to_dict(),
-        "stays": stays_best(wide, sign > 0, seed),
-        "tied": tied,
+        "first": float(first[best]),
+        "tied": tuple(tied),
         "choice": choice,
         "choice_mean": found.at[choice, "mean"],
-        "lost": stats.mean_interval(worse[choice], seed).high if choice != best else 0.0,
+        "lost": 0.0 if choice == best else float(found.at[choice, "behind_high"]),
         **found.loc[choice, ["seconds", "wins"]].to_dict(),
-        "removal": f"{removal.sum()}/{len(removal)}",
-        "n": len(wide),
+        "removal": f"{better.sum()}/{len(better)}",
+        "n": int(found.at[best, "n"]),
     }
-
-
-def tied_with(worse: Mapping[str, pd.Series], best: str) -> tuple[str, ...]:
-    """Return the methods that are not significantly worse on the samples than the best, which comes first."""
-    adjusted = stats.holm({name: standings.p_of(gaps) for name, gaps in worse.items() if name != best})
-    return (best, *(name for name, p in adjusted.items() if p >= LEVEL or worse[name].mean() < 0))
-
-
-def stays_best(wide: pd.DataFrame, higher_is_better: bool, seed: int) -> float:
-    """Return the share of resamples of ``(sample, method)`` in which the same method has the best mean rank."""
-    ranks = wide.rank(axis=1, ascending=not higher_is_better).to_numpy()
-    picks = np.random.default_rng(seed).integers(0, len(ranks), (RESAMPLES, len(ranks)))
-    return float((ranks[picks].mean(1).argmin(1) == ranks.mean(0).argmin()).mean())
 
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write advice as a table, one line a model; of the tied methods only how many there are."""
-    shares = dict.fromkeys(("stays", "wins"), "{:.0%}".format)
+    shares = dict.fromkeys(("first", "wins"), "{:.0%}".format)
     told = pd.DataFrame(rows).assign(tied=[len(row["tied"]) for row in rows])
     return told.to_string(index=False, float_format="{:.2f}".format, formatters={**shares, "seconds": "{:.3f}".format})

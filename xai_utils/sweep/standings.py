@@ -2,16 +2,21 @@
 
 Methods are compared on the same samples: those on which every one was tried and the random map has a value. Where a
 method has no answer (an empty map, an error), the random map's value stands in, because no answer is a guess. A method
-that never answers has a row like any other. A row of the standings says, for one metric and way to remove:
+that never answers has a row like any other. One pair of tests decides everything: sign-change permutation tests of mean
+paired differences, from the random map and from the best method, each corrected by Holm over the methods. Samples that
+share a background (:func:`sets.cluster`) are drawn and turned together. A row of the standings says, for one metric and
+way to remove:
 
 ===========  ===========================================================================================================
 better       ``"higher"`` or ``"lower"``; empty for a metric that describes a map and does not judge it
-method       best mean rank first
-rank         mean over samples of the rank among the methods; 1 is best, ties share their mean rank
-mean         over samples; ``low`` and ``high`` are the ends of its 95 % interval (percentile bootstrap over samples)
+method       best mean first
+mean         over samples; ``low`` and ``high`` are the ends of its 95 % interval (percentile bootstrap)
 gain         mean paired difference from the random map, in the direction of better, from ``gain_low`` to ``gain_high``
 wins         share of samples on which the method is better than the random map; a tie counts as half
-p            two-sided, of Wilcoxon's signed ranks of those differences; Holm's correction over the methods
+p            two-sided, of the test that the gain is not zero
+behind       mean paired difference from the best method, from ``behind_low`` to ``behind_high``
+p_behind     two-sided, of the test that it is not zero
+tied         whether that test does not tell the method from the best at 5 %; the best is tied with itself
 failed       share of samples without an answer
 n            samples
 seconds      of processor time for one sample, median
@@ -29,16 +34,21 @@ import pandas as pd
 
 from xai_utils import files, stats
 from xai_utils.evaluation.scoring import METRICS
+from xai_utils.methods import METHODS
+from xai_utils.samples import sets
 from xai_utils.sweep import parts
 
 NULL = "random"  #: the map that stands in for no answer, and that gains are counted from
 TRUTH = "average_precision"  #: the metric that stands for the truth where one is needed
 FAILS = "fails"  #: no standings of it: it is the column ``failed``
-SEED, LEVEL = 0, 0.95  #: of the resampling
+SEED, LEVEL, PERMUTATIONS = 0, 0.95, 4999  #: of the resampling, and of the tests
+#: maps made without asking the model anything: of chance, of the place, or of the input alone. What a method has to
+#: beat. A gradient's length asks the model for its answer, so it is a method, however simple.
+NULLS = tuple(name for name, one in METHODS.items() if one.family == "null" and not one.asks)
 PLACES = ("model", "set")
 COLUMNS = (
-    "better", "method", "rank", "mean", "low", "high", "gain", "gain_low", "gain_high", "wins", "p", "failed", "n",
-    "seconds",
+    "better", "method", "mean", "low", "high", "gain", "gain_low", "gain_high", "wins", "p", "behind", "behind_low",
+    "behind_high", "p_behind", "tied", "failed", "n", "seconds",
 )  # fmt: skip
 
 
@@ -117,29 +127,37 @@ def summed(values: pd.DataFrame, sign: int) -> pd.DataFrame:
         sign: from :func:`direction`.
     """
     wide = _filled(values)
-    found = _intervals(wide, "mean", "low", "high").assign(failed=values.isna().mean(), n=len(wide))
+    found = intervals(wide, "mean", "low", "high").assign(failed=values.isna().mean(), n=len(wide))
     found["better"] = {1: "higher", -1: "lower", 0: ""}[sign]
     if sign:
-        found["rank"] = wide.rank(axis=1, ascending=sign < 0).mean()
-        gains = sign * wide.sub(wide[NULL], axis=0)
-        found = found.join(_intervals(gains, "gain", "gain_low", "gain_high"))
-        found["wins"] = (np.sign(gains) + 1).mean() / 2
-        found["p"] = pd.Series(stats.holm({name: p_of(gains[name]) for name in gains}))
-    found = found.rename_axis("method").reset_index().reindex(columns=COLUMNS)
-    return found.sort_values("rank", kind="stable", ignore_index=True)
+        gains, best = sign * wide.sub(wide[NULL], axis=0), (sign * wide.mean()).idxmax()
+        behind = sign * wide.rsub(wide[best], axis=0)
+        found = found.join(intervals(gains, "gain", "gain_low", "gain_high"))
+        found = found.join(intervals(behind, "behind", "behind_low", "behind_high"))
+        found = found.assign(wins=(np.sign(gains) + 1).mean() / 2, p=p_values(gains), p_behind=p_values(behind))
+        found["tied"] = found.p_behind >= 1 - LEVEL
+        found = found.sort_values("behind", kind="stable")
+    return found.rename_axis("method").reset_index().reindex(columns=COLUMNS)
 
 
-def _intervals(wide: pd.DataFrame, *names: str) -> pd.DataFrame:
+def shared(wide: pd.DataFrame) -> list[str]:
+    """Return the cluster of every sample of ``(sample, method)``, see :func:`sets.cluster`."""
+    return [sets.cluster(str(name)) for name in wide.index]
+
+
+def intervals(wide: pd.DataFrame, *names: str) -> pd.DataFrame:
     """Return mean, low and high of each column, under the names given; one sample has no interval."""
     if len(wide) < 2:
         return wide.mean().to_frame(names[0]).reindex(columns=names)
-    found = {name: stats.mean_interval(wide[name], SEED, LEVEL) for name in wide}
+    found = {name: stats.mean_interval(wide[name], SEED, LEVEL, clusters=shared(wide)) for name in wide}
     return pd.DataFrame.from_dict({one: (i.mean, i.low, i.high) for one, i in found.items()}, "index", columns=names)
 
 
-def p_of(gaps: pd.Series) -> float:
-    """Return the p-value of paired differences; 1 where there is none, or a single sample."""
-    return stats.wilcoxon_p(gaps) if gaps.any() and len(gaps) > 1 else 1.0
+def p_values(gaps: pd.DataFrame) -> pd.Series:
+    """Test the columns of paired differences as one family; 1 where all are zero, which is no test, or one sample."""
+    tested = {name: gaps[name].tolist() for name in gaps if gaps[name].any() and len(gaps) > 1}
+    adjusted = stats.holm(stats.permutation_ps(tested, SEED, PERMUTATIONS, shared(gaps)))
+    return pd.Series({name: adjusted.get(name, 1.0) for name in gaps})
 
 
 def chosen(found: pd.DataFrame, model: str, metric: str, operator: str = "") -> pd.DataFrame:
