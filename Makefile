@@ -43,8 +43,7 @@ explore: $(STAMP)  ## open the notebooks in JupyterLab, on this machine only
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(ROOT_MAY) notebooks
 
 app: $(STAMP)  ## open the explorer alone, as an app, on this machine only
-	JUPYTER_PATH=xai_utils/widgets/explorer/voila $(BIN)/voila --Voila.ip=127.0.0.1 --template=local --progressive_rendering=True \
-	notebooks/10_explorer.ipynb
+	$(XAI) app
 
 report: $(STAMP)  ## pages in site/ from the executed notebooks: figures, claims, leaderboard; executes nothing
 	$(XAI) report

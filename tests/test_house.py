@@ -9,7 +9,7 @@ import pytest
 from places import ROOT
 
 PACKAGE = ROOT / "xai_utils"
-GROUND = {"check", "claims", "figures", "files", "result", "runtime", "stats"}  #: single modules that all may stand on
+GROUND = {"check", "claims", "figures", "files", "result", "runtime", "settings", "stats"}  #: all may stand on these
 
 MAY_IMPORT = {
     "check": set(),
@@ -43,7 +43,7 @@ MAY_IMPORT = {
         "runtime", "samples",
     },
     "workbook": {"files", "settings"},
-    "__main__": {"files", "runtime", "sweep", "train", "workbook"},
+    "__main__": {"files", "runtime", "sweep", "train", "widgets", "workbook"},
 }  # fmt: skip
 ONLY_IN = {
     "anywidget": {"widgets"},
@@ -60,6 +60,7 @@ ONLY_IN = {
     "nbconvert": {"workbook"},
     "nbformat": {"workbook"},
     "papermill": {"workbook"},
+    "voila": {"widgets"},
     "peft": {"models", "train"},
     "pyarrow": {"sweep", "workbook"},
     "rich": {"workbook"},

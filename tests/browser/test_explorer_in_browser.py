@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import subprocess
 import sys
 import time
@@ -144,13 +145,10 @@ def test_as_an_app(tmp_path):
     lab.copied(NOTEBOOK, tmp_path)
     port = lab.free_port()
     command = [
-        sys.executable, "-m", "voila", str(tmp_path / NOTEBOOK.name), "--no-browser", "--Voila.ip=127.0.0.1",
-        f"--port={port}", "--template=local", "--progressive_rendering=True",
+        sys.executable, "-m", "xai_utils", "app", "--notebook", str(tmp_path / NOTEBOOK.name), "--no-browser",
+        f"--port={port}",
     ]  # fmt: skip
-    environment = {
-        **os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(lab.ROOT), "JUPYTER_PREFER_ENV_PATH": "1",
-        "JUPYTER_PATH": str(lab.ROOT / "xai_utils/widgets/explorer/voila"),
-    }  # fmt: skip
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(lab.ROOT)}
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -158,8 +156,10 @@ def test_as_an_app(tmp_path):
         while not answers(port):
             assert server.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()[-3000:]
             time.sleep(0.5)
+        token = re.search(r"token=(\w+)", (tmp_path / "log").read_text())[1]
+        check_who_is_answered(port, token)
         with lab.browsing(tmp_path / "profile", "10_explorer_app") as page:
-            page.goto(f"http://127.0.0.1:{port}/", timeout=lab.PATIENCE * 1000)
+            page.goto(f"http://127.0.0.1:{port}/?token={token}", timeout=lab.PATIENCE * 1000)
             seen = Seen(page)
             check_dragging(seen)
             assert page.get_by_label("class", exact=True).evaluate("it => it.selectedOptions[0].text") == "predicted"
@@ -167,6 +167,31 @@ def test_as_an_app(tmp_path):
     finally:
         server.terminate()
         server.wait(30)
+
+
+def check_who_is_answered(port: int, token: str) -> None:
+    """The page is for who has the token, under a name of the loopback: nobody else gets a page or a kernel."""
+    assert reply(port, "/") == (302, "/login")
+    assert reply(port, f"/?token={token[:-1]}x") == (302, "/login")
+    assert reply(port, f"/?token={token}", host="example.org")[0] == 403
+    assert reply(port, "/", host="example.org")[0] == 403
+    kernel = "/api/kernels/00000000-0000-0000-0000-000000000000"
+    assert reply(port, kernel)[0] == 403
+    socket = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+              "Sec-WebSocket-Version": "13", "Origin": "http://example.org"}  # fmt: skip
+    assert reply(port, f"{kernel}/channels", **socket)[0] == 403
+    assert reply(port, f"{kernel}/channels?token={token}", **socket)[0] in (403, 404), "never 101, a connection"
+
+
+def reply(port: int, path: str, host: str = "", **headers: str) -> tuple[int, str]:
+    """Return status and where a request is sent on to, without its question."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{port}", **headers})
+        answer = connection.getresponse()
+        return answer.status, (answer.getheader("Location") or "").partition("?")[0]
+    finally:
+        connection.close()
 
 
 def answers(port: int) -> bool:

@@ -1,0 +1,28 @@
+"""The app's own settings; that they keep strangers out is tried in a browser's place by ``tests/browser``."""
+
+import pytest
+
+from xai_utils.__main__ import main
+from xai_utils.widgets.explorer import serve
+
+
+@pytest.fixture
+def app():
+    one = serve.App()
+    one.initialize(["--token", "--no-browser", "--port=0", str(serve.NOTEBOOK)])
+    yield one
+    serve.App.clear_instance()
+
+
+def test_only_names_of_the_loopback_are_answered_and_a_token_is_asked_for(app):
+    settings = app.init_settings()
+    assert settings["allow_remote_access"] is False and settings["local_hostnames"] == ["localhost"]
+    assert len(app.identity_provider.token) > 30 and app.identity_provider.token_generated
+    assert app.connection_url.endswith(f"?token={app.identity_provider.token}")
+
+
+def test_the_command_says_what_it_takes(capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(serve, "serve", lambda *arguments: asked.append(arguments))
+    assert main(["app", "--port", "9000", "--no-browser"]) == 0 and asked == [(9000, False, serve.NOTEBOOK)]
+    assert main(["app", "--prt", "9"]) == 2 and "Did you mean --port?" in capsys.readouterr().err
