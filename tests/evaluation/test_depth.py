@@ -292,3 +292,22 @@ def test_gradient_rollout_finds_the_words_of_the_label_and_not_with_labels_swapp
     gaps = {"labels": right - wrong.to_numpy(), "order": right - reversed_order.to_numpy(), "chance": right}
     found = paired.family((gaps, None), seed=0)
     assert all(one.p < 0.05 and one.interval.mean > 0.05 for one in found.values()), found
+
+
+@pytest.mark.parametrize("name", ["bert", "timm-vit", "vim"])
+def test_diffused_rows_are_those_of_the_method(name):
+    model, some = tiny.model(name), tiny.samples(name)
+    found = depth.diffused(model, some, {"identity": 0.0, "heat": 2.0}, (0.3, 0.9), batch_size=1)
+    assert list(found) == ["rollout, 0.3", "rollout, 0.9", "heat, 0.3", "heat, 0.9"]
+    expected = methods.explain("diffusion_rollout", model, some, filter="heat", strength=2.0, residual=0.9)
+    for row, one in zip(found["heat, 0.9"], expected, strict=True):
+        torch.testing.assert_close(row, one.scores.to(row))
+
+
+def test_rows_are_alike_where_the_filter_leaves_one_direction():
+    maps = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = depth.alike(list(rollout.renormalise(maps)), {"identity": 0.0, "rank": 1}, residual=0.0)
+    assert list(found) == ["identity", "rank"] and len(found) == 2
+    assert (found["rank"] < 1e-8).all() and (found["identity"] > 1e-4).all()
+    plain = rollout.rank_collapse(rollout.rollout(rollout.renormalise(maps[0]), 0.5))[-1]
+    assert depth.alike([rollout.renormalise(maps[0])], {"identity": 0.0})["identity"][0] == pytest.approx(float(plain))

@@ -1,6 +1,7 @@
 """Panels on one scale: the same number has the same colour in every one of them."""
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.colors import TwoSlopeNorm
@@ -41,3 +42,14 @@ def test_scales_of_constant_maps_and_relative_maps():
     assert compared.scale([torch.ones(2, 2)]).vmax == 2
     assert compared.relative(torch.tensor([-4.0, 2.0])).tolist() == [-1, 0.5]
     assert compared.relative(torch.zeros(2)).tolist() == [0, 0]
+
+
+def test_a_table_is_written_on_its_colours_with_one_frame_a_row():
+    values = pd.DataFrame({0.3: [0.1, 0.9], 0.5: [0.25, 0.5]}, ["rollout", "heat"]).rename_axis(columns="skip")
+    _, ax = plt.subplots()
+    compared.table(ax, values, {"rollout": 0.5})
+    assert [one.get_text() for one in ax.texts] == ["0.10", "0.25", "0.90", "0.50"]
+    assert [one.get_color() for one in ax.texts] == ["w", "w", "k", "w"]
+    (frame,) = ax.patches
+    assert frame.get_xy() == (0.53, -0.45) and ax.get_xlabel() == "skip"
+    assert [one.get_text() for one in ax.get_yticklabels()] == ["rollout", "heat"]

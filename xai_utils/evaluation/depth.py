@@ -122,6 +122,54 @@ def beyond_pole(maps: Sequence[Tensor], alpha: float) -> tuple[Tensor, Tensor]:
     return largest, torch.stack([diffusion.unguarded(one, alpha).sum(-1).amin(-1) < 0 for one in maps])
 
 
+def diffused(
+    model: Model, samples: Sequence[Sample], filters: Mapping[str, float], skips: Sequence[float], batch_size: int = 16
+) -> dict[str, list[Tensor]]:
+    """Roll out after every filter of the spectrum at every share of the skip connection.
+
+    Args:
+        model: text or vision model with attention, or a Mamba.
+        samples: sentences or pictures.
+        filters: a name in :data:`diffusion.FILTERS` to its strength; ``"identity"`` is plain rollout.
+        skips: shares of the skip connection, each in [0, 1].
+        batch_size: samples in one pass.
+
+    Returns:
+        ``"enhancement, 0.7"`` and so on, ``"rollout, 0.7"`` without a filter, to the row ``(token,)`` of the token that
+        the answer is read from, for each sample, without prefix tokens.
+    """
+    names = {name: "rollout" if name == "identity" else name for name in filters}
+    found: dict[str, list[Tensor]] = {f"{name}, {skip:g}": [] for name in names.values() for skip in skips}
+    for start in range(0, len(samples), batch_size):
+        seen = observe(model, samples[start : start + batch_size], gradient=False)
+        for view in map(seen.view, range(len(seen.batch))):
+            rows = diffusion.grid(rollout.fuse(view.attention).cpu(), filters, skips, view.reading)
+            for own, row in zip(found.values(), rows[..., view.prefix :].flatten(0, 1), strict=True):
+                own.append(row)
+    return found
+
+
+def alike(maps: Sequence[Tensor], filters: Mapping[str, float], residual: float = 0.5) -> pd.DataFrame:
+    """Return how far the rows of the last rollout still differ after each filter: a row a sample, a column a filter.
+
+    Args:
+        maps: as from :func:`head_means`.
+        filters: as in :func:`diffused`.
+        residual: share of the skip connection.
+
+    Returns:
+        :func:`rollout.rank_collapse`, in [0, 1]; 0: all rows are the same.
+    """
+    rows = [
+        {
+            name: float(rollout.rank_collapse(rollout.rollout(diffusion.diffuse(one, name, value), residual)[-1]))
+            for name, value in filters.items()
+        }
+        for one in maps
+    ]
+    return pd.DataFrame(rows)
+
+
 @dataclass(frozen=True)
 class Looked:
     """What one captured pass, forwards and backwards, leaves of each of many samples; float64, on the CPU.

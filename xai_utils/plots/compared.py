@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from xai_utils.plots import base
@@ -48,6 +50,27 @@ def matrices(axes: Sequence[Axes], maps: Mapping[str, Tensor], labels: Sequence[
         ax.label_outer()
         ax.set_title(title, fontsize=10)
     _bar(axes, norm, False, unit, extend="max")
+
+
+def table(ax: Axes, values: pd.DataFrame, boxed: Mapping[str, float] | None = None) -> None:
+    """Write the numbers of a table on their colours, darkest for the least; its axes' names are those of the table.
+
+    Args:
+        ax: where to draw.
+        values: the numbers.
+        boxed: row to the one column that gets a frame.
+    """
+    ax.imshow(values.to_numpy(), cmap=base.AMOUNT, aspect="auto")
+    middle = (values.to_numpy().min() + values.to_numpy().max()) / 2
+    for row, name in enumerate(values.index):
+        for column, setting in enumerate(values.columns):
+            one = values.iat[row, column]
+            ax.text(column, row, f"{one:.2f}", ha="center", va="center", fontsize=8, color="wk"[int(one > middle)])
+            if boxed and boxed.get(name) == setting:
+                ax.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, color="#d55e00", lw=2))
+    ax.set_xticks(range(len(values.columns)), [f"{one}" for one in values.columns], fontsize=8)
+    ax.set_yticks(range(len(values)), list(values.index), fontsize=8)
+    ax.set_xlabel(values.columns.name or "", fontsize=9)
 
 
 def relative(scores: Tensor) -> Tensor:
