@@ -14,7 +14,9 @@ from xai_utils.workbook import runs
 def twin(folder, layers):
     """Write a random BERT of two classes that is as deep as asked for, and narrow."""
     torch.manual_seed(layers)
-    config = hf.BertConfig(**{**tiny.BERT, "num_hidden_layers": layers, "num_labels": 2, "max_position_embeddings": 128})
+    config = hf.BertConfig(
+        **{**tiny.BERT, "num_hidden_layers": layers, "num_labels": 2, "max_position_embeddings": 128}
+    )
     hf.BertForSequenceClassification(config).save_pretrained(folder)
     reader = tiny.tokenizer()
     reader.model_max_length = 128

@@ -224,7 +224,8 @@ def mixing_ratio(attention: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
     Returns:
         ``(layer, ..., token)`` in [0, 1]; 0: the token keeps itself, 1: it is replaced by its context.
 
-    Source: Kobayashi et al. (2020), arXiv:2004.10102, section 5; layer normalisation left out, as there.
+    Source: Kobayashi et al. (2021), arXiv:2109.07152, section 3. Differs from: there behind the layer normalisation,
+        which is left out here.
     """
     square = attention.shape[:-1] + attention.shape[-2:-1]
     if (
