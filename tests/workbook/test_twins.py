@@ -44,7 +44,7 @@ def executed(tmp_path, monkeypatch):
         for cell in nbformat.read(path, as_version=4).cells:
             tags = cell.metadata.get("tags", [])
             if cell.cell_type == "code" and "widget" not in tags:
-                exec(compile(cell.source, path.name, "exec"), known)  # noqa: S102 (our own notebook)
+                exec(compile(cell.source, path.name, "exec"), known)
                 known |= parameters if "parameters" in tags else {}
         return known
 
