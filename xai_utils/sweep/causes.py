@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 from tqdm import tqdm
 
 from xai_utils import check, stats
 from xai_utils.evaluation import on_prompts, paired, sanity
+from xai_utils.evaluation.judged import Maps
 from xai_utils.models import Model
-from xai_utils.result import Attribution
 from xai_utils.samples import prompts
 from xai_utils.samples.prompts import Prompt
 from xai_utils.sweep import parts
@@ -118,7 +117,7 @@ def _quick(model: Model, some: Sequence[Prompt], seed: int) -> pd.DataFrame:
     alone = on_prompts.explained(model, some, {name: QUICK[name] for name in ALONE}, against=False)
     with sanity.randomised(model, sanity.layers(model), seed):
         shuffled = on_prompts.explained(model, some, {name: QUICK[name] for name in SHUFFLED})
-    everything: dict[str, Sequence[Attribution | Tensor]] = {
+    everything: Maps = {
         **maps,
         **{f"{name}, first last": on_prompts.without_first(maps[name]) for name in QUICK if "no sink" not in name},
         **_sizes({name: maps[name] for name in SIGNED}),
@@ -141,7 +140,7 @@ def _echoed(model: Model, some: Sequence[Prompt], seed: int) -> pd.DataFrame:
     return table.rename(columns=lambda label: f"{label}, echoed", level=0)
 
 
-def _sizes(maps: Mapping[str, Sequence[Attribution]]) -> dict[str, list[Tensor]]:
+def _sizes(maps: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     return {f"{name}, size": [one.scores.abs() for one in own] for name, own in maps.items()}
 
 
