@@ -60,8 +60,8 @@ def test_without_a_command_there_is_help(capsys):
 def test_the_models_that_can_be_trained_are_named(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
-    said = capsys.readouterr().out
-    assert all(re.search(rf"\s{name}[,\s]", said) for name in loop.RECIPES)
+    said = re.sub(r"-\n\s+", "-", capsys.readouterr().out)  # a name may be cut at its hyphen
+    assert [name for name in loop.RECIPES if not re.search(rf"\s{name}[,\s]", said)] == []
 
 
 # What is wrong
@@ -146,7 +146,7 @@ def test_options_reach_what_they_are_for(monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(loop, "command", lambda *given: seen.append(given) or {"name": given[0]})
     assert main("train vit-scenes --steps 3 --threads 2 --evaluate-every 1 --out folder".split()) == 0
-    assert seen == [("vit-scenes", None, program.Path("folder"), 3, 2, 1)]
+    assert seen == [("vit-scenes", None, program.Path("folder"), 3, 2, 1, None)]
     assert json.loads(capsys.readouterr().out) == {"name": "vit-scenes"}
 
 

@@ -67,6 +67,34 @@ def test_the_card_lists_every_file_with_its_hash(name):
         assert files.sha256(FOLDER / name / file) == digest
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": list("9876543210")}, {"classes": ["a", "b", "c"]}, {"mean": [0.9, 0.9, 0.9]}, {"std": [1, 1, 1]},
+        {"size": 56}, {"arguments": {}}, {"files": {}}, {"answers_sha256": "0" * 64}, {"answers_sha256": None},
+    ],
+)  # fmt: skip
+def test_a_card_changed_in_what_decides_is_refused(tmp_path, monkeypatch, change):
+    shutil.copytree(FOLDER / "vit-shortcut", tmp_path / "models/vit-shortcut")
+    monkeypatch.setattr(runtime, "DATA", tmp_path)
+    file = tmp_path / "models/vit-shortcut/card.json"
+    whole = json.loads(file.read_text())
+    file.write_text(json.dumps(whole | {"about": "another description", "minutes": 3}))
+    assert models.load("vit-shortcut").sha256
+    file.write_text(json.dumps(whole | change))
+    with pytest.raises(ValueError, match=r"vit-shortcut/card\.json is damaged, or was changed in what decides"):
+        models.load("vit-shortcut")
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b"3", b"\xff\xfe"])
+def test_a_damaged_card_is_named(tmp_path, monkeypatch, damage):
+    shutil.copytree(FOLDER / "vit-shortcut", tmp_path / "models/vit-shortcut")
+    monkeypatch.setattr(runtime, "DATA", tmp_path)
+    (tmp_path / "models/vit-shortcut/card.json").write_bytes(damage)
+    with pytest.raises(ValueError, match=r"vit-shortcut/card\.json is damaged"):
+        models.load("vit-shortcut")
+
+
 @EACH
 def test_the_folder_is_small(name):
     assert sum(path.stat().st_size for path in (FOLDER / name).iterdir()) <= LARGEST[name]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from xai_utils.models.vim import Vim
 
 #: sha256 of the official all-MiniLM-L6-v2 weights, which the installed package must carry unchanged.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+#: what a card says that decides the answers
+DECIDING = ("architecture", "arguments", "size", "mean", "std", "classes", "base_sha256", "files")
 
 #: Name under which a masked language model's bias over the vocabulary is shipped beside its adapter.
 MLM_BIAS = "cls.predictions.bias"
@@ -42,16 +47,40 @@ def _verify(path: Path, expected: str) -> None:
         )
 
 
+def answers_sha256(card: Mapping[str, Any]) -> str:
+    """Hash what a card says that decides the model's answers; a card carries it as ``"answers_sha256"``."""
+    deciding = {name: card.get(name) for name in DECIDING}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
 def bundled(name: str) -> tuple[Path, dict[str, Any]]:
-    """Return folder and card of a bundled model after checking every file the card lists."""
+    """Return folder and card of a bundled model after checking the card and every file that it lists.
+
+    Raises:
+        ValueError: a missing or damaged file, or a card that was changed in what decides the answers.
+    """
     folder = runtime.DATA / "models" / name
     card_file = folder / "card.json"
     if not card_file.is_file():
         raise ValueError(f"the bundled model {name} is missing; `make train MODEL={name}` makes it.")
-    card = json.loads(card_file.read_text())
+    card = _card(card_file)
     for file, digest in card["files"].items():
         _verify(folder / file, digest)
     return folder, card
+
+
+def _card(file: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+        right = card["answers_sha256"] == answers_sha256(card)
+    except (ValueError, KeyError, TypeError):
+        right = False
+    if not right:
+        raise ValueError(
+            f"{file.parent.name}/{file.name} is damaged, or was changed in what decides the answers "
+            f"({', '.join(DECIDING)}): its own hash does not fit. Take it back (git checkout), or train it again."
+        )
+    return dict(card)
 
 
 def bundled_weights(source: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from xai_utils import check, files, runtime
+from xai_utils.models.bundled import answers_sha256
 from xai_utils.train import attention, detector, mamba, masked_words, text, vision
 from xai_utils.train.recipe import Recipe
 
@@ -198,6 +199,7 @@ def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: floa
             "repeat": recipe.repeat or f"make train MODEL={name}",
             "files": {path.name: files.sha256(path) for path in sorted(folder.iterdir())},
         }
+        card["answers_sha256"] = answers_sha256(card)
         (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     return card
 
