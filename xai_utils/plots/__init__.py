@@ -1,6 +1,6 @@
 """Draw on given axes; figures, widgets and the explorer share these."""
 
-from xai_utils.plots import closed_forms, compared, depth, foreground, gender, leaderboard, scans
+from xai_utils.plots import closed_forms, compared, depth, foreground, gender, language, leaderboard, scans
 from xai_utils.plots.base import (
     AMOUNT,
     SIGNED,
