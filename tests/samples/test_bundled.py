@@ -239,6 +239,21 @@ def test_a_file_cut_short_is_refused(saved, suffix):
         samples.picture(whole)
 
 
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    Image.new("L", (13_000, 4_000)).save(tmp_path / "wide.png")
+    with pytest.raises(ValueError, match=r"wide\.png has 13000 x 4000 pixels, and at most 50 million are read"):
+        samples.picture(tmp_path / "wide.png")
+    Image.new("L", (30, 20)).save(tmp_path / "small.png")
+    monkeypatch.setenv("XAI_PIXELS", "599")
+    with pytest.raises(ValueError, match="or set XAI_PIXELS=600 where it has to be"):
+        samples.picture(tmp_path / "small.png")
+    monkeypatch.setenv("XAI_PIXELS", "600")
+    assert samples.picture(tmp_path / "small.png").image.shape == (3, 20, 30)
+    monkeypatch.setenv("XAI_PIXELS", "many")
+    with pytest.raises(ValueError, match="XAI_PIXELS is 'many', expected how many pixels"):
+        samples.picture(tmp_path / "small.png")
+
+
 @pytest.mark.parametrize("content", [b"", b"a sentence, no picture", b"\x89PNG\r\n\x1a\n"])
 def test_a_file_that_is_no_picture_is_refused(tmp_path, content):
     (tmp_path / "notes.png").write_bytes(content)
@@ -352,3 +367,12 @@ def test_photographs_stand_side_by_side_by_name():
 def test_what_fills_no_square_is_no_mosaic(names, options):
     with pytest.raises(ValueError, match="expected as many as fill the rows, all of different names"):
         samples.mosaic([samples.picture(name) for name in names], **options)
+
+
+def test_mosaics_take_pictures_in_order_and_no_class_twice():
+    some = samples.scene_pictures(24)
+    found = samples.mosaics(some, side=112)
+    assert found and all(len(one.masks) == 4 for one in found)
+    used = [name for one in found for name in one.name.split(" + ")]
+    assert len(set(used)) == len(used) and set(used) <= {one.name for one in some}
+    assert not samples.mosaics([some[0]] * 5)

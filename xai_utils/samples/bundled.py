@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -210,12 +211,33 @@ def mosaic(pictures: Sequence[Picture], columns: int = 2, side: int = 224) -> Pi
     return Picture(image, " + ".join(one.name for one in pictures), masks)
 
 
+def mosaics(pictures: Sequence[Picture], cells: int = 4, side: int = 224) -> list[Picture]:
+    """Put pictures of one class each together in :func:`mosaic`, each in the first one that lacks its class.
+
+    Args:
+        pictures: in the order in which they are taken; those of mosaics that stay incomplete are left out.
+        cells: pictures in each mosaic, in two columns.
+        side: as in :func:`mosaic`.
+    """
+    groups: list[dict[str, Picture]] = []
+    for one in pictures:
+        (name,) = one.masks
+        open_ = (group for group in groups if len(group) < cells and name not in group)
+        if (own := next(open_, None)) is None:
+            groups.append(own := {})
+        own[name] = one
+    return [mosaic(list(group.values()), side=side) for group in groups if len(group) == cells]
+
+
 def _from_marked(seed: int, split: str) -> Picture:
     drawn = watermark.draw(seed, 0.0, split)
     digit, badge = (scenes.CLASSES[c] for c in drawn.classes)
     masks = {digit: drawn.digit, badge: drawn.mark}
     background = scenes.draw(seed, 1, split).background
     return Picture(drawn.image, f"{BADGED[split]}:{seed}", masks, drawn.classes[0], background)
+
+
+PIXELS = 50_000_000  #: of a picture that is read from a file, unless XAI_PIXELS allows more
 
 
 def _from_scene(seed: int, objects: int, split: str) -> Picture:
@@ -230,12 +252,25 @@ def _photograph(name: str) -> Path:
     return Path(skimage.data.__file__).parent / PHOTOGRAPHS[name]
 
 
+def small_enough(name: str, size: tuple[int, int]) -> None:
+    """Refuse a picture of more than :data:`PIXELS` pixels before it is decoded: it may take minutes and gigabytes."""
+    allowed = os.environ.get("XAI_PIXELS", str(PIXELS))
+    if not allowed.isdigit():
+        raise ValueError(f"XAI_PIXELS is {allowed!r}, expected how many pixels a picture may have, such as {PIXELS}.")
+    if size[0] * size[1] > int(allowed):
+        raise ValueError(
+            f"{name} has {size[0]} x {size[1]} pixels, and at most {int(allowed) / 1e6:g} million are read. Make it "
+            f"smaller first, or set XAI_PIXELS={size[0] * size[1]} where it has to be."
+        )
+
+
 def _read(path: Path) -> np.ndarray:
     """Read a file as RGB in [0, 1], turned upright; grey fills all channels, see-through pixels are refused."""
     try:
         with Image.open(path) as stored:
+            small_enough(path.name, stored.size)
             image = ImageOps.exif_transpose(stored)
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path.name} cannot be read as a picture: {error}") from error
     if "A" in image.getbands() or "transparency" in image.info:
         seen = np.asarray(image.convert("RGBA"))[..., 3]

@@ -165,7 +165,7 @@ def export(request: Request, shown: Mapping[str, Captured], folder: Path) -> lis
 
 
 def received(upload: Mapping[str, Any], folder: Path) -> Path:
-    """Keep an uploaded picture as PNG, named by its content, so that a view can name it; return its path.
+    """Keep an uploaded picture as it is, named by its content, so that a view can name it; return its path.
 
     Args:
         upload: ``name`` and ``content`` as ipywidgets' ``FileUpload`` has them.
@@ -174,7 +174,7 @@ def received(upload: Mapping[str, Any], folder: Path) -> Path:
     Raises:
         ValueError: no picture, or one with more than :data:`LARGEST` pixels.
     """
-    name, content = upload["name"], bytes(upload["content"])
+    name, content = repr(str(upload["name"])[:80]), bytes(upload["content"])
     try:
         with Image.open(io.BytesIO(content)) as stored:
             if stored.width * stored.height > LARGEST:
@@ -182,8 +182,8 @@ def received(upload: Mapping[str, Any], folder: Path) -> Path:
                     f"{name} has {stored.width} x {stored.height} pixels; at most {LARGEST / 1e6:.0f} million are "
                     "taken. Make it smaller first."
                 )
+            ending = f".{(stored.format or 'png').lower()}"
             stored.load()
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"{name} cannot be read as a picture: {error}") from error
-    ending = Path(name).suffix.lower() or ".png"
     return files.write(folder / f"upload_{hashlib.sha256(content).hexdigest()[:10]}{ending}", content)
