@@ -1,13 +1,15 @@
 """Destroying a model part by part, teaching it random labels, and shifting its input for nothing."""
 
+import contextlib
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import torch
 
-from xai_utils import models
+from xai_utils import methods, models, samples, stats
 from xai_utils.evaluation import sanity
 from xai_utils.models.encoding import encode
 
@@ -48,21 +50,57 @@ def test_shuffled_weights_keep_their_values_and_come_back(name):
     assert unchanged(model, before)
 
 
-def test_the_cascade_ends_with_everything_and_the_other_test_changes_one_part():
+def test_the_tests_go_from_the_classifier_to_everything():
     model = tiny.model("bert")
-    names = sanity.layers(model)
-    cascade, alone = (sanity.steps(model, way) for way in sanity.WAYS)
-    assert cascade[-1] == (names[-1], names) and cascade[0] == (names[0], names[:1])
-    assert alone == [(name, [name]) for name in names]
+    names, found = sanity.layers(model), sanity.stages(model)
+    assert list(found) == ["classifier", "upper half", "everything"]
+    assert found["classifier"] == names[:1] and found["everything"] == names
+    half = found["upper half"]
+    assert half == names[: len(half)] and len(names) <= 2 * len(half) <= len(names) + 1
 
 
-def test_a_map_that_knows_no_model_survives_and_one_that_does_not(monkeypatch):
-    model, some = tiny.model("timm-vit"), tiny.samples("timm-vit")
+def left(rows, test):
+    return [row["value"] for row in rows if row["metric"] == test]
+
+
+def test_a_map_that_knows_no_model_survives_and_one_that_does_not(known):
+    some = tiny.samples("timm-vit")
+    before = weights(known["timm-vit"])
     for method, survives in (("centre", True), ("gradient_x_input", False)):
-        left = sanity.randomisation(model, method, some, [0, 1, 2], "cascading", 0)
-        last = np.mean(list(left.values())[-1])
-        assert (last > 0.999) == survives and (survives or abs(last) < 0.6), (method, last)
-        assert len(left) == len(sanity.layers(model)) and all(len(one) == 3 for one in left.values())
+        rows = sanity.score_shard("timm-vit", method, some, ["everything", "classifier"], 0)
+        last = left(rows, "everything")
+        assert len(last) == len(some) * sanity.SHUFFLES and len(rows) == 2 * len(last)
+        assert (np.mean(last) > 0.999) == survives and (survives or abs(np.mean(last)) < 0.6), (method, np.mean(last))
+        assert len({(row["sample"], row["metric"], row["operator"]) for row in rows}) == len(rows)
+    assert unchanged(known["timm-vit"], before)
+
+
+def test_shuffles_differ_and_what_ignores_the_classifier_is_left_whole(known):
+    some = tiny.samples("timm-vit", 6)
+    rows = sanity.score_shard("timm-vit", "attention", some, sanity.METRICS, 0)
+    for test in ("classifier", sanity.LABELS):
+        assert left(rows, test) == pytest.approx([1.0] * len(some) * sanity.SHUFFLES)
+    by = {
+        row["operator"]: row["value"] for row in rows if row["metric"] == "everything" and row["sample"] == some[0].name
+    }
+    assert len(by) == len(set(by.values())) == sanity.SHUFFLES
+
+
+def test_a_model_that_was_not_shuffled_is_seen(known, monkeypatch):
+    """Were the weights left as they are, everything would be left of every map."""
+    monkeypatch.setattr(sanity, "randomised", lambda *_: contextlib.nullcontext())
+    rows = sanity.score_shard("timm-vit", "gradient_x_input", tiny.samples("timm-vit"), ["everything"], 0)
+    assert left(rows, "everything") == pytest.approx([1.0] * len(rows))
+
+
+def test_labels_that_are_not_learnt_test_nothing(known, monkeypatch):
+    monkeypatch.setattr(sanity, "STRENGTH", 1e-9)
+    with pytest.raises(ValueError, match="% of the random labels; take fewer samples a shard"):
+        sanity.score_shard("timm-vit", "attention", tiny.samples("timm-vit", 8), [sanity.LABELS], 0)
+    with pytest.raises(ValueError, match="3 samples for 5 classes"):
+        sanity.score_shard("timm-vit", "attention", tiny.samples("timm-vit"), [sanity.LABELS], 0)
+    with pytest.raises(ValueError, match="test is 'half'"):
+        sanity.score_shard("timm-vit", "attention", tiny.samples("timm-vit"), ["half"], 0)
 
 
 def test_a_shift_that_the_model_takes_away_changes_nothing_it_computes():
@@ -76,20 +114,25 @@ def test_a_shift_that_the_model_takes_away_changes_nothing_it_computes():
     assert unchanged(model, kept)
 
 
-def test_shift_leaves_the_pixel_gradient_and_moves_integrated_gradients():
-    model = models.load("vit-shortcut")
-    from xai_utils import samples
+def test_at_the_pixels_the_shift_moves_what_multiplies_by_the_input():
+    model, pictures = models.load("vit-shortcut"), samples.marked_pictures(3)
+    found = sanity.shift_at_pixels(model, pictures, [1, 2, 3], 0.1)
+    assert list(found.index) == [one.name for one in pictures]
+    assert found[["gradient", "integrated gradients, reference moved"]].to_numpy().max() < 1e-3
+    assert found[["gradient x input", "integrated gradients"]].to_numpy().min() > 0.02
+    assert found["another picture"].min() > 0.5
+    assert max(sanity.shift(model, "gradient_x_input", pictures, [1, 2, 3], 0.1, 0)) < 1e-3, "tokens are restored"
 
-    pictures = samples.marked_pictures(2)
-    still = sanity.shift(model, "pixel_gradient", pictures, [1, 2], 0.1, 0)
-    moved = sanity.shift(model, "integrated_gradients", pictures, [1, 2], 0.1, 0)
-    assert max(still) < 1e-3 and min(moved) > 0.02
+
+def test_a_shift_that_is_not_taken_away_moves_the_gradient_too(monkeypatch):
+    model = models.load("vit-shortcut")
+    monkeypatch.setattr(sanity, "shifted", lambda *_: contextlib.nullcontext())
+    assert sanity.shift_at_pixels(model, samples.marked_pictures(2), [1, 2], 0.1)["gradient"].min() > 0.02
 
 
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda m: sanity.steps(m, "sideways"), ValueError, "sideways"),
         (lambda m: sanity.randomised(m, ["nothing"], 0).__enter__(), ValueError, "nothing"),
         (lambda m: sanity.shifted(m, 1.0).__enter__(), TypeError, "convolution"),
     ],
@@ -99,24 +142,18 @@ def test_bad_input_is_refused(call, error, message):
         call(tiny.model("bert"))
 
 
-def test_the_classifier_learns_random_labels_and_comes_back():
-    model, some = tiny.model("timm-vit"), tiny.samples("timm-vit", 6)
+@BOTH
+def test_the_classifier_learns_random_labels_and_comes_back(name):
+    model, some = tiny.model(name), tiny.samples(name, 6)
     before, inputs = weights(model), encode(model, some).inputs
     with pytest.raises(RuntimeError, match="inside"), sanity.relabelled(model, inputs, 3) as learnt:
         now = weights(model)
         assert learnt == 1.0
-        assert {key for key in before if not torch.equal(before[key], now[key])} == {"head.weight", "head.bias"}
+        assert {key for key in before if not torch.equal(before[key], now[key])} == {
+            f"{sanity.layers(model)[0]}.{part}" for part in ("weight", "bias")
+        }
         raise RuntimeError("inside")
     assert unchanged(model, before)
-
-
-def test_what_never_looks_at_the_class_does_not_notice_random_labels():
-    model, some = tiny.model("timm-vit"), tiny.samples("timm-vit", 6)
-    left = {
-        name: sanity.relabelling(model, name, some[:3], [0, 1, 2], some, 0)[0]
-        for name in ("attention", "gradient_x_input")
-    }
-    assert left["attention"] == pytest.approx([1.0] * 3) and np.mean(left["gradient_x_input"]) < 0.9
 
 
 def test_only_a_linear_classifier_is_relabelled():
@@ -124,3 +161,52 @@ def test_only_a_linear_classifier_is_relabelled():
     model.module.head = torch.nn.Identity()
     with pytest.raises(TypeError, match="linear classifier"), sanity.relabelled(model, {}, 0):
         pass
+
+
+def test_maps_of_shuffled_weights_are_marked_seed_by_seed():
+    model, samples = tiny.model("bert"), tiny.samples("bert", 3)
+    before, asked = weights(model), {"gradient": ("gradient_norm", {})}
+
+    def mark(maps):
+        return pd.DataFrame({(label, "sum"): [float(one.scores.sum()) for one in own] for label, own in maps.items()})
+
+    found = sanity.shuffled(model, samples, asked, mark, 1, seeds=(3, 5))
+    assert list(found) == [3, 5] and unchanged(model, before)
+    assert len({table["gradient", "sum"].iloc[0] for table in found.values()}) == 2
+    with sanity.randomised(model, sanity.layers(model), 5):
+        again = mark({"gradient": methods.explain("gradient_norm", model, samples, 1)})
+    assert np.allclose(found[5], again, rtol=1e-5)
+
+
+def table(**columns):
+    found = pd.DataFrame({tuple(name.split("_")): values for name, values in columns.items()})
+    return found.rename_axis(columns=["map", "measure"])
+
+
+def test_the_null_of_shuffled_weights_stands_beside_every_mark():
+    own = table(a_hit=[1.0, 1, 0, 1], a_lift=[2.0, 3, 1, 4], b_hit=[0.0, 0, 0, 1], b_lift=[1.0, 1, 1, 1])
+    null = {0: table(a_hit=[0.0] * 4, a_lift=[1.0] * 4), 1: table(a_hit=[1.0, 0, 0, 0], a_lift=[2.0] * 4)}
+    found = sanity.beside_shuffled(own, null, 0)
+    assert list(found.index) == [("hit", "a"), ("hit", "b"), ("lift", "a"), ("lift", "b")]
+    assert found.loc[("hit", "a"), ["mean", "shuffled", "shuffled, least", "shuffled, most"]].tolist() == (
+        [0.75, 0.125, 0, 0.25]
+    )
+    low, high = stats.rate_interval([True, True, False, True]).bounds
+    assert found.loc[("hit", "a"), ["low", "high"]].tolist() == pytest.approx([low, high]), "a rate: Wilson"
+    assert found.loc[("lift", "a"), "low"] == pytest.approx(stats.mean_interval([2, 3, 1, 4], 0).low)
+    assert found.loc[("lift", "b"), "shuffled":].isna().all()
+    clustered = sanity.beside_shuffled(own, null, 0, clusters=["x", "x", "y", "y"])
+    assert clustered.loc[("lift", "a"), "low"] == pytest.approx(
+        stats.mean_interval([2, 3, 1, 4], 0, clusters="xxyy").low
+    )
+
+
+def test_differences_to_shuffled_weights_are_paired():
+    own, null = table(a_hit=[1.0, 0], a_lift=[2.0, 3], b_hit=[0.0, 1]), {4: table(a_hit=[0.0, 0], a_lift=[1.0, 1])}
+    null[5] = table(a_hit=[1.0, 0], a_lift=[2.0, 1])
+    found = sanity.above_shuffled(own, null, ["hit"])
+    assert list(found) == [("a", "shuffled weights", "hit")]
+    assert found["a", "shuffled weights", "hit"].tolist() == [0.5, 0]
+    assert list(sanity.above_shuffled(own, null, ["hit", "lift"])) == [
+        ("a", "shuffled weights", "hit"), ("a", "shuffled weights", "lift")
+    ]  # fmt: skip

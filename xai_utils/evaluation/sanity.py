@@ -1,27 +1,41 @@
-"""Change a model where an explanation should notice, and the input where it should not."""
+"""Change a model where an explanation should notice, and the input where it should not.
+
+As the scoring of a sweep (``scoring: xai_utils.evaluation.sanity`` in a plan) it asks what is left of a map once parts
+of the model are shuffled, or its classifier has learnt random labels: one row for each sample, test and shuffle.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from xai_utils import check
+from xai_utils import check, models, stats
 from xai_utils.capture.intervene import restored
-from xai_utils.evaluation import scoring
+from xai_utils.evaluation import judged, scoring
+from xai_utils.evaluation.judged import Methods
 from xai_utils.metrics import agreement
 from xai_utils.models import Model
 from xai_utils.models.encoding import encode
+from xai_utils.models.targets import Target
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture, Sample
 
-WAYS = ("cascading", "independent")
+LABELS = "random labels"
+#: what is changed: the classifier alone, all from there down to the middle, all; or what the classes mean
+METRICS = ("classifier", "upper half", "everything", LABELS)
+SHUFFLES = 5  #: of each test, the operators of a sweep: ``"shuffle 0"`` and so on
 STRENGTH = 1e4  #: how little the classifier that learns random labels is held back
+LEARNT = 0.95  #: share of the random labels that it has to know, or nothing is tested
+STEPS = 8  #: of the path of integrated gradients at the pixels
 
 
 def layers(model: Model) -> list[str]:
@@ -64,18 +78,88 @@ def randomised(model: Model, names: Sequence[str], seed: int) -> Iterator[None]:
         yield
 
 
-def steps(model: Model, way: str) -> list[tuple[str, list[str]]]:
-    """Return ``(last part changed, parts changed)`` for every step of a test.
+def shuffled(
+    model: Model,
+    samples: Sequence[Sample],
+    asked: Methods,
+    mark: Callable[[dict[str, list[Attribution]]], pd.DataFrame],
+    target: Target = None,
+    seeds: Sequence[int] = range(5),
+) -> dict[int, pd.DataFrame]:
+    """Mark the maps of a model all of whose weights are shuffled: what the form of model and method brings by itself.
+
+    A random ranking is an easy null where nearness, order or frequency already point at the truth.
 
     Args:
-        model: the model.
-        way: ``"cascading"`` changes all from the output down to the named part, ``"independent"`` that one alone.
+        model: has its own weights again afterwards.
+        samples: sentences or pictures.
+        asked: methods, as in :func:`judged.explained`.
+        mark: label to a map for each sample -> a table with a row for each sample, such as of :func:`judged.judge`.
+        target: as in :func:`methods.explain`; of the shuffled model the predicted class would be another.
+        seeds: of the shuffles.
+
+    Returns:
+        Seed to table.
     """
-    check.one_of("way", way, WAYS)
-    names = layers(model)
-    if way == "independent":
-        return [(name, [name]) for name in names]
-    return [(name, names[: i + 1]) for i, name in enumerate(names)]
+    found = {}
+    for seed in seeds:
+        with randomised(model, layers(model), seed):
+            found[seed] = mark(judged.explained(model, samples, asked, target))
+    return found
+
+
+def above_shuffled(
+    own: pd.DataFrame, null: Mapping[int, pd.DataFrame], measures: Sequence[str]
+) -> dict[tuple[str, str, str], np.ndarray]:
+    """Return by how much each map is better than the mean of the same map after every shuffle, sample by sample.
+
+    Args:
+        own: of :func:`judged.judge`, columns ``(map, measure)``.
+        null: from :func:`shuffled`; maps that it lacks are left out.
+        measures: of which more is better.
+
+    Returns:
+        ``(map, "shuffled weights", measure)`` to ``(sample,)``, as :func:`paired.differences` names them.
+    """
+    mean = sum(null.values()) / len(null)
+    return {
+        (label, "shuffled weights", measure): (own[label, measure] - mean[label, measure]).to_numpy()
+        for label, measure in own
+        if measure in measures and (label, measure) in mean
+    }
+
+
+def beside_shuffled(
+    own: pd.DataFrame, null: Mapping[int, pd.DataFrame], seed: int, clusters: Sequence[Hashable] | None = None
+) -> pd.DataFrame:
+    """Sum up marks and their null in one table.
+
+    Args:
+        own: as in :func:`above_shuffled`.
+        null: as there.
+        seed: of the bootstraps.
+        clusters: as in :func:`stats.mean_interval`.
+
+    Returns:
+        A row for each ``(measure, map)``: mean over samples, its interval of 95 % (Wilson's for marks that are 0 or 1
+        and have no clusters), ``"shuffled"``, the mean over samples and shuffles, and its least and greatest value over
+        the shuffles; NaN where a map was not made with shuffled weights.
+    """
+    drawn = pd.DataFrame({number: table.mean() for number, table in null.items()})
+    rows = {}
+    for label, measure in own:
+        one = _interval(own[label, measure], seed, clusters)
+        found = drawn.loc[(label, measure)] if (label, measure) in drawn.index else pd.Series(dtype=float)
+        rows[measure, label] = (one.mean, *one.bounds, found.mean(), found.min(), found.max())
+    names = ["mean", "low", "high", "shuffled", "shuffled, least", "shuffled, most"]
+    order = sorted(rows, key=lambda key: list(dict.fromkeys(own.columns.get_level_values(1))).index(key[0]))
+    return pd.DataFrame(rows, index=names).T.loc[order].rename_axis(["measure", "map"])
+
+
+def _interval(marks: pd.Series, seed: int, clusters: Sequence[Hashable] | None) -> stats.Interval:
+    if clusters is None and marks.isin([0, 1]).all():
+        return stats.rate_interval(marks.astype(bool).tolist())
+    return stats.mean_interval(marks.tolist(), seed, clusters=clusters)
 
 
 @contextmanager
@@ -95,6 +179,7 @@ def relabelled(model: Model, inputs: dict[str, Tensor], seed: int) -> Iterator[f
 
     Raises:
         TypeError: no linear classifier at the end.
+        ValueError: fewer samples than classes.
 
     Source: Adebayo et al. (2018), arXiv:1810.03292, section 5. Differs: they train the whole model on random labels.
     """
@@ -109,13 +194,18 @@ def relabelled(model: Model, inputs: dict[str, Tensor], seed: int) -> Iterator[f
     finally:
         hook.remove()
     features = seen[0].double().cpu()
+    if len(features) < last.out_features:
+        raise ValueError(f"{len(features)} samples for {last.out_features} classes; expected one of each at least.")
     noise = torch.Generator().manual_seed(seed)
     labels = torch.randint(last.out_features, (len(features),), generator=noise)
     labels[: last.out_features] = torch.arange(last.out_features)[: len(labels)]  # every class is there
     spread, middle = features.std(0).clamp(min=1e-6), features.mean(0)
     fitted = LogisticRegression(C=STRENGTH, max_iter=2000).fit((features - middle) / spread, labels)
-    weight = torch.from_numpy(fitted.coef_) / spread
-    bias = torch.from_numpy(fitted.intercept_) - weight @ middle
+    coefficients, intercepts = fitted.coef_, fitted.intercept_
+    if len(coefficients) == 1:  # of two classes scikit-learn keeps the difference of their logits
+        coefficients, intercepts = (np.concatenate([-one, one]) / 2 for one in (coefficients, intercepts))
+    weight = torch.from_numpy(coefficients) / spread
+    bias = torch.from_numpy(intercepts) - weight @ middle
     with restored([last.weight, last.bias]):
         with torch.no_grad():
             last.weight.copy_(weight)
@@ -162,54 +252,68 @@ def _collect(module: nn.Module, prefix: str, found: list[str]) -> None:
             found.append(path)
 
 
-def randomisation(
-    model: Model, method: str, samples: Sequence[Sample], targets: Sequence[int], way: str, seed: int
-) -> dict[str, list[float]]:
-    """Return the rank correlation of each sample's map with its map after parts of the model were shuffled.
+def stages(model: Model) -> dict[str, list[str]]:
+    """Return the parts that each test of :data:`METRICS` shuffles, from the output down; not those of random labels."""
+    names = layers(model)
+    return dict(zip(METRICS, (names[:1], names[: (len(names) + 1) // 2], names), strict=False))
+
+
+def methods_for(model_name: str) -> list[str]:
+    """Return the methods that a sweep knows for a model."""
+    return scoring.methods_for(model_name)
+
+
+def identity(model_name: str) -> str:
+    """Return the hash of what decides a model's answers."""
+    return scoring.identity(model_name)
+
+
+def score_shard(
+    model_name: str, method: str, samples: Sequence[Sample], metrics: Sequence[str], seed: int
+) -> list[dict[str, Any]]:
+    """Return the rank correlation of each sample's map with its map after each test, under :data:`SHUFFLES` seeds.
 
     Args:
-        model: the model, which has its own weights again afterwards.
+        model_name: a name for :func:`models.load`; the model has its own weights again afterwards.
         method: a method or null of the leaderboard.
-        samples: sentences or pictures.
-        targets: class explained of each, the same before and after.
-        way: ``"cascading"`` or ``"independent"``, see :func:`steps`.
-        seed: of the shuffling.
+        samples: sentences or pictures; the class that the model predicts is explained, before and after. The same
+            samples get the random labels.
+        metrics: names in :data:`METRICS`.
+        seed: of the first shuffle; the next ones have the next seeds.
 
     Returns:
-        Last part shuffled to one correlation a sample; 0 where no map is left, or a constant one.
+        Rows as of :func:`scoring.score_shard`: the test as ``metric``, the shuffle as ``operator``, and as ``value``
+        the correlation, 0 where no map is left or a constant one.
+
+    Raises:
+        ValueError: an unknown test, a method that fails on every sample, labels that are not learnt.
     """
-    before = scoring.attributions(model, method, samples, targets, seed)[0]
-    found = {}
-    for name, parts in steps(model, way):
-        with randomised(model, parts, seed):
-            found[name] = _left(before, model, method, samples, targets, seed)
-    return found
+    model = models.shared(model_name)
+    for test in metrics:
+        check.one_of("test", test, METRICS)
+    inputs = encode(model, samples).inputs
+    with torch.inference_mode():
+        targets = model.logits(inputs).argmax(-1).tolist()
+    before, seconds = scoring.attributions(model, method, samples, targets, seed)
+    rows = []
+    for number, test in product(range(SHUFFLES), metrics):
+        with _changed(model, test, inputs, seed + number):
+            left = _left(before, model, method, samples, targets, seed)
+        told = {"metric": test, "operator": f"shuffle {number}", "seconds": seconds}
+        rows += [{"sample": one.name, **told, "value": value} for one, value in zip(samples, left, strict=True)]
+    return rows
 
 
-def relabelling(
-    model: Model,
-    method: str,
-    samples: Sequence[Sample],
-    targets: Sequence[int],
-    taught: Sequence[Sample],
-    seed: int,
-) -> tuple[list[float], float]:
-    """Return the rank correlation of each map with its map once the classifier has learnt random labels.
-
-    Args:
-        model: the model, which has its own classifier again afterwards.
-        method: a method or null of the leaderboard.
-        samples: sentences or pictures that are explained.
-        targets: class explained of each, the same before and after.
-        taught: samples whose random labels the classifier learns (see :func:`relabelled`).
-        seed: of the labels.
-
-    Returns:
-        One correlation a sample, 0 where no map is left or a constant one; and the share of labels learnt.
-    """
-    before = scoring.attributions(model, method, samples, targets, seed)[0]
-    with relabelled(model, encode(model, taught).inputs, seed) as learnt:
-        return _left(before, model, method, samples, targets, seed), learnt
+@contextmanager
+def _changed(model: Model, test: str, inputs: dict[str, Tensor], seed: int) -> Iterator[None]:
+    if test != LABELS:
+        with randomised(model, stages(model)[test], seed):
+            yield
+        return
+    with relabelled(model, inputs, seed) as learnt:
+        if learnt < LEARNT:
+            raise ValueError(f"{model.name} has learnt {learnt:.0%} of the random labels; take fewer samples a shard.")
+        yield
 
 
 def shift(
@@ -219,16 +323,63 @@ def shift(
 
     The model computes what it did before, so a method that explains the model changes nothing (0).
     """
+    std = _std(model)
+    before = scoring.attributions(model, method, pictures, targets, seed)[0]
+    brighter = [replace(one, image=(one.image + by).astype(np.float32)) for one in pictures]
+    with shifted(model, by / std):
+        after = scoring.attributions(model, method, brighter, targets, seed)[0]
+    pairs = [(a.scores.double(), b.scores.double()) for a, b in zip(before, after, strict=True) if a and b]
+    return [float((one - other).norm() / one.norm()) for one, other in pairs]
+
+
+def shift_at_pixels(model: Model, pictures: Sequence[Picture], targets: Sequence[int], by: float) -> pd.DataFrame:
+    """Return the relative change of maps over pixels under the same shift as in :func:`shift`, a row for each picture.
+
+    A method that multiplies by the input, or starts a path at a fixed place, can fail here. One that works on tokens
+    cannot: the first layer gives back the very tokens, so :func:`shift` finds 0 by construction.
+
+    Returns:
+        Columns ``"gradient"``, ``"gradient x input"``, ``"integrated gradients"`` (from the mean colour), the same
+        ``"..., reference moved"`` by the shift; and as scale ``"another picture"``, how much the gradient differs from
+        that of the next one.
+    """
+    shift = by / _std(model)
+    ((name, pixels),) = encode(model, pictures).inputs.items()
+
+    def maps(pixels: Tensor, origin: float) -> dict[str, Tensor]:
+        path = torch.linspace(0.5 / STEPS, 1 - 0.5 / STEPS, STEPS)
+        along = [_slope(model, name, origin + part * (pixels - origin), targets) for part in path.tolist()]
+        slope = _slope(model, name, pixels, targets)
+        paths = (pixels - origin).double() * torch.stack(along).mean(0)
+        return {"gradient": slope, "gradient x input": pixels.double() * slope, "integrated gradients": paths}
+
+    before = maps(pixels, 0.0)
+    with shifted(model, shift):
+        after, moved = maps(pixels + shift, 0.0), maps(pixels + shift, shift)["integrated gradients"]
+    found = {label: _apart(before[label], after[label]) for label in before}
+    found["integrated gradients, reference moved"] = _apart(before["integrated gradients"], moved)
+    found["another picture"] = _apart(before["gradient"], before["gradient"].roll(1, 0))
+    return pd.DataFrame(found, index=[one.name for one in pictures])
+
+
+def _slope(model: Model, name: str, pixels: Tensor, targets: Sequence[int]) -> Tensor:
+    """Return the gradient of each picture's logit, ``(sample, channel, row, column)`` float64."""
+    leaf = pixels.detach().requires_grad_()
+    own = model.logits({name: leaf})[range(len(targets)), list(targets)].sum()
+    return torch.autograd.grad(own, leaf)[0].double()
+
+
+def _apart(one: Tensor, other: Tensor) -> np.ndarray:
+    return np.asarray(((one - other).flatten(1).norm(dim=1) / one.flatten(1).norm(dim=1)).tolist())
+
+
+def _std(model: Model) -> float:
+    """Return the one scale of all channels."""
     assert model.preprocessing is not None
     std = model.preprocessing.std
     if len(set(std)) > 1:
         raise ValueError(f"{model.name} scales its channels differently ({std}); one shift needs one scale.")
-    before = scoring.attributions(model, method, pictures, targets, seed)[0]
-    brighter = [replace(one, image=(one.image + by).astype(np.float32)) for one in pictures]
-    with shifted(model, by / std[0]):
-        after = scoring.attributions(model, method, brighter, targets, seed)[0]
-    pairs = [(a.scores.double(), b.scores.double()) for a, b in zip(before, after, strict=True) if a and b]
-    return [float((one - other).norm() / one.norm()) for one, other in pairs]
+    return float(std[0])
 
 
 def _left(

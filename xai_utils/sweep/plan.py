@@ -33,7 +33,8 @@ from xai_utils.samples import sets
 from xai_utils.sweep import parts, work
 from xai_utils.sweep.work import Shard
 
-SCORINGS = ("xai_utils.evaluation.scoring",)  #: what a plan's file may name; code may give a module of its own
+#: what a plan's file may name: scores of maps, or what is left of them; code may give a module of its own
+SCORINGS = ("xai_utils.evaluation.scoring", "xai_utils.evaluation.sanity")
 KNOWN = ConfigDict(extra="forbid")
 Names = Literal["all"] | Annotated[list[str], Field(min_length=1)]
 
