@@ -198,3 +198,23 @@ def test_an_empty_map_of_another_method_is_refused(monkeypatch):
     )
     with pytest.raises(ValueError, match="every score is zero"):
         on_objects.maps(tiny.model("timm-vit"), tiny.samples("timm-vit"), ["rollout"])
+
+
+def test_one_relevance_pass_is_read_as_the_methods_read_it():
+    model, some = tiny.model("timm-vit"), pictures(3)
+    found = on_objects.relevances(model, some, ["star", "moon", "star"])
+    assert list(found) == list(on_objects.READINGS)
+    asked = {
+        name: ("full_lrp", {}) if kind == "full" else ("transformer_attribution", {"aggregate": kind})
+        for name, kind in on_objects.READINGS.items()
+    }
+    for name, expected in on_objects.maps(model, some, asked, ["star", "moon", "star"]).items():
+        torch.testing.assert_close(found[name], expected.to(found[name]), rtol=0, atol=1e-7)
+
+
+def test_maps_made_elsewhere_are_marked_beside_the_others(drawn):
+    again, names = on_objects.questions(pictures(2))
+    assert names == ["star", "moon"] * 2 and [one.name[-1] for one in again] == list("0011")
+    more = {"more": torch.tensor(GRIDS).flip(1).expand(4, 4, 4)}  # 1 on the star, 3 on the moon
+    found = on_objects.marks(tiny.model("timm-vit"), pictures(2), {}, more)
+    assert found.loc[found["method"] == "more", "preference"].tolist() == [0.25, 0.75] * 2

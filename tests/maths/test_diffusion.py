@@ -295,3 +295,8 @@ def test_the_largest_singular_value_is_that_of_a_decomposition():
     maps = torch.rand(4, 7, 7, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(diffusion.largest_value(maps), torch.linalg.svdvals(maps)[..., 0])
     assert not diffusion.largest_value(torch.zeros(2, 3, 3)).any()
+
+
+def test_a_skip_outside_its_range_is_refused():
+    with pytest.raises(ValueError, match=r"skip is 1\.5"):
+        diffusion.grid(attention(1, 3, 3), {"identity": 0.0}, (0.5, 1.5))

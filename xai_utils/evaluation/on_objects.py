@@ -25,6 +25,14 @@ from xai_utils.models.encoding import encode, patch_grid
 from xai_utils.samples.kinds import Picture, Sample
 
 MAY_BE_EMPTY = ("attention_gradcam", "gradcam")  #: nothing may speak for the class; the map is then zero everywhere
+#: how a relevance pass can be read -> its name in :func:`relevance.aggregates`
+READINGS = {
+    "transformer_attribution": "attribution",
+    "relevance rollout": "rollout",
+    "relevance of the last layer": "last_layer",
+    "relevance of the second layer": "second_layer",
+    "full relevance": "full",
+}
 COLUMNS = ("model", "method", "picture", "object", "preference", "lift", "empty")
 
 
@@ -82,13 +90,41 @@ def _gradcams(
     return found
 
 
-def marks(model: Model, pictures: Sequence[Picture], asked: Methods) -> pd.DataFrame:
+def relevances(model: Model, pictures: Sequence[Picture], targets: Sequence[int | str]) -> dict[str, Tensor]:
+    """Return every reading of one relevance pass by the z+ rules, ``(picture, row, column)`` by :data:`READINGS`.
+
+    Args:
+        model: a vision transformer.
+        pictures: at least one.
+        targets: class of each.
+    """
+    classes, grid = [model.class_index(one) for one in targets], patch_grid(model)
+    parts = []
+    for start in range(0, len(pictures), BATCH):
+        some = slice(start, start + BATCH)
+        parts.append(relevance.aggregates(model, encode(model, pictures[some]), classes[some]))
+    return {
+        name: torch.cat([part[aggregate] for part in parts])[:, model.prefix :].unflatten(1, grid).cpu()
+        for name, aggregate in READINGS.items()
+    }
+
+
+def questions(pictures: Sequence[Picture]) -> tuple[list[Picture], list[str]]:
+    """Return every picture once for each of its objects, and the objects' names."""
+    asked = [(picture, name) for picture in pictures for name in picture.masks]
+    return [picture for picture, _ in asked], [name for _, name in asked]
+
+
+def marks(
+    model: Model, pictures: Sequence[Picture], asked: Methods, more: Mapping[str, Tensor] | None = None
+) -> pd.DataFrame:
     """Ask about each object of every picture, by every method, and mark each map by the object asked about.
 
     Args:
         model: a vision model.
         pictures: with masks named after classes; one without masks is not asked about.
         asked: as in :func:`maps`.
+        more: maps that were made elsewhere, ``(question, row, column)`` in the order of :func:`questions`.
 
     Returns:
         A row for each map: ``model``, ``method``, ``picture``, ``object``; ``preference``, the share of the positive
@@ -96,14 +132,14 @@ def marks(model: Model, pictures: Sequence[Picture], asked: Methods) -> pd.DataF
         ``lift``, the share on the object over the object's share of the picture; and ``empty``, whether nothing is
         positive: such a map has the preference of one that knows no class, and lift 0.
     """
-    questions = [(picture, name) for picture in pictures for name in picture.masks]
-    if not questions:
+    again, names = questions(pictures)
+    if not again:
         return pd.DataFrame([], columns=COLUMNS)
-    covers = [{key: inside(model, picture, [key]) for key in picture.masks} for picture, _ in questions]
-    found = maps(model, [picture for picture, _ in questions], asked, [name for _, name in questions])
+    covers = [{key: inside(model, picture, [key]) for key in picture.masks} for picture in again]
+    found = maps(model, again, asked, names) | dict(more or {})
     rows = []
     for label, drawn in found.items():
-        for (picture, name), cover, scores in zip(questions, covers, drawn.flatten(1), strict=True):
+        for picture, name, cover, scores in zip(again, names, covers, drawn.flatten(1), strict=True):
             place = {"model": model.name, "method": label, "picture": picture.name, "object": name}
             rows.append({**place, **_mark(scores, cover, name)})
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -68,11 +68,21 @@ def grid(maps: Tensor, filters: Mapping[str, float], skips: Sequence[float], que
 
     Returns:
         ``(filter, skip, token)``: what the position reads of each token, in shares of 1.
+
+    Raises:
+        ValueError: as :func:`diffuse`; a skip outside [0, 1].
     """
+    for skip in skips:
+        check.share("skip", skip)
+    kept = torch.tensor(skips, dtype=maps.dtype, device=maps.device)[:, None]
+    start = torch.zeros(len(skips), maps.shape[-1], dtype=maps.dtype, device=maps.device)
+    start[:, query] = 1
     found = []
     for name, strength in filters.items():
-        filtered = diffuse(maps, name, strength)
-        found.append(torch.stack([rollout.rollout_row(filtered, query, skip, rescale=True) for skip in skips]))
+        row = start
+        for one in diffuse(maps, name, strength).flip(0):
+            row = kept * row + (1 - kept) * (row @ one)
+        found.append(row)
     return torch.stack(found)
 
 

@@ -122,8 +122,7 @@ def transformer_attribution(
     """
     check.one_of("aggregate", aggregate, AGGREGATES)
     found = propagate(model, batch, targets)
-    gradient = found.gradient if aggregate == "attribution" else (None,) * len(found.attention)
-    weighted = torch.stack([class_maps.positive_mean(*pair) for pair in zip(found.attention, gradient, strict=True)])
+    weighted = _weighted(found, aggregate)
     results: Found = []
     for i in range(len(batch)):
         n = batch.length(i)
@@ -132,6 +131,35 @@ def transformer_attribution(
         details = {"aggregate": aggregate, "start": start, "relevance_by_depth": _by_depth(found.hidden[:, i])}
         results.append((scores, {**details, "skip": _skip(weighted[:, i, :n, :n], start)}))
     return results
+
+
+def aggregates(model: Model, batch: Batch, targets: Targets) -> dict[str, Tensor]:
+    """Read one relevance pass in every way: what takes one pass each by the methods.
+
+    Args:
+        model: a vision transformer with a classifier.
+        batch: its encoded pictures.
+        targets: what is asked of each picture, or its class index.
+
+    Returns:
+        Each name in :data:`AGGREGATES`, and ``"full"``, as :func:`full_lrp`, to ``(sample, position)``.
+    """
+    found, results = propagate(model, batch, targets, pixels=True), {}
+    for aggregate in AGGREGATES:
+        weighted = _weighted(found, aggregate)
+        rows = [
+            _aggregate(own, _reader(readers, weighted), aggregate, 0, False)
+            for own, readers in zip(weighted.unbind(1), found.readers, strict=True)
+        ]
+        results[aggregate] = torch.stack(rows)
+    assert found.pixels is not None
+    return results | {"full": patch_sums(found.pixels, batch)}
+
+
+def _weighted(found: Relevance, aggregate: str) -> Tensor:
+    """Return the positive relevance of attention, times its gradient for ``"attribution"``, mean over heads."""
+    gradient = found.gradient if aggregate == "attribution" else (None,) * len(found.attention)
+    return torch.stack([class_maps.positive_mean(*pair) for pair in zip(found.attention, gradient, strict=True)])
 
 
 def full_lrp(model: Model, batch: Batch, targets: Targets, preset: str = "transformer_attribution") -> Found:
@@ -279,7 +307,6 @@ def _stage(model: Model, layer: str) -> nn.Module:
 def by_start(model: Model, batch: Batch, targets: Targets) -> Tensor:
     """Return transformer attribution by the first layer of its product, ``(start, sample, position)``, in one pass."""
     found = propagate(model, batch, targets)
-    pairs = zip(found.attention, found.gradient, strict=True)
-    weighted = torch.stack([class_maps.positive_mean(*pair) for pair in pairs])
+    weighted = _weighted(found, "attribution")
     readers = found.readers.to(weighted) / found.readers.sum(-1, keepdim=True)
     return torch.stack([class_maps.compose_row(weighted, readers, start) for start in range(len(weighted))])

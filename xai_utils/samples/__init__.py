@@ -21,6 +21,7 @@ from xai_utils.samples.bundled import (
     labelled,
     marked_pictures,
     mosaic,
+    mosaics,
     paragraphs,
     picture,
     reviews,
