@@ -6,12 +6,15 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import decoders
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
 
-from xai_utils import methods
+from xai_utils import methods, models
+from xai_utils.models import Question
+from xai_utils.samples import Text
 from xai_utils.widgets.explorer import app, files
 from xai_utils.widgets.explorer import view as exploration
 from xai_utils.widgets.explorer.linked import Linked
@@ -232,7 +235,7 @@ def test_an_uploaded_picture_is_kept_and_looked_at(tmp_path):
 def test_an_upload_that_is_no_picture_or_too_large_is_refused(tmp_path, monkeypatch):
     one, file = app.Explorer(PICTURE, folder=tmp_path), io.BytesIO()
     one.controls.upload.set_trait("value", upload("notes.png", b"no picture"))
-    assert "notes.png cannot be read as a picture" in one.message.value
+    assert "notes.png" in one.message.value and "cannot be read as a picture" in one.message.value
     Image.fromarray(np.zeros((20, 30, 3), dtype=np.uint8)).save(file, "png")
     monkeypatch.setattr(files, "LARGEST", 500)
     one.controls.upload.set_trait("value", upload("huge.png", file.getvalue()))
@@ -248,3 +251,24 @@ def test_nothing_is_exported_where_nothing_is_shown(tmp_path):
     one.controls.model.value = "bert"
     one.wait()
     assert one.shown and not one.message.value
+
+
+def test_a_language_model_says_what_speaks_for_one_word_and_against_another(tmp_path, monkeypatch):
+    model = decoders.causal("llama")
+    monkeypatch.setattr(models, "load", lambda name, device: model if name == "llama" else tiny.model(name))
+    asked = Request("llama", SENTENCE, "warm", ("attnlrp", "leave_one_out", "gradcam"), 1)
+    one = app.Explorer(asked, folder=tmp_path)
+    one.controls.against.value = "dull"
+    one.wait()
+    own = methods.explain("attnlrp", model, Text(SENTENCE), Question("warm", "dull"))
+    picture, last = one.pictures["first"], len(own.scores) - 1
+    assert np.allclose(numbers(picture, "scores", 2)[0], own.scores) and not one.message.value
+    assert [bool(about["problem"]) for about in picture.maps] == [False, False, True]
+    assert "−" in picture.maps[0]["title"] and one.request.against == "dull"
+    assert one.request.query == picture.query == last  # the first position reads itself alone
+    one.controls.against.value = "no such word at all"
+    one.wait()
+    assert "no such word at all" in one.message.value and one.request.against == "dull"
+    written = files.export(one.request, one.shown, tmp_path)
+    assert "AGAINST: dull" in written[2].read_text()
+    assert files.target_of(one.request, "another") is None

@@ -3,10 +3,13 @@
 from dataclasses import replace
 from itertools import permutations
 
+import decoders
 import pytest
 import tiny
 
 from xai_utils import methods
+from xai_utils.models import Question
+from xai_utils.samples import prompts
 from xai_utils.widgets.explorer import view
 from xai_utils.widgets.explorer.controls import PREDICTED, Controls
 from xai_utils.widgets.explorer.view import CHANGES, Request
@@ -87,3 +90,15 @@ def test_the_slider_takes_the_range_of_every_change_whatever_was_before():
             assert controls.strength.disabled == (change == view.NONE)
             controls.fill_change(change, greatest)
             assert controls.asked(TEXT).strength == (None if change == view.NONE else greatest)
+
+
+def test_a_language_model_has_prompts_and_next_words():
+    model = decoders.causal("llama")
+    one = view.capture(model, tiny.SENTENCES[0], Question("warm", "dull"))
+    controls, asked = Controls(), Request("llama", tiny.SENTENCES[0].text, "warm", ("attnlrp",), 0, against="dull")
+    controls.fill(asked, one)
+    assert controls.target.description == "next word" and controls.target.value == model.class_index("warm")
+    assert controls.asked(asked) == replace(asked, target=model.class_index("warm"))
+    assert prompts.draw("notes", 0).text in controls.sample.options
+    controls.model.value = "electra"
+    assert controls.asked(asked).against == ""

@@ -79,7 +79,9 @@ def test_nothing_shown_is_no_view(tmp_path):
 def test_a_received_picture_is_named_by_its_content(tmp_path):
     file = io.BytesIO()
     Image.fromarray(np.full((2, 3, 3), 90, dtype=np.uint8)).save(file, "png")
-    paths = {files.received({"name": name, "content": file.getvalue()}, tmp_path) for name in ("a.PNG", "b", "c.exe\n.sh")}
+    paths = {
+        files.received({"name": name, "content": file.getvalue()}, tmp_path) for name in ("a.PNG", "b", "c.exe\n.sh")
+    }
     (kept,) = paths
     assert kept.suffix == ".png" and kept.read_bytes() == file.getvalue()
     with pytest.raises(ValueError, match="cannot be read as a picture"):

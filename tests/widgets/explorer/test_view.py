@@ -16,7 +16,7 @@ def captured(name, target=None):
 
 
 def test_a_view_survives_being_written_as_parameters():
-    view = Request("bert-base", "a film", "good", ("flow",), 2, 3, 4, "heat", 2.5, "minilm")
+    view = Request("bert-base", "a film", "good", ("flow",), 2, 3, 4, "heat", 2.5, "minilm", "bad")
     assert requested({**view.parameters(), "SEED": 0, "plt": None}) == view
     assert requested({}) == Request()
     assert view.parameters()["METHODS"] == ["flow"]

@@ -198,7 +198,9 @@ class Explorer:
         first = self.shown["first"]
         layer, head = self._within(first)
         last = len(view.names_of(first)) - 1
-        self.request = replace(self.request, layer=layer, head=head, query=min(self.request.query, last))
+        self.request = replace(
+            self.request, layer=layer, head=head, query=view.read_at(first, min(self.request.query, last))
+        )
         with self._fills():
             self.controls.fill(self.request, first)
         for place, captured in self.shown.items():

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
 from xai_utils import files, models, plots, runtime
+from xai_utils.models.targets import Question, Target
 from xai_utils.widgets.explorer import view as exploration
 from xai_utils.widgets.explorer.view import Captured, Request
 
@@ -27,9 +28,11 @@ def places(request: Request) -> dict[str, str]:
     return {"first": request.model} | ({"second": request.second_model} if request.second_model else {})
 
 
-def target_of(request: Request, name: str) -> int | str | None:
-    """Return the class that one model of a view is asked about: the first the chosen one, the second its predicted."""
-    return request.target if name == request.model else None
+def target_of(request: Request, name: str) -> Target:
+    """Return what one model of a view is asked: the first about what is chosen, the second about its own."""
+    if name != request.model:
+        return None
+    return Question(request.target, request.against) if request.against else request.target
 
 
 def captured(request: Request, device: torch.device | str = "cpu") -> dict[str, Captured]:
@@ -75,12 +78,12 @@ def size(request: Request, shown: Mapping[str, Captured]) -> tuple[float, float]
 
 def _row(request: Request, captured: Captured) -> tuple[str, Any]:
     """Return title and scores of the chosen row of the linked map, prefix tokens dropped."""
-    layer = request.layer
+    layer, query = request.layer, exploration.read_at(captured, request.query)
     names = exploration.names_of(captured)
-    row = exploration.linked(captured, layer, request.head)[request.query]
+    row = exploration.linked(captured, layer, request.head)[query]
     number = layer % len(captured.attention)
     which = "mean of heads" if request.head is None else f"head {request.head}"
-    return f"{names[request.query]} reads: layer {number}, {which}", row[captured.batch.prefix :]
+    return f"{names[query]} reads: layer {number}, {which}", row[captured.batch.prefix :]
 
 
 def _draw_picture(part: Any, request: Request, captured: Captured) -> None:

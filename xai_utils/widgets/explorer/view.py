@@ -15,6 +15,7 @@ from torch import Tensor
 from xai_utils import check, methods, samples
 from xai_utils.methods.observation import Observation, observe
 from xai_utils.models import Model, encoding
+from xai_utils.models.targets import Target
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Sample
 
@@ -36,15 +37,16 @@ class Request:
 
     Attributes:
         model: a name for :func:`models.load`.
-        sample: a sentence, or a picture's name or file (see :func:`samples.picture`).
-        target: class index or name; ``None`` for the predicted one.
+        sample: a sentence, a prompt, or a picture's name or file (see :func:`samples.picture`).
+        target: class index or name, or the next word; ``None`` for the predicted one.
         methods: names in :data:`methods.METHODS`.
         layer: of the linked map; negative ones count from the last.
         head: of the linked map; ``None`` for the mean of all heads.
-        query: position whose row is read, prefix tokens ([CLS]) included.
+        query: position whose row is read, prefix tokens ([CLS]) included; see :func:`read_at`.
         change: a name in :data:`CHANGES`; the rollout is shown before and after it.
         strength: its parameter; ``None`` takes its first value.
         second_model: a second model beside the first on the same sample, or ``""``.
+        against: name of a class, or a word, that the target is set against, or ``""``.
     """
 
     model: str = "vit-scenes"
@@ -57,6 +59,7 @@ class Request:
     change: str = NONE
     strength: float | None = None
     second_model: str = ""
+    against: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", tuple(self.methods))
@@ -98,7 +101,7 @@ class Captured:
     Attributes:
         model: the model.
         sample: what it looked at.
-        target: class asked for, or ``None``.
+        target: what is asked, see :class:`models.Question`.
         seen: the pass; ``None`` for a model without attention.
         batch: the encoded sample.
         maps: attributions by method.
@@ -106,7 +109,7 @@ class Captured:
 
     model: Model
     sample: Sample
-    target: int | str | None
+    target: Target
     seen: Observation | None
     batch: encoding.Batch
     maps: dict[str, Panel] = field(default_factory=dict)
@@ -124,12 +127,17 @@ def sample_of(model: Model, what: str) -> Sample:
     return samples.text(what) if model.kind == "text" else samples.picture(what)
 
 
-def capture(model: Model, sample: Sample, target: int | str | None = None) -> Captured:
+def capture(model: Model, sample: Sample, target: Target = None) -> Captured:
     """Look at a sample once: one forward and one backward pass; models without attention are only encoded."""
     if model.blocks == 0:
         return Captured(model, sample, target, None, encoding.encode(model, [sample]))
     seen = observe(model, [sample], target, gradient=bool(model.classes))
     return Captured(model, sample, target, seen, seen.batch)
+
+
+def read_at(captured: Captured, query: int) -> int:
+    """Return the position whose row is shown: in a language model the last instead of the first, which reads itself."""
+    return len(names_of(captured)) - 1 if captured.model.head == "next" and query == 0 else query
 
 
 def linked(captured: Captured, layer: int, head: int | None) -> Tensor:
