@@ -90,13 +90,13 @@ def mean_interval(
         raise ValueError(f"level is {level}, expected a share between 0 and 1.")
     if clusters is None:
         return bootstrap_interval((data,), np.mean, seed, level=level, resamples=resamples)
-    parts = _sums(data, clusters)
+    parts = cluster_sums(data, clusters)
     found = bootstrap_interval(parts, _ratio, seed, paired=True, level=level, resamples=resamples)
     return Interval(found.mean, found.low, found.high, len(data))
 
 
-def _sums(data: np.ndarray, clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sum of each cluster's samples and how many they are, both ``(cluster,)``."""
+def cluster_sums(data: np.ndarray, clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum of each cluster's samples ``(sample,)`` and how many they are, both ``(cluster,)``."""
     place = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
     if len(clusters) != len(data) or len(place) < 2:
         raise ValueError(
@@ -188,7 +188,7 @@ def permutation_ps(
         counts = {name: len(row) for name, row in zip(differences, rows, strict=True)}
         raise ValueError(f"tests on the same samples should have as many numbers each, got {counts}.")
     if clusters is not None:
-        rows = [_sums(row, clusters)[0] for row in rows]  # their mean is the samples' up to a factor
+        rows = [cluster_sums(row, clusters)[0] for row in rows]  # their mean is the samples' up to a factor
     test = permutation_test(
         (np.stack(rows),), np.mean, permutation_type="samples", vectorized=True, n_resamples=permutations, batch=100,
         axis=-1, rng=np.random.default_rng(seed),

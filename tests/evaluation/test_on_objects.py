@@ -11,6 +11,7 @@ from xai_utils.evaluation import on_objects
 from xai_utils.models import encode, patch_grid
 from xai_utils.models.detector import Detections, with_masks
 from xai_utils.samples import Picture
+from xai_utils.stats import Interval
 
 SIDE, SHAPE = tiny.SIDE, (tiny.SIDE, tiny.SIDE)
 GRIDS = [[0.0, 3, 1, 0], [-5, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]  #: 3 on the star, 1 on the moon
@@ -118,12 +119,42 @@ def test_other_measures_are_those_of_each_map():
     for name, drawn in found.items():
         one = metrics.pictures.segment(drawn, truth)
         np.testing.assert_array_equal(quality["IoU"][name], one.iou)
-        np.testing.assert_array_equal(quality["mIoU"][name], (one.iou + one.iou_background) / 2)
-        np.testing.assert_array_equal(quality["mAP"][name], one.both_precision)
+        mass = metrics.foreground_fraction(drawn, truth).fraction[1:4]
+        np.testing.assert_array_equal(quality["FAF"][name][1:4], mass)
         assert quality["pointing game"][name][1:4].tolist() == metrics.pictures.pointing(drawn, truth)[1:4].tolist()
     for measure, table in quality.items():
         assert table.isna().all(axis=1).tolist() == [True, False, False, False, True], measure
     pd.testing.assert_index_equal(quality["IoU"].columns, quality["pointing game"].columns)
+
+
+def test_the_mask_itself_is_as_good_as_a_map_can_be_at_its_own_sharpness():
+    _, truth = masks_and_maps()
+    exact = metrics.covers(truth[1:3], (4, 4))
+    quality = on_objects.quality({"exact": exact, "square": exact**2, "swapped": exact.roll(1, 0)}, truth[1:3])
+    sharp = quality["FAF at one sharpness"]
+    np.testing.assert_allclose(sharp["exact"], quality["FAF"]["exact"], atol=1e-6)
+    np.testing.assert_allclose(sharp["square"], sharp["exact"], atol=1e-6)
+    assert (sharp["swapped"] < sharp["exact"]).all()
+
+
+def test_published_tables_count_the_background():
+    found, truth = masks_and_maps()
+    table = on_objects.as_published(found, truth)
+    one = metrics.pictures.segment(found["one"], truth)
+    assert table.index.name == "map" and list(table) == ["pixel accuracy", "mAP", "mIoU"]
+    expected = (
+        one.pixel_accuracy,
+        metrics.pictures.both_precision(found["one"], truth),
+        (one.iou + one.iou_background) / 2,
+    )
+    np.testing.assert_allclose(table.loc["one"], [100 * float(column.nanmean()) for column in expected])
+
+
+def test_standings_are_a_row_for_each_map():
+    ones = {("rollout", 0.5): Interval(0.5, 0.4, 0.6, 9), ("rollout", 0.9): Interval(0.7, 0.6, 0.8, 9)}
+    table = on_objects.standings({"FAF": ones}, ("map", "skip"))
+    assert table.index.names == ["map", "skip"] and list(table) == ["FAF", "FAF low", "FAF high"]
+    assert table.loc[("rollout", 0.9)].tolist() == [0.7, 0.6, 0.8]
 
 
 def test_thresholds_of_a_detector_change_its_masks():
@@ -218,3 +249,12 @@ def test_maps_made_elsewhere_are_marked_beside_the_others(drawn):
     more = {"more": torch.tensor(GRIDS).flip(1).expand(4, 4, 4)}  # 1 on the star, 3 on the moon
     found = on_objects.marks(tiny.model("timm-vit"), pictures(2), {}, more)
     assert found.loc[found["method"] == "more", "preference"].tolist() == [0.25, 0.75] * 2
+
+
+def test_maps_lie_on_the_grid_and_stages_halve_it():
+    model, some = tiny.model("timm-vit"), pictures(2)
+    passed = evaluation.judged.explained(model, some, {"rollout": ("rollout", {})}, [0, 1])
+    found = on_objects.on_grid(passed)["rollout"]
+    assert found.shape == (2, *patch_grid(model)) and torch.equal(found[1].flatten(), passed["rollout"][1].scores)
+    found = on_objects.stages(tiny.model("resnet"), some[0], ("layer1", "layer2"))
+    assert found["layer1"][0] == 2 * found["layer2"][0] and found["layer1"][1] == 2 * found["layer2"][1]

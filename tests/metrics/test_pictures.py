@@ -274,7 +274,7 @@ def test_segmentation_is_that_of_the_upsampled_map_at_its_mean():
         assert float(found.average_precision[i]) == pytest.approx(average_precision_score(truth, large[i].flatten()))
         scaled = ((large[i] - large[i].min()) / (large[i].max() - large[i].min())).flatten().numpy()
         both = average_precision_score(np.r_[~truth, truth], np.r_[1 - scaled, scaled])
-        assert float(found.both_precision[i]) == pytest.approx(both)
+        assert float(pictures.both_precision(MAPS, MASKS)[i]) == pytest.approx(both)
 
 
 def test_many_maps_give_what_few_give(monkeypatch):
@@ -370,3 +370,46 @@ def test_what_cannot_be_judged_is_refused(call, message):
 def test_bad_marks_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_places_count_how_widely_a_map_lies():
+    wide = torch.stack([torch.ones(4, 4), torch.eye(4), torch.zeros(4, 4), -torch.ones(4, 4)])
+    wide[3, 2, 1] = 7
+    found = pictures.places(wide)
+    assert found[[0, 1, 3]].tolist() == pytest.approx([16, 4, 1]) and found[2].isnan()
+
+
+def test_maps_of_one_sharpness_differ_by_what_they_rank_only():
+    noise = torch.Generator().manual_seed(0)
+    maps, like = (torch.rand(5, 6, 6, generator=noise, dtype=torch.float64) for _ in range(2))
+    torch.testing.assert_close(
+        pictures.places(pictures.as_sharp_as(maps, like)), pictures.places(like), rtol=1e-6, atol=0
+    )
+    again = pictures.as_sharp_as(maps**3, like)
+    torch.testing.assert_close(again, pictures.as_sharp_as(maps, like), rtol=0, atol=1e-6)
+    assert torch.equal(again.flatten(1).argsort(1), maps.flatten(1).argsort(1))
+    assert not pictures.as_sharp_as(torch.zeros(1, 2, 2), like[:1]).any()
+    with pytest.raises(ValueError, match="5 maps are to be as sharp as 4, of which 0 have no positive"):
+        pictures.as_sharp_as(maps, like[:4])
+    with pytest.raises(ValueError, match="of which 1 have no positive score"):
+        pictures.as_sharp_as(maps, torch.cat([like[:4], -like[4:]]))
+
+
+def test_a_map_passes_through_a_coarser_grid():
+    maps = torch.zeros(1, 4, 4, dtype=torch.float64)
+    maps[0, 0, 0] = 4
+    assert pictures.through(maps, (4, 4)) is maps
+    small = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    small[0, 0, 0, 0] = 1
+    large = torch.nn.functional.interpolate(small, (4, 4), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(pictures.through(maps, (2, 2)), large[0])
+
+
+def test_ratios_draw_whole_clusters():
+    values, to = np.array([1.0, 5, 1, 5]), np.array([1.0, 1, 1, 1])
+    alone = pictures.ratio_of_means(values, to, 0)
+    alike = pictures.ratio_of_means(values, to, 0, clusters=["a", "a", "b", "b"])
+    assert alone.mean == alike.mean == 3 and alike.n == 4
+    assert alike.bounds == (3, 3) and alone.low < 3 < alone.high
+    with pytest.raises(ValueError):
+        pictures.ratio_of_means(values, to, 0, clusters=["a"] * 4)

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from xai_utils import metrics
+from xai_utils import metrics, stats
 from xai_utils.evaluation.judged import BATCH, Methods, explained
 from xai_utils.evaluation.on_pictures import inside, masks
 from xai_utils.methods import relevance
@@ -22,6 +22,7 @@ from xai_utils.metrics.pictures import Foreground
 from xai_utils.models import Model
 from xai_utils.models.detector import Detections, with_masks
 from xai_utils.models.encoding import encode, patch_grid
+from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture, Sample
 
 MAY_BE_EMPTY = ("attention_gradcam", "gradcam")  #: nothing may speak for the class; the map is then zero everywhere
@@ -73,6 +74,17 @@ def maps(
             found[label] = _gradcams(name, model, pictures, classes, options)
     grid = patch_grid(model)
     return {label: torch.stack([scores.view(grid) for scores in found[label]]) for label in named}
+
+
+def on_grid(found: Mapping[str, Sequence[Attribution]]) -> dict[str, Tensor]:
+    """Return the scores of maps of pictures, such as :func:`judged.explained` gives, as ``(picture, row, column)``."""
+    return {label: torch.stack([one.picture() for one in some]) for label, some in found.items()}
+
+
+def stages(model: Model, picture: Picture, layers: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the grid, rows and columns, that each stage of a convolutional network has for a picture."""
+    batch = encode(model, [picture])
+    return {layer: relevance.gradcam(model, batch, [0], layer)[0][1]["size"] for layer in layers}
 
 
 def _gradcams(
@@ -217,29 +229,64 @@ def table(scored: Mapping[str, Foreground], what: str = "fraction") -> pd.DataFr
 
 
 def quality(found: Mapping[str, Tensor], foreground: Tensor) -> dict[str, pd.DataFrame]:
-    """Ask the other questions that one can ask of a map and a mask.
+    """Ask every question that one can ask of a map and a mask.
 
     Args:
         found: name to ``(picture, row, column)``.
         foreground: ``(picture, height, width)`` bool.
 
     Returns:
-        By measure a table of pictures by maps: ``"pointing game"`` (1 or 0, see :func:`pictures.pointing`);
-        ``"average precision"``, ``"IoU"`` and ``"pixel accuracy"`` of the object (see :func:`pictures.segment`); and
-        ``"mAP"`` and ``"mIoU"``, which count the background too, as published tables do (there the pixels of all
-        pictures are added up before mIoU; here its mean over pictures is meant). NaN where the foreground is empty or
-        everything.
+        By measure a table of pictures by maps: ``"FAF"`` and ``"lift"`` (see :func:`metrics.foreground_fraction`);
+        ``"FAF at one sharpness"``, of every map raised to the power at which it is as sharp as the mask itself (see
+        :func:`pictures.as_sharp_as`); ``"pointing game"`` (1 or 0, see :func:`pictures.pointing`); ``"average
+        precision"``, ``"IoU"`` and ``"pixel accuracy"`` of the object (see :func:`pictures.segment`). NaN where the
+        foreground is empty or everything, and of the first three where nothing is positive.
     """
     part = foreground.flatten(1).any(1) & ~foreground.flatten(1).all(1)
     measured: dict[str, dict[str, Tensor]] = {}
+    known = torch.where(part[:, None, None], foreground, True)  # whatever stands there, its marks are NaN
     for name, drawn in found.items():
-        one = metrics.pictures.segment(drawn, foreground)
+        exact = metrics.covers(known, (drawn.shape[1], drawn.shape[2]))
+        sharp = metrics.foreground_fraction(metrics.pictures.as_sharp_as(drawn, exact), known)
+        mass, one = metrics.foreground_fraction(drawn, foreground), metrics.pictures.segment(drawn, foreground)
         hits = metrics.pictures.pointing(drawn, foreground).double()
         values = {
-            "pointing game": hits.where(part, torch.nan), "average precision": one.average_precision, "IoU": one.iou,
-            "pixel accuracy": one.pixel_accuracy, "mAP": one.both_precision,
-            "mIoU": (one.iou + one.iou_background) / 2,
+            "FAF": mass.fraction, "lift": mass.lift, "FAF at one sharpness": sharp.fraction, "pointing game": hits,
+            "average precision": one.average_precision, "IoU": one.iou, "pixel accuracy": one.pixel_accuracy,
         }  # fmt: skip
         for measure, column in values.items():
-            measured.setdefault(measure, {})[name] = column
+            measured.setdefault(measure, {})[name] = column.where(part, torch.nan)
     return {measure: pd.DataFrame({n: v.numpy() for n, v in columns.items()}) for measure, columns in measured.items()}
+
+
+def as_published(found: Mapping[str, Tensor], foreground: Tensor) -> pd.DataFrame:
+    """Return pixel accuracy, mAP and mIoU in percent, means over pictures, a row a map, as published tables do.
+
+    Args as in :func:`quality`. Background counts in all three; there the pixels of all pictures are added up before
+    mIoU, here its mean over pictures is meant.
+    """
+    rows = {}
+    for name, drawn in found.items():
+        one = metrics.pictures.segment(drawn, foreground)
+        both = metrics.pictures.both_precision(drawn, foreground)
+        rows[name] = [one.pixel_accuracy, both, (one.iou + one.iou_background) / 2]
+    means = {name: [100 * float(column.nanmean()) for column in row] for name, row in rows.items()}
+    columns = ["pixel accuracy", "mAP", "mIoU"]
+    return pd.DataFrame.from_dict(means, orient="index", columns=columns).rename_axis("map")
+
+
+def standings(judged: Mapping[str, Mapping[Any, stats.Interval]], names: Sequence[str] = ("map",)) -> pd.DataFrame:
+    """Put means with their intervals, by measure and map, in one table: a row a map, three columns a measure.
+
+    Args:
+        judged: measure to map to interval; a map may be a tuple, such as a method and a setting.
+        names: of what a map consists of, the table's first columns.
+    """
+    columns = {}
+    for measure, found in judged.items():
+        columns[measure] = {name: one.mean for name, one in found.items()}
+        columns[f"{measure} low"] = {name: one.low for name, one in found.items()}
+        columns[f"{measure} high"] = {name: one.high for name, one in found.items()}
+    table = pd.DataFrame(columns)
+    table.index.names = list(names)
+    return table

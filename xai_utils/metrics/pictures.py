@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xai_utils import check
 from xai_utils.metrics.rankings import average_precisions, hits, same_tokens
-from xai_utils.stats import Interval, bootstrap_interval
+from xai_utils.stats import Interval, bootstrap_interval, cluster_sums
 
 BLIND = ("uniform", "random", "centre", "contrast", "other scene")  #: maps that know nothing of the model
 EXACT = "exact mask"  #: begins the names of maps made from the truth itself, see :func:`ceilings`
@@ -119,6 +119,48 @@ def foreground_fraction(maps: Tensor, masks: Tensor) -> Foreground:
     return Foreground(fraction, area, found, positive)
 
 
+def places(maps: Tensor) -> Tensor:
+    """Return on how many patches the positive mass of each map lies, ``(map,)`` float64: one over the sum of squares.
+
+    1 for a map with one positive patch, the number of patches for a uniform map, NaN where nothing is positive.
+
+    Source: the inverse participation ratio (Simpson 1949, as a number of equally common species: Hill 1973).
+    """
+    mass = maps.flatten(1).double().clamp(min=0)
+    return (mass / mass.sum(1, keepdim=True)).square().sum(1).reciprocal()
+
+
+def as_sharp_as(maps: Tensor, like: Tensor) -> Tensor:
+    """Raise each map to the power at which its mass lies on as many :func:`places` as that of the other map.
+
+    FAF grows with the power though the ranking of the patches stays as it is, so maps are compared at one sharpness.
+
+    Args:
+        maps: ``(map, row, column)``; negative scores count as zero.
+        like: as many maps, of any grid, each with a positive score.
+
+    Returns:
+        ``(map, row, column)`` float64, the greatest score 1. Powers from 1/64 to 64 are tried; a map that cannot become
+        as sharp (two equal greatest scores, say) is as near as these bring it, and an empty map stays empty.
+
+    Raises:
+        ValueError: a map to be like without a positive score, or not as many.
+    """
+    wanted, top = places(like), maps.double().clamp(min=0).flatten(1).amax(1)
+    if len(maps) != len(like) or wanted.isnan().any():
+        raise ValueError(
+            f"{len(maps)} maps are to be as sharp as {len(like)}, of which {int(wanted.isnan().sum())} have no "
+            "positive score; expected one for each, with a positive score."
+        )
+    scaled = maps.double().clamp(min=0) / top.where(top > 0, 1.0)[:, None, None]
+    low, high = torch.full_like(top, -6), torch.full_like(top, 6)
+    for _ in range(40):
+        middle = (low + high) / 2
+        blunt = places(scaled**2 ** middle[:, None, None]) > wanted
+        low, high = torch.where(blunt, middle, low), torch.where(blunt, high, middle)
+    return scaled**2 ** ((low + high) / 2)[:, None, None]
+
+
 def mass_inside(scores: Tensor, inside: Tensor) -> float:
     """Return the share of the positive scores that lies inside, in [0, 1].
 
@@ -202,15 +244,12 @@ class Segmentation:
         iou: intersection over union of the part above the threshold and the mask.
         iou_background: the same of the two backgrounds.
         average_precision: of the pixels ranked by the map; the mask's area for a constant map.
-        both_precision: of the pixels of map and inverted map ranked together against mask and inverted mask: the
-            published "mAP", which counts background and is 0.5 for a constant map.
     """
 
     pixel_accuracy: Tensor
     iou: Tensor
     iou_background: Tensor
     average_precision: Tensor
-    both_precision: Tensor
 
 
 def segment(maps: Tensor, masks: Tensor) -> Segmentation:
@@ -226,30 +265,44 @@ def segment(maps: Tensor, masks: Tensor) -> Segmentation:
     Source: the segmentation test of Chefer et al. (2021a), arXiv:2012.09838, section 4. A threshold at the mean and
         background that counts flatter any blob in the middle: read it beside the :data:`BLIND` maps.
     """
+    parts = [_segment(large, truth) for large, truth in _enlarged(maps, masks)]
+    return Segmentation(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _segment(large: Tensor, truth: Tensor) -> tuple[Tensor, ...]:
+    above = large > large.mean(1, keepdim=True)
+    ranked = average_precisions(large, truth)
+    right = (above == truth).double().mean(1)
+    columns = (right, overlap(above, truth), overlap(~above, ~truth), ranked)
+    return tuple(column.where(~ranked.isnan(), torch.nan) for column in columns)
+
+
+def both_precision(maps: Tensor, masks: Tensor) -> Tensor:
+    """Return the published "mAP", ``(map,)``: of map and inverted map ranked together against mask and inverted mask.
+
+    It counts the background, and is 0.5 for a constant map. Args and errors as in :func:`segment`.
+    """
+    found = []
+    for large, truth in _enlarged(maps, masks):
+        low, high = large.aminmax(dim=1, keepdim=True)
+        scaled = torch.where(high > low, (large - low) / (high - low), 0.5)
+        both = average_precisions(torch.cat([1 - scaled, scaled], 1), torch.cat([~truth, truth], 1))
+        found.append(both.where(truth.any(1) & ~truth.all(1), torch.nan))
+    return torch.cat(found)
+
+
+def _enlarged(maps: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield maps brought to the size of their masks, and these, ``(map, pixel)``: in chunks, to bound memory."""
     check.finite("maps", maps)
     if maps.ndim != 3 or masks.ndim != 3 or len(maps) != len(masks) or masks.dtype != torch.bool or not len(maps):
         raise ValueError(
             f"maps {tuple(maps.shape)} and masks {tuple(masks.shape)} of {masks.dtype}: expected (map, row, column) "
             "and as many bool (map, height, width)."
         )
-    parts = [
-        _segment(some, truth) for some, truth in zip(maps.split(CHUNK), masks.split(CHUNK), strict=True)
-    ]  # a chunk at a time, so that memory does not grow with the number of maps
-    return Segmentation(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-
-def _segment(maps: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
     size = (masks.shape[1], masks.shape[2])
-    large = F.interpolate(maps.double()[:, None], size, mode="bilinear", align_corners=False).flatten(1)
-    truth = masks.flatten(1)
-    above = large > large.mean(1, keepdim=True)
-    ranked = average_precisions(large, truth)
-    low, high = large.aminmax(dim=1, keepdim=True)
-    scaled = torch.where(high > low, (large - low) / (high - low), 0.5)
-    both = average_precisions(torch.cat([1 - scaled, scaled], 1), torch.cat([~truth, truth], 1))
-    right = (above == truth).double().mean(1)
-    columns = (right, overlap(above, truth), overlap(~above, ~truth), ranked, both)
-    return tuple(column.where(~ranked.isnan(), torch.nan) for column in columns)
+    for some, truth in zip(maps.split(CHUNK), masks.split(CHUNK), strict=True):
+        large = F.interpolate(some.double()[:, None], size, mode="bilinear", align_corners=False)
+        yield large.flatten(1), truth.flatten(1)
 
 
 def pointing(maps: Tensor, masks: Tensor, least: float = 0.0) -> Tensor:
@@ -283,46 +336,67 @@ def ceilings(masks: Tensor, grid: tuple[int, int], coarser: Sequence[tuple[int, 
     Args:
         masks: ``(map, height, width)`` bool, none of them empty.
         grid: rows and columns of the maps.
-        coarser: grids that the truth passes through first, as a map of a network's late stage does; brought back by
-            bilinear interpolation, as Grad-CAM is.
+        coarser: grids to pass :func:`through`, as a map of a network's late stage does.
 
     Returns:
         By name ``(map, row, column)`` float64. :data:`EXACT`: the share of each patch that is covered: the mask as a
         map, the best ranking of patches there is. :data:`BEST`: all mass on the patch that is covered most: the
-        largest FAF there is. Both again for each coarser grid, such as ``"exact mask, 4 × 4"``.
+        largest FAF there is on this grid. Both again for each coarser grid, such as ``"exact mask, 4 × 4"``.
 
     Raises:
         ValueError: as :func:`covers`; an empty mask, of which there is no perfect map.
     """
-    found: dict[str, Tensor] = {}
-    for one in (grid, *coarser):
-        exact = covers(masks, one)
-        if not exact.flatten(1).any(1).all():
-            raise ValueError("a mask is empty, so there is no perfect map of it; leave such pictures out.")
-        best = torch.zeros_like(exact).flatten(1)
-        best = best.scatter(1, exact.flatten(1).argmax(1, keepdim=True), 1.0).view_as(exact)
-        suffix = "" if one == grid else f", {one[0]} × {one[1]}"
-        found |= {EXACT + suffix: _spread(exact, grid), BEST + suffix: _spread(best, grid)}
+    exact = covers(masks, grid)
+    if not exact.flatten(1).any(1).all():
+        raise ValueError("a mask is empty, so there is no perfect map of it; leave such pictures out.")
+    best = torch.zeros_like(exact).flatten(1)
+    best = best.scatter(1, exact.flatten(1).argmax(1, keepdim=True), 1.0).view_as(exact)
+    found = {EXACT: exact, BEST: best}
+    for one in coarser:
+        found |= {f"{name}, {one[0]} × {one[1]}": through(found[name], one) for name in (EXACT, BEST)}
     return found
 
 
-def _spread(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    if maps.shape[1:] == grid:
+def through(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Bring maps ``(map, row, column)`` to a coarser grid and back, so that maps of different grids can be compared.
+
+    Averaged over the cells of the coarser grid, then bilinear, as Grad-CAM's map of a late stage is enlarged. A grid
+    that is not coarser changes nothing.
+    """
+    if grid[0] >= maps.shape[1] and grid[1] >= maps.shape[2]:
         return maps
-    return F.interpolate(maps[:, None], grid, mode="bilinear", align_corners=False)[:, 0]
+    small = F.adaptive_avg_pool2d(maps[:, None], grid)
+    return F.interpolate(small, (maps.shape[1], maps.shape[2]), mode="bilinear", align_corners=False)[:, 0]
 
 
-def ratio_of_means(values: Sequence[float], to: Sequence[float], seed: int, level: float = 0.95) -> Interval:
+def ratio_of_means(
+    values: Sequence[float],
+    to: Sequence[float],
+    seed: int,
+    level: float = 0.95,
+    clusters: Sequence[Hashable] | None = None,
+) -> Interval:
     """Return ``mean(values) / mean(to)`` of pairs with its percentile bootstrap interval, pairs drawn together.
 
+    Args:
+        values: one number a pair.
+        to: the other.
+        seed: of the bootstrap.
+        level: confidence, in (0, 1).
+        clusters: as in :func:`stats.mean_interval`; whole clusters are drawn.
+
     Raises:
-        ValueError: fewer than two pairs, different lengths, NaN, or a mean of ``to`` that is not positive.
+        ValueError: fewer than two pairs or clusters, different lengths, NaN, or a mean of ``to`` that is not positive.
     """
     above, below = np.asarray(values, dtype=float), np.asarray(to, dtype=float)
     if above.shape != below.shape or above.ndim != 1 or len(above) < 2 or not np.isfinite([above, below]).all():
         raise ValueError(f"expected two lists of as many finite numbers, got shapes {above.shape} and {below.shape}.")
     if below.mean() <= 0:
         raise ValueError(f"the mean to divide by is {below.mean():.3g}, expected more than 0.")
-    return bootstrap_interval(
-        (above, below), lambda a, b, axis=-1: a.mean(axis) / b.mean(axis), seed, paired=True, level=level
+    count = len(above)
+    if clusters is not None:
+        above, below = cluster_sums(above, clusters)[0], cluster_sums(below, clusters)[0]
+    found = bootstrap_interval(
+        (above, below), lambda a, b, axis=-1: a.sum(axis) / b.sum(axis), seed, paired=True, level=level
     )
+    return Interval(found.mean, found.low, found.high, count)

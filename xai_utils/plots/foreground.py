@@ -78,21 +78,51 @@ def distributions(ax: Axes, groups: Mapping[str, Sequence[float]], unit: str, nu
     _named(ax, list(groups), unit, null)
 
 
-def against_area(ax: Axes, area: Sequence[float], fractions: Mapping[str, Sequence[float]]) -> None:
-    """Draw FAF against the foreground's share of the picture; the dashed line is a uniform map, whose lift is 1."""
-    top = 1.04 * max(area)
-    ax.plot([0, top], [0, top], color="0.4", linestyle="--", linewidth=1, label="uniform map")
+def by_area(ax: Axes, area: Sequence[float], fractions: Mapping[str, Sequence[float]], parts: int = 5) -> None:
+    """Draw the mean FAF of the pictures with the smallest objects, the next larger ones, and so on, a line a method.
+
+    Args:
+        ax: where to draw. The dashed line is a uniform map.
+        area: share of each picture that is foreground.
+        fractions: FAF of each picture, by method.
+        parts: of as many pictures each.
+    """
+    order = np.array_split(np.argsort(area, kind="stable"), parts)
+    middles = [float(np.mean(np.asarray(area)[some])) for some in order]
+    ax.plot(middles, middles, color="0.4", linestyle="--", linewidth=1, label="uniform map")
     for place, (name, values) in enumerate(fractions.items()):
-        ax.scatter(area, values, s=9, alpha=0.5, color=colour(name, place), linewidths=0, label=name)
-    ax.set(xlabel="share of the picture that is foreground", ylabel="FAF", xlim=(0, top), ylim=(0, 1))
-    ax.legend(fontsize=7, frameon=False, markerscale=2, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+        means = [float(np.mean(np.asarray(values)[some])) for some in order]
+        ax.plot(middles, means, "o-", color=colour(name, place), markersize=4, linewidth=1.4, label=name)
+    ax.set(xlabel="share of the picture that is foreground", ylabel="FAF", ylim=(0, 1))
+    ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def bars(ax: Axes, values: Mapping[str, float], unit: str) -> None:
-    """Draw one lying bar a method, the first on top."""
-    ax.barh(range(len(values)), list(values.values()), color=[colour(name, i) for i, name in enumerate(values)])
-    _named(ax, list(values), unit, None)
+def over_skip(
+    ax: Axes, curves: Mapping[str, Mapping[float, Interval]], points: Mapping[str, tuple[float, Interval]], what: str
+) -> None:
+    """Draw a measure over what the skip connection counts, from the left by tenfold steps towards 1.
+
+    Args:
+        ax: where to draw.
+        curves: method to its mean with interval at each skip, below 1.
+        points: method of one skip only to that skip and its mean.
+        what: the measure, for the axis.
+    """
+    for place, (name, found) in enumerate(curves.items()):
+        at = [-np.log10(1 - skip) for skip in found]
+        ends = np.array([one.bounds for one in found.values()]).T
+        ax.plot(at, [one.mean for one in found.values()], "o-", color=colour(name, place), markersize=4, label=name)
+        ax.fill_between(at, *ends, color=colour(name, place), alpha=0.2, linewidth=0)
+    for place, (name, (skip, one)) in enumerate(points.items(), start=len(curves)):
+        own, at = colour(name, place), -np.log10(1 - skip)
+        ax.plot([at, at], one.bounds, color=own, linewidth=1.6)
+        ax.plot(at, one.mean, "D", color=own, markersize=6, label=f"{name} (effective skip)")
+    ticks = sorted({skip for found in curves.values() for skip in found} | {0.999, 0.9999})
+    ax.set_xticks([-np.log10(1 - skip) for skip in ticks], [f"{skip:g}" for skip in ticks], rotation=60, fontsize=8)
+    ax.set_xlabel("what the skip connection counts", fontsize=9)
+    ax.set_ylabel(what, fontsize=9)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def pairs(
@@ -112,8 +142,8 @@ def pairs(
     ax.plot([0, 1], [np.mean(before), np.mean(after)], color="black", linewidth=2.5, marker="o", markersize=5)
     floor = -1.0
     for place in np.argsort(after) if names else ():
-        floor = max(float(after[place]), floor + 0.038)
-        ax.text(1.04, floor, names[place], fontsize=7, va="center")
+        floor = max(float(after[place]), floor + 0.045)
+        ax.text(1.04, floor, names[place], fontsize=8, va="center")
     ax.set_xticks([0, 1], list(ends))
     ax.set(xlim=(-0.1, 1.55 if names else 1.1), ylabel="FAF", ylim=(-0.03, 1.0))
     ax.set_title(title, fontsize=9)
