@@ -114,3 +114,13 @@ def test_stored_verdicts_may_be_missing_instead_of_empty(tmp_path):
     file = tmp_path / "study.csv"
     study.to_csv(file, index=False)
     assert causes.kept(pd.read_csv(file)).loc["notes"].to_dict() == causes.kept(study).loc["notes"].to_dict()
+
+
+def test_every_measure_in_one_table(found):
+    labels = causes.columns(found)
+    assert labels[0] == "attention" and len(set(labels)) == len(labels)
+    table = causes.measured(found, ["AttnLRP", "random", "unheard"], 0)
+    assert len(table) == len(prompts.TASKS) * 2 * len(on_prompts.MEASURES)
+    row = table.set_index(["task", "map", "measure"]).loc[("notes", "AttnLRP", "precision")]
+    assert row["mean"] == pytest.approx(causes.marks(found, "notes")["AttnLRP", "precision"].mean()) and row.n == COUNT
+    assert row.low <= row["mean"] <= row.high

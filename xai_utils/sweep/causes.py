@@ -176,6 +176,23 @@ def summary(
     return found
 
 
+def columns(study: pd.DataFrame) -> list[str]:
+    """Return the labels of all maps that a study marks, in its order."""
+    return list(dict.fromkeys(name.rsplit(": ", 1)[0] for name in study if ": " in name))
+
+
+def measured(study: pd.DataFrame, labels: Iterable[str], seed: int) -> pd.DataFrame:
+    """Return :func:`summary` of every measure as one table: task, map, measure, mean, low, high, n."""
+    chosen = list(labels)
+    rows = [
+        (task, label, measure, one.mean, one.low, one.high, one.n)
+        for measure in on_prompts.MEASURES
+        for task, found in summary(study, chosen, measure, seed).items()
+        for label, one in found.items()
+    ]
+    return pd.DataFrame(rows, columns=["task", "map", "measure", "mean", "low", "high", "n"])
+
+
 def gains(
     study: pd.DataFrame, pairs: Sequence[tuple[str, str]], measures: Sequence[str], seed: int
 ) -> dict[tuple[str, str, str, str], stats.Gain]:
