@@ -10,7 +10,7 @@ ROOT_MAY := $(if $(filter 0,$(shell id -u)),--allow-root)
 RUNNING = $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(LIMIT),--limit $(LIMIT))
 
 .DEFAULT_GOAL := help
-.PHONY: figures compare test golden train sweep bench explore app report lint help
+.PHONY: figures compare test golden train sweep faults bench explore app report lint help
 
 figures: $(STAMP)  ## draw every figure from the notebooks (RUN=name ONLY=01,02 JOBS=2 LIMIT=1800 FORCE=1); continues where it stopped
 	$(XAI) figures $(if $(RUN),--run $(RUN)) $(if $(filter 1,$(FORCE)),--force) $(RUNNING)
@@ -35,6 +35,10 @@ train: $(STAMP)  ## train a model of data/models again (MODEL=name)
 sweep: $(STAMP)  ## score what PLAN=file.yml lists (WORKERS=2 SCHEDULER=tcp://HOST:PORT OUT=table.parquet AGAIN=1)
 	OMP_NUM_THREADS=1 $(XAI) sweep $(PLAN) $(if $(WORKERS),--workers $(WORKERS)) \
 	$(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(if $(OUT),--out $(OUT)) $(if $(filter 1,$(AGAIN)),--again)
+
+faults: $(STAMP)  ## kill and damage at random (SEED=0 KILLS=80 DAMAGES=200 PROGRAMS=4); what is lost or silent is listed
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m tests.faults --seed $(or $(SEED),0) --kills $(or $(KILLS),80) \
+	--damages $(or $(DAMAGES),200) --programs $(or $(PROGRAMS),4)
 
 bench: $(STAMP)  ## time the methods
 	$(BIN)/python -m tests.bench

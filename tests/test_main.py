@@ -82,7 +82,7 @@ def test_the_models_that_can_be_trained_are_named(capsys):
         ("train vit-scenes --threads -1", "argument --threads: -1 is less than one"),
         ("train vit-scenes --steps few", "argument --steps: invalid count value: 'few'"),
         ("sweep sweeps/small.yml --workers 0", "argument --workers: 0 is less than one"),
-        ("figures --run none", "unknown run: none. Known: "),
+        ("figures --run none", "unknown run of runs.yml: none. Known: "),
         ("figures --only 99", "unknown notebook: 99"),
         ("golden --only 99", "unknown notebook: 99"),
         ("sweep none.yml", "error: no plan 'none.yml'"),

@@ -311,9 +311,9 @@ def test_csv_and_jsonl_read_alike(tmp_path):
         ("a.csv", "text,rating\nfine,1\ndull,0\n", "lacks the column label; it has text, rating"),
         ("a.csv", "body,rating\nfine,1\n", "lacks the column label and text"),
         ("a.csv", "text,label\nfine,1\ndull,1\n", "every label in a.csv is '1'"),
-        ("a.csv", "text,label\nfine,1\n,0\n", "1 rows without text or label, first row 1"),
-        ("a.csv", "text,label\nfine,\ndull,0\n", "1 rows without text or label, first row 0"),
-        ("a.txt", "fine", "ends in '.txt', expected .csv or .jsonl"),
+        ("a.csv", "text,label\nfine,1\n,0\n", "no text or no label in row 2"),
+        ("a.csv", "text,label\nfine,\ndull,0\n", "no text or no label in row 1"),
+        ("a.txt", "fine", "ends in '.txt', expected .csv, .tsv, .jsonl"),
     ],
 )
 def test_unusable_files_are_refused(name, content, message, tmp_path):

@@ -53,7 +53,7 @@ def test_what_is_no_picture_folder_is_refused(imagenet):
     with pytest.raises(ValueError, match=r"name no picture in imagenet, such as 'n03/x\.png'"):
         folders.pictures(imagenet, imagenet / "labels.json")
     (imagenet / "labels.csv").write_text("name,label\na,1\n")
-    with pytest.raises(ValueError, match="columns file and class_id"):
+    with pytest.raises(ValueError, match="lacks the column class_id and file"):
         folders.pictures(imagenet, imagenet / "labels.csv")
     with pytest.raises(FileNotFoundError, match="no file"):
         folders.pictures(imagenet, imagenet / "none.csv")
@@ -103,8 +103,8 @@ def test_a_cut_drops_what_lies_behind_it(eraser):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"label": "GOOD"}, "line 1 has the label 'GOOD'"),
-        ({"rationales": [[0, 9]]}, "line 1 has a rationale outside its 2 words"),
+        ({"label": "GOOD"}, "text 1 has the label 'GOOD'"),
+        ({"rationales": [[0, 9]]}, "text 1 has a rationale outside its 2 words"),
         ({"rationales": [[1, 1]]}, "outside"),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_line_that_cannot_be_is_named(tmp_path, row, said):
     with pytest.raises(ValueError, match=said):
         folders.rationales(file)
     file.write_text('{"id": "x"}')
-    with pytest.raises(ValueError, match="lacks label, rationales, text"):
+    with pytest.raises(ValueError, match="lacks the column label and rationales and text"):
         folders.rationales(file)
 
 

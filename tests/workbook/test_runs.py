@@ -42,7 +42,7 @@ def test_the_key_changes_with_every_dependency(places):
         ("odd: {}\nodd: {}", "line 2: 'odd' is there twice"),
         ("odd:\n\tnotebooks: []", "runs.yml is no plain YAML: line 2"),
         ("odd: !!python/name:os.system ''", "runs.yml is no plain YAML: line 1"),
-        ("od: {}", r"unknown run: odd\. Did you mean od\? Known: default, od"),
+        ("od: {}", r"unknown run of runs\.yml: odd\. Did you mean od\? Known: default, od"),
         ("odd: {notebooks: [2]}", r"run odd has only these notebooks: 02_colours"),
     ],
 )

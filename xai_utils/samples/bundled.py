@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xai_utils import check, runtime
+from xai_utils import check, runtime, tables
 from xai_utils.samples import scenes, watermark
 from xai_utils.samples.kinds import Picture, Text
 from xai_utils.samples.passages import said_if_missing
@@ -81,7 +81,7 @@ def labelled(path: str | Path) -> tuple[list[Text], tuple[str, ...]]:
     """Read texts with labels from the user's own file.
 
     Args:
-        path: a ``.csv`` with a header, or a ``.jsonl``; both with the columns ``text`` and ``label``.
+        path: with the columns ``text`` and ``label``, see :func:`tables.rows_of`.
 
     Returns:
         The texts, labels as indices, and the names of the classes in sorted order.
@@ -90,26 +90,18 @@ def labelled(path: str | Path) -> tuple[list[Text], tuple[str, ...]]:
         FileNotFoundError: no such file.
         ValueError: another kind of file, a column is missing, a text or label is empty, or all labels are the same.
     """
-    import pandas as pd
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path.name}; expected a .csv or .jsonl with the columns text and label.")
-    if path.suffix not in (".csv", ".jsonl"):
-        raise ValueError(f"{path.name} ends in {path.suffix!r}, expected .csv or .jsonl.")
-    table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_json(path, lines=True)
-    if missing := {"text", "label"} - set(table.columns):
-        has = ", ".join(map(str, table.columns))
-        raise ValueError(f"{path.name} lacks the column {' and '.join(sorted(missing))}; it has {has}.")
-    empty = table.text.isna() | table.label.isna() | (table.text.astype(str).str.strip() == "")
-    if empty.any():
-        raise ValueError(f"{path.name} has {empty.sum()} rows without text or label, first row {empty.argmax()}.")
-    classes = tuple(sorted(table.label.astype(str).unique()))
+    path = Path(path).expanduser()
+    rows = tables.rows_of(path, ("text", "label"))
+    for number, row in enumerate(rows, 1):
+        if any(row[name] is None or not str(row[name]).strip() for name in ("text", "label")):
+            raise ValueError(f"{path.name} has no text or no label in row {number}.")
+    classes = tuple(sorted({str(row["label"]) for row in rows}))
     if len(classes) < 2:
         raise ValueError(f"every label in {path.name} is {classes[0]!r}; a classifier needs at least two classes.")
-    runtime.record.data[path.stem] = f"{path.name}, {len(table)} texts"
-    rows = zip(table.text.astype(str), table.label.astype(str), strict=True)
-    return [Text(text, f"{path.stem} {n}", classes.index(label)) for n, (text, label) in enumerate(rows)], classes
+    runtime.record.data[path.stem] = f"{path.name}, {len(rows)} texts"
+    places = {name: place for place, name in enumerate(classes)}
+    found = [Text(str(row["text"]), f"{path.stem} {n}", places[str(row["label"])]) for n, row in enumerate(rows)]
+    return found, classes
 
 
 def scene_pictures(count: int, objects: int = 1, first: int = 0, split: str = "test") -> list[Picture]:

@@ -12,8 +12,6 @@ category and a class must share a name.
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from xai_utils import check, runtime
+from xai_utils import check, runtime, tables
 from xai_utils.samples import bundled
 from xai_utils.samples.bundled import SENTIMENT, picture
 from xai_utils.samples.kinds import Picture, Text
@@ -95,7 +93,7 @@ def masked(path: str | Path, annotations: str | Path) -> Listing:
         Pictures whose ``masks`` hold one mask per category: the union of its instances.
     """
     folder, file = _folder(path), _file(annotations)
-    known = json.loads(file.read_text(encoding="utf-8"))
+    known = tables.json_of(file)
     if absent := {"images", "annotations", "categories"} - set(known):
         raise ValueError(f"{file.name} lacks {', '.join(sorted(absent))}; expected COCO's instances_*.json.")
     category = {one["id"]: one["name"] for one in known["categories"]}
@@ -134,8 +132,8 @@ def rationales(path: str | Path, words: int | None = None) -> Listing:
     file = _file(path)
     if words is not None:
         check.at_least_one("words", words)
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    texts = [_rationale(json.loads(line), f"{file.name}, line {n}", words) for n, line in enumerate(lines, 1)]
+    rows = tables.rows_of(file, ("id", "text", "label", "rationales"))
+    texts = [_rationale(row, f"{file.name}, text {n}", words) for n, row in enumerate(rows, 1)]
     kept = [text for text in texts if text.rationale]
     if not kept:
         raise ValueError(f"no text of {file.name} has a rationale among its first {words} words; take more words.")
@@ -150,8 +148,6 @@ def listed(some: Sequence[Text | Picture]) -> Listing:
 
 
 def _rationale(row: dict, where: str, words: int | None) -> Text:
-    if absent := {"id", "text", "label", "rationales"} - set(row):
-        raise ValueError(f"{where} lacks {', '.join(sorted(absent))}.")
     label = row["label"] if row["label"] in (0, 1) else {"NEG": 0, "POS": 1}.get(row["label"])
     if label is None:
         raise ValueError(f"{where} has the label {row['label']!r}, expected NEG or POS, 0 or 1 ({SENTIMENT}).")
@@ -186,13 +182,13 @@ def _draw(polygons: list[list[float]], size: tuple[int, int], shape: tuple[int, 
 
 
 def _labels(file: Path) -> dict[str, int]:
-    text = _file(file).read_text(encoding="utf-8")
     if file.suffix == ".json":
-        return {name: int(value) for name, value in json.loads(text).items()}
-    rows = list(csv.DictReader(text.splitlines()))
-    if not rows or {"file", "class_id"} - set(rows[0]):
-        raise ValueError(f"{file.name} needs rows with the columns file and class_id.")
-    return {row["file"]: int(row["class_id"]) for row in rows}
+        stated = tables.json_of(_file(file))
+    else:
+        stated = {row["file"]: row["class_id"] for row in tables.rows_of(_file(file), ("file", "class_id"))}
+    if not isinstance(stated, dict) or not all(str(value).isdigit() for value in stated.values()):
+        raise ValueError(f"{file.name} should give each picture the number of its class, such as 281.")
+    return {name: int(value) for name, value in stated.items()}
 
 
 def _by_folder(folder: Path, files: Sequence[Path]) -> dict[str, int]:
@@ -285,7 +281,7 @@ def _read(path: Path, picture: Picture) -> np.ndarray:
 def _classes(path: Path) -> dict[str, tuple[int, ...]] | None:
     if not path.is_file():
         return None
-    listed = json.loads(path.read_text(encoding="utf-8"))
+    listed = tables.json_of(path)
     if not isinstance(listed, dict) or not all(
         isinstance(indices, list) and all(isinstance(i, int) for i in indices) for indices in listed.values()
     ):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xai_utils import check
+from xai_utils import check, tables
 from xai_utils.samples import bundled, folders, prompts, recall
 from xai_utils.samples.folders import Listing, listed
 from xai_utils.samples.kinds import Picture, Text
@@ -96,7 +96,7 @@ def coco(path: str, annotations: str, classes: str | None = None) -> Listing:
         classes: a file that says which of the model's classes a category means, as :mod:`folders` has it.
     """
     found = folders.masked(path, annotations)
-    means = json.loads(Path(classes).read_text(encoding="utf-8")) if classes is not None else {}
+    means = tables.json_of(Path(classes)) if classes is not None else {}
     return Listing(found.names, lambda i: _by_class(found.read(i), means))  # type: ignore[arg-type]
 
 

@@ -28,6 +28,7 @@ BESIDE = tuple(
     f"xai_utils.{name}"
     for name in (
         "files",
+        "tables",
         *(f"samples.{name}" for name in ("bundled", "folders", "kinds", "passages", "scenes", "sets")),
         *(f"sweep.{name}" for name in ("cluster", "parts", "sources")),
     )

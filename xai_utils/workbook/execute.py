@@ -271,12 +271,21 @@ def catalogue(folder: Path) -> None:
     """Write ``README.md`` beside the figures: models and caption of each; the name begins with the notebook."""
     about = {path.stem: _record_of(path) for path in sorted(folder.glob("[0-9][0-9]_*.json"))}
     lines = [
-        f"| [{name}]({name}.png) | {', '.join(one.get('models', ()))} | {one.get('caption', '')} |"
+        f"| {_links(folder, name)} | {', '.join(one.get('models', ()))} | {one.get('caption', '')} |"
         for name, one in about.items()
     ]
-    head = "# Figures\n\nWritten by the notebooks; the JSON beside each says what made it.\n\n"
-    table = "| figure | models | caption |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+    head = (
+        "# Figures\n\nWritten by the notebooks; the JSON beside each says what made it, the CSV holds its numbers.\n\n"
+    )
+    table = "| figure or table | models | caption |\n|---|---|---|\n" + "\n".join(lines) + "\n"
     files.write(folder / "README.md", head + table)
+
+
+def _links(folder: Path, name: str) -> str:
+    """Return links to a figure and its numbers, or to a table alone."""
+    drawn, counted = ((folder / f"{name}.{kind}").exists() for kind in ("png", "csv"))
+    table = f"[{'CSV' if drawn else name}]({name}.csv)"
+    return " · ".join(([f"[{name}]({name}.png)"] if drawn or not counted else []) + ([table] if counted else []))
 
 
 def _record_of(path: Path) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def read(places: Places, name: str = "default") -> Run:
     if not isinstance(stated or {}, dict):
         raise ValueError(f"{file.name} holds a {type(stated).__name__}, expected names of runs, each with its fields.")
     listed = {"default": {}, **(stated or {})}
-    _refuse_unknown("run", [name], listed)
+    _refuse_unknown(f"run of {file.name}", [name], listed)
     if not _NAME.fullmatch(name) or name in TAKEN:
         raise ValueError(
             f"the run {name!r} should be called by letters, digits, - and _, and not {' or '.join(TAKEN)}, because "
