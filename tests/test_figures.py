@@ -1,6 +1,7 @@
 """Figures: the same bytes every time, the record beside them, and nothing half-written."""
 
 import errno
+import hashlib
 import json
 from contextlib import contextmanager
 
@@ -43,7 +44,7 @@ def test_the_same_figure_is_the_same_bytes(target):
     figures.save(figure(), "01_curve", "A curve.", ("png", "pdf"))
     assert contents(target) == first and set(first) == {"01_curve.png", "01_curve.pdf", "01_curve.json"}
     figures.save(figure(3, 1, 2), "01_curve", "A curve.", ("png", "pdf"))
-    assert all((contents(target)[name] != first[name]) == (name != "01_curve.json") for name in first)
+    assert all(contents(target)[name] != first[name] for name in first), "the record holds their hashes"
 
 
 def test_no_program_and_no_date_is_written_into_a_figure(target):
@@ -75,6 +76,7 @@ def test_the_record_is_beside_the_figure(target, monkeypatch):
     figures.save(figure(), "01_curve", "A curve – in two words.")
     text = (target / "01_curve.json").read_text()
     about = json.loads(text)
+    assert list(about.pop("files")) == ["01_curve.png"]
     assert about == {
         "figure": "01_curve",
         "caption": "A curve – in two words.",
@@ -203,3 +205,10 @@ def test_a_table_that_is_not_there_is_named(target):
         figures.read_table("01_nothing")
     with pytest.raises(ValueError, match="should read NN_words"):
         figures.save_table(pd.DataFrame(), "gains")
+
+
+def test_the_record_holds_the_hashes_of_what_it_describes(target):
+    figures.save(figure(), "01_curve", table=pd.DataFrame({"x": [1]}))
+    written = contents(target)
+    told = json.loads(written.pop("01_curve.json"))["files"]
+    assert told == {name: hashlib.sha256(content).hexdigest() for name, content in written.items()} and len(told) == 2

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ def _write(name: str, caption: str, contents: Mapping[str, bytes]) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(f"figure name {name!r} should read NN_words, such as 01_rollout_by_depth.")
     about = {"figure": name, "caption": caption, "notebook": _notebook(name), **runtime.record.as_dict()}
+    about["files"] = {f"{name}.{kind}": sha256(content).hexdigest() for kind, content in contents.items()}
     record = {"json": (json.dumps(about, indent=1) + "\n").encode()}
     files.write_together(folder(), {f"{name}.{kind}": content for kind, content in {**contents, **record}.items()})
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.workbook.made_up import picture
+from tests.workbook.made_up import picture, record
 from xai_utils import claims
 from xai_utils.workbook.report import build, sources
 
@@ -51,3 +51,9 @@ def test_verdicts_are_read_as_claims_prints_them(capsys):
     assert [sources.verdict_of(line) for line in [*lines, "holdsno", "the sum holds  x"]] == [
         ("holds", "sign = 1"), ("does not hold", "better"), ("undecided", "larger"), None, None,
     ]  # fmt: skip
+
+
+def test_a_picture_parted_from_its_record_is_named(project):
+    record(project / "figures/01_rows.png", files={"01_rows.png": "0" * 64})
+    with pytest.raises(ValueError, match=r"01_rows\.png is not the picture that 01_rows\.json describes"):
+        sources.read_figures(project / "figures")

@@ -18,6 +18,8 @@ import nbformat
 from nbformat import NotebookNode
 from PIL import Image, UnidentifiedImageError
 
+from xai_utils import files
+
 PROVENANCE = ("figure", "caption", "notebook", "parameters", "device", "models", "data", "versions")
 TABLES = (".csv", ".parquet")
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
@@ -196,13 +198,15 @@ def _figure(path: Path, run: str) -> Figure:
         raise ValueError(f"{path.stem}.json lacks {', '.join(missing)}; make golden writes it again.")
     if about["figure"] != path.stem:
         raise ValueError(f"{path.stem}.json is the record of {about['figure']!r}; make golden writes it again.")
+    if about.get("files", {}).get(path.name, files.sha256(path)) != files.sha256(path):
+        raise ValueError(f"{path.name} is not the picture that {path.stem}.json describes; make golden writes both.")
     try:
         with Image.open(path) as picture:
             size = picture.size
     except UnidentifiedImageError as error:
         raise ValueError(f"{path.name} is no picture; make golden writes it again.") from error
-    files = [path.with_suffix(kind) for kind in (".png", ".json", ".pdf", ".csv")]
-    return Figure(path.stem, "" if run == "." else run, about, size, tuple(one for one in files if one.exists()))
+    beside = [path.with_suffix(kind) for kind in (".png", ".json", ".pdf", ".csv")]
+    return Figure(path.stem, "" if run == "." else run, about, size, tuple(one for one in beside if one.exists()))
 
 
 def read_json(path: Path) -> dict[str, Any]:
