@@ -154,3 +154,21 @@ def test_masks_go_through_the_resize_and_crop_of_their_picture():
 def test_masks_that_do_not_fit_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(tiny.model("timm-vit"))
+
+
+def test_a_map_points_at_one_object_at_both_or_at_none(monkeypatch):
+    some = pictures(3)
+    covers = [[on_pictures.metrics.cover(mask, tiny.GRID) for mask in one.masks.values()] for one in some]
+    drawn = {"star": [one[0] for one in covers], "both": [one[0] + one[1] for one in covers]}
+
+    def attributions(model, method, asked, targets, seed):
+        labels = tuple(map(str, range(16)))
+        maps = [Attribution(one, labels, method, model.name, grid=tiny.GRID) for one in drawn.get(method, ())]
+        return [*maps[:2], None] if maps else [None] * 3, 0.0
+
+    monkeypatch.setattr(on_pictures.scoring, "attributions", attributions)
+    found = on_pictures.pointed(tiny.model("timm-vit"), some, ["star", "both", "gone"], ["first", "second"])
+    means = found.groupby("method")[["fails", "first", "second"]].mean().astype(float)
+    assert means.loc["star"].tolist() == pytest.approx([1 / 3, 2 / 3, 0])
+    assert means.loc["both"].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3])
+    assert means.loc["gone"].tolist() == [1, 0, 0] and len(found) == 9

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from xai_utils import check, metrics, stats
+from xai_utils.evaluation import scoring
 from xai_utils.evaluation.judged import Methods, explained
 from xai_utils.models import Model
-from xai_utils.models.encoding import patch_grid, view_mask
+from xai_utils.models.encoding import encode, patch_grid, view_mask
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture
 
@@ -128,6 +129,41 @@ def paired(table: pd.DataFrame, one: tuple[str, str], other: tuple[str, str], me
         if key not in wide:
             raise ValueError(f"the table holds no map {key}; it holds {', '.join(map(str, wide.columns))}.")
     return (wide[one] - wide[other]).to_numpy()
+
+
+def pointed(
+    model: Model, pictures: Sequence[Picture], names: Sequence[str], parts: Sequence[str], seed: int = 0
+) -> pd.DataFrame:
+    """Say on which of the objects of a picture the map of the predicted class has its greatest score.
+
+    Args:
+        model: a vision model.
+        pictures: each with as many masks as there are ``parts``, in their order.
+        names: of methods and nulls.
+        parts: what to call the objects, such as ``("digit", "badge")``.
+        seed: of random maps.
+
+    Returns:
+        A row for each method and picture: ``method``, ``picture``, ``background``, ``fails``, whether there is no map,
+        and for each part whether the greatest score lies on a patch that holds any of it; the mean over equal greatest
+        scores. A map that is not there points at nothing.
+    """
+    batch = encode(model, pictures)
+    with torch.inference_mode():
+        targets = model.logits(batch.inputs).argmax(-1).tolist()
+    seen = [{part: inside(model, one, [name]) for part, name in zip(parts, one.masks, strict=True)} for one in pictures]
+    rows: list[dict[str, object]] = []
+    for method in names:
+        maps = scoring.attributions(model, method, pictures, targets, seed)[0]
+        for picture, one, masks in zip(pictures, maps, seen, strict=True):
+            hits = {part: 0.0 if one is None else _greatest(one.scores, mask) for part, mask in masks.items()}
+            told = {"method": method, "picture": picture.name, "background": picture.background}
+            rows.append({**told, "fails": one is None, **hits})
+    return pd.DataFrame(rows)
+
+
+def _greatest(scores: Tensor, mask: Tensor) -> float:
+    return float((mask[scores == scores.max()] > 0).double().mean())
 
 
 def inside(model: Model, picture: Picture, names: Collection[str] | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from xai_utils.sweep import (
     causes,
     closed_forms,
     cluster,
+    destroyed,
     leaderboard,
     parts,
     plan,

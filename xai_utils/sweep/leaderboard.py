@@ -21,7 +21,8 @@ from xai_utils.samples import sets
 from xai_utils.sweep import parts, plan, standings
 from xai_utils.sweep.standings import NULL, NULLS, TRUTH, chosen, matched
 
-FILE = runtime.DATA / "sweeps" / "leaderboard.parquet"
+FOLDER = runtime.DATA / "sweeps"
+FILE = FOLDER / "leaderboard.parquet"
 PLANS = ("leaderboard", "state_space")  #: in ``sweeps/``, of which the bundled table was made
 KEY = ["model", "method", "sample", "metric", "operator"]
 LEFT_OUT = ("insertion",)  #: not bundled: it is deletion plus delta_af
@@ -51,14 +52,20 @@ def read(file: Path = FILE) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         ValueError: a file that is missing, cut off or no sweep; standings of another table.
     """
-    table = parts.read(file)
-    if table is None:
-        raise ValueError(f"{file.name} is missing or damaged; `make sweep PLAN=sweeps/leaderboard.yml` makes it again.")
+    table = rows(file)
     beside, about = file.with_suffix(".csv"), file.with_suffix(".json")
     if not beside.is_file() or json.loads(about.read_text())["summed"]["sha256"] != files.sha256(file):
         raise ValueError(f"{beside.name} does not sum up {file.name}; `python -m xai_utils leaderboard` does it again.")
-    runtime.record.data["sweep"] = f"{file.name}, {len(table)} rows"
     return table, standings.read(beside)
+
+
+def rows(file: Path) -> pd.DataFrame:
+    """Return the rows of a bundled sweep, such as ``FOLDER / "sanity.parquet"``; ``ValueError`` for a damaged file."""
+    table = parts.read(file)
+    if table is None:
+        raise ValueError(f"{file.name} is missing or damaged; `make sweep PLAN=sweeps/{file.stem}.yml` makes it again.")
+    runtime.record.data[f"sweep {file.stem}"] = f"{file.name}, {len(table)} rows"
+    return table
 
 
 def bundle(sources: Sequence[Path], file: Path = FILE) -> None:
