@@ -34,6 +34,7 @@ READINGS = {
     "relevance of the second layer": "second_layer",
     "full relevance": "full",
 }
+FEW = 8  # pictures in one relevance pass, whose graphs are kept in float64
 COLUMNS = ("model", "method", "picture", "object", "preference", "lift", "empty")
 
 
@@ -112,8 +113,8 @@ def relevances(model: Model, pictures: Sequence[Picture], targets: Sequence[int 
     """
     classes, grid = [model.class_index(one) for one in targets], patch_grid(model)
     parts = []
-    for start in range(0, len(pictures), BATCH):
-        some = slice(start, start + BATCH)
+    for start in range(0, len(pictures), FEW):
+        some = slice(start, start + FEW)
         parts.append(relevance.aggregates(model, encode(model, pictures[some]), classes[some]))
     return {
         name: torch.cat([part[aggregate] for part in parts])[:, model.prefix :].unflatten(1, grid).cpu()

@@ -389,7 +389,7 @@ def spectra(ax: Axes, maps: Mapping[str, Tensor]) -> None:
         ax.fill_between(places, *values.clamp(min=1e-9).aminmax(dim=0), alpha=0.12, color=line.get_color(), linewidth=0)
     ax.set(xlabel="place", ylabel="singular value", yscale="log", ylim=(1e-4, None))
     ax.minorticks_off()  # most of the time of drawing
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
 
 
