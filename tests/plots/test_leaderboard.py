@@ -1,13 +1,14 @@
-"""The charts of the leaderboard show what the table says."""
+"""The charts of the leaderboard show what the tables say."""
 
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
 
 from tests.sweep.trial import made_up
-from xai_utils.plots import leaderboard as plots_leaderboard
-from xai_utils.sweep import leaderboard
-from xai_utils.sweep import standings as sweep_standings
+from xai_utils.plots import leaderboard as drawn
+from xai_utils.stats import Interval
+from xai_utils.sweep import leaderboard, standings
 
 
 @pytest.fixture
@@ -15,6 +16,8 @@ def ax():
     fig, ax = plt.subplots()
     yield ax
     fig.canvas.draw()
+    sizes = [text.get_fontsize() for text in fig.findobj(plt.Text) if text.get_text()]
+    assert min(sizes) >= drawn.SMALL, "nothing is too small to read"
     plt.close(fig)
 
 
@@ -22,52 +25,73 @@ def labels(axis):
     return [label.get_text() for label in axis.get_ticklabels()]
 
 
-def test_standings_are_in_order_with_the_random_map_as_a_line(ax):
-    found = sweep_standings.chosen(sweep_standings.standings(made_up()), "m", "average_precision")
-    plots_leaderboard.standings(ax, found, "average precision", "m")
-    assert labels(ax.yaxis) == ["good", "fair", "random", "poor"]
-    points = [line for line in ax.lines if line.get_marker() == "o"]
-    assert [line.get_xdata()[0] for line in points] == found["mean"].tolist()
-    (dashed,) = (line for line in ax.lines if line.get_linestyle() == "--")
-    assert dashed.get_xdata()[0] == found.set_index("method").at["random", "mean"]
-    assert points[2].get_color() != points[0].get_color() == points[1].get_color()
-    assert [label.get_color() for label in ax.get_yticklabels()] == ["black", "black", "0.45", "black"]
+def points(ax):
+    return [line for line in ax.lines if line.get_marker() not in ("", "None", None)]
 
 
-def test_lines_cross_where_operators_disagree(ax):
-    ranks = {"mask": {"a": 1.0, "b": 2.0, "random": 3.0}, "delete": {"a": 2.0, "b": 1.0, "random": 3.0}}
-    plots_leaderboard.by_operator(ax, ranks, "m")
-    assert [list(line.get_ydata()) for line in ax.lines] == [[0, 1], [1, 0], [2, 2]]
-    assert labels(ax.xaxis) == ["mask", "delete"] and ax.lines[2].get_color() == plots_leaderboard.NULL
+def test_a_matrix_frames_what_is_tied_with_the_best_and_leaves_holes(ax):
+    board = standings.chosen(standings.standings(made_up()), "m", "average_precision")
+    few = board[board.method != "fair"].assign(tied=lambda one: one.method.isin(["good", "poor"]))
+    drawn.matrix(ax, {"m": board, "n": few}, "average precision")
+    assert labels(ax.yaxis) == ["good", "fair", "poor", "random"], "nulls below"
+    assert [label.get_color() for label in ax.get_yticklabels()] == ["black", "black", "black", "0.45"]
+    assert len(ax.texts) == 7 and ax.texts[0].get_text() == f"{board['mean'].iloc[0]:.2f}"
+    frames = sorted((round(one.get_y() + 0.42), round(one.get_x() + 0.46)) for one in ax.patches)
+    assert frames == [(0, 0), (0, 1), (2, 1)]
+
+
+def test_places_have_their_intervals(ax):
+    found = leaderboard.places(made_up(samples=4), "m", 0)
+    drawn.places(ax, found, "m")
+    assert labels(ax.yaxis) == list(found.method)
+    widths = [list(line.get_xdata()) for line in ax.lines if len(line.get_xdata()) == 2]
+    assert widths == found[["low", "high"]].to_numpy().tolist()
+
+
+def test_correlations_are_filled_where_they_are_found(ax):
+    found = pd.DataFrame(
+        {"metric": ["a", "b"], "rho": [0.8, 0.3], "low": [0.5, -0.2], "high": [0.9, 0.6], "p": [0.01, 0.3]}
+    )
+    drawn.correlations(ax, found, "known cause")
+    assert labels(ax.yaxis) == ["a", "b"]
+    assert [to_hex(line.get_markerfacecolor()) for line in points(ax)] == [drawn.METHOD, "#ffffff"]
+
+
+def test_what_is_left_is_in_order_of_the_last_test(ax):
+    rows = [("everything", "a", 0.1), ("everything", "b", 0.9), ("classifier", "a", 0.5), ("classifier", "b", 1.0)]
+    found = pd.DataFrame(rows, columns=["test", "method", "left"]).assign(low=lambda one: one.left - 0.1, high=1.0)
+    drawn.destruction(ax, found, "m", ["classifier", "everything"])
+    assert labels(ax.yaxis) == ["a", "b"]
+    assert [list(line.get_xdata()) for line in points(ax)] == [[0.5, 1.0], [0.1, 0.9]]
+    assert ax.get_legend_handles_labels()[1] == ["classifier", "everything"]
+
+
+def test_pointing_shows_every_object_of_every_method(ax):
+    share = {"attention": Interval(0.4, 0.3, 0.5, 44), "centre": Interval(0.1, 0.0, 0.2, 44)}
+    drawn.pointing(ax, {"digit": share, "badge": dict(reversed(share.items()))}, "m")
+    assert labels(ax.yaxis) == ["attention", "centre"] and labels(ax.yaxis) == list(share)
+    assert [list(line.get_xdata()) for line in points(ax)] == [[0.4, 0.1], [0.4, 0.1]], "by name, not by order"
+
+
+def test_networks_stand_beside_each_other(ax):
+    found = pd.DataFrame(
+        {"seed 0": {"a": 2.0, "b": 1.0}, "seed 1": {"a": 2.0, "b": 1.0}, "seed 2": {"a": 1.0, "b": 2.0}}
+    )
+    drawn.networks(ax, found, "m")
+    assert labels(ax.yaxis) == ["b", "a"] and [list(line.get_xdata()) for line in points(ax)] == [
+        [1, 2],
+        [1, 2],
+        [2, 1],
+    ]
 
 
 def test_only_methods_that_no_cheaper_one_beats_are_numbered(ax):
     seconds = {"slow": 1.0, "quick": 0.01, "poor": 0.1, "uniform": 0.001, "random": 0.001}
     mean = {"slow": 0.9, "quick": 0.6, "poor": 0.4, "uniform": 0.99, "random": 0.2}
     found = pd.DataFrame({"seconds": seconds, "mean": mean}).rename_axis("method").reset_index()
-    plots_leaderboard.cost(ax, found, "average precision", "m")
+    drawn.cost(ax, found, "average precision", "m")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["1  quick", "2  slow"]
-    joined = next(line for line in ax.lines if line.get_color() == plots_leaderboard.JOINS)
+    joined = next(line for line in ax.lines if line.get_color() == drawn.JOINS)
     assert list(joined.get_ydata()) == [0.6, 0.9]
-    (points,) = (line for line in ax.lines if line.get_marker() == "o")
-    assert list(points.get_xdata()) == [1.0, 0.01, 0.1] and [text.get_text() for text in ax.texts] == ["1", "2"]
-
-
-def test_bars_join_what_cannot_be_told_apart(ax):
-    ranking = leaderboard.ranked(made_up(), "m", "average_precision")
-    plots_leaderboard.critical_difference(ax, ranking, "m")
-    assert labels(ax.yaxis) == list(ranking.ranks) and f"n = {ranking.samples}" in ax.get_xlabel()
-    bars = [line for line in ax.lines if line.get_color() == plots_leaderboard.JOINS]
-    assert len(bars) == len(ranking.groups())
-
-
-def test_correlations_are_written_and_what_is_left_is_drawn():
-    fig, (left, right) = plt.subplots(1, 2)
-    found = pd.DataFrame([[1.0, -0.4], [-0.4, 1.0]], ["aopc", "truth"], ["aopc", "truth"])
-    plots_leaderboard.agreement(left, found, "text")
-    assert labels(left.xaxis) == labels(left.yaxis) == ["aopc", "truth"]
-    assert sorted(text.get_text() for text in left.texts) == ["-0.4", "-0.4", "1.0", "1.0"]
-    plots_leaderboard.destruction(right, {"attention": {"head": [0.5, 0.7], "blocks.0": [0.0]}}, "m")
-    assert list(right.lines[0].get_ydata()) == pytest.approx([1.0, 0.6, 0.0])
-    assert labels(right.xaxis) == ["nothing", "head", "blocks.0"]
-    plt.close(fig)
+    (shown,) = (line for line in ax.lines if line.get_marker() == "o")
+    assert list(shown.get_xdata()) == [1.0, 0.01, 0.1] and [text.get_text() for text in ax.texts] == ["1", "2"]
