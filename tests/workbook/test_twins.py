@@ -8,6 +8,7 @@ import transformers as hf
 from matplotlib import pyplot as plt
 
 from xai_utils import figures, samples
+from xai_utils.models.vim import Vim
 from xai_utils.workbook import runs
 
 
@@ -38,8 +39,10 @@ def executed(tmp_path, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
 
     def execute(number, run, **changed):
-        (path,) = runs.find_notebooks(runs.Places(), [number])
-        parameters = runs.parameters_of(runs.read(runs.Places(), run), [path])[path] | changed
+        named = runs.read(runs.Places(), run)
+        paths = runs.find_notebooks(runs.Places(), named.notebooks)
+        path = next(one for one in paths if one.stem.startswith(number))
+        parameters = runs.parameters_of(named, paths)[path] | changed
         known: dict = {"__name__": "__main__"}
         for cell in nbformat.read(path, as_version=4).cells:
             tags = cell.metadata.get("tags", [])
@@ -61,3 +64,43 @@ def test_bert_base_and_large_on_sst2(executed, tmp_path, monkeypatch, capsys):
     assert told.count("published rule above rollout") == 2 * 3 and "truth" not in told.partition("published rule")[2]
     curve = figures.read_table("02_curve", tmp_path / "figures")
     assert set(curve["model"]) == set(twins) and curve["p"].between(0, 1).all()
+
+
+@pytest.fixture
+def few_reviews(monkeypatch):
+    """Read twelve reviews: what they say is no matter here."""
+    some = samples.reviews()[:12]
+    monkeypatch.setattr(samples, "reviews", lambda: some)
+
+
+@pytest.mark.usefixtures("few_reviews")
+def test_vision_mamba_of_imagenet_layer_by_layer(executed, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    twin = Vim(img_size=224, patch_size=16, stride=16, embed_dim=16, depth=3, num_classes=1000, d_state=2)
+    torch.save({"model": twin.state_dict()}, tmp_path / "twin.pth")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    known = executed("03", "vim", DEVICE="cpu")
+    assert known["VISION_MODEL"] == known["VIM_MODEL"] == "vim_small" and known["hidden"].shape[0] == 3
+    assert (tmp_path / "figures" / "03_layers_vim.png").is_file() and not known["SCENIC"]
+    assert set(figures.read_table("03_tests", tmp_path / "figures")["model"]) == {"minilm-sst2", "vim_small"}
+
+
+@pytest.mark.usefixtures("few_reviews")
+@pytest.mark.parametrize("number", ["03", "04"])
+def test_a_pretrained_transformer_and_a_picture_of_two_photographs(number, executed, tmp_path, capsys):
+    torch.manual_seed(0)
+    names = dict(enumerate(["tabby, tabby cat", "espresso", "something else"]))
+    config = hf.ViTConfig(**tiny.VIT)
+    config.id2label, config.label2id = names, {one: i for i, one in names.items()}
+    hf.ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+    hf.ViTImageProcessor(size={"height": tiny.SIDE, "width": tiny.SIDE}).save_pretrained(tmp_path / "vit")
+    known = executed(number, "deit", VISION_MODEL=f"hf:{tmp_path / 'vit'}", DEVICE="cpu")
+    assert known["picture"].name == "cat + coffee" and list(known["picture"].masks) == ["cat", "coffee"]
+    drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    if number == "04":
+        assert known["ASKED"] == ["tabby, tabby cat", "espresso"] and "04_class_specific" not in drawn
+        assert (
+            "04_methods_two_classes" in drawn and "asked about: tabby, tabby cat, espresso" in capsys.readouterr().out
+        )
+    else:
+        assert "03_rollouts_picture" in drawn and "03_layers_vim" not in drawn
