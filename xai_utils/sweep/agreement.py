@@ -39,14 +39,16 @@ class Verdicts:
     Attributes:
         values: metric to ``(sample, method)``; a sample that a metric has no value for is NaN.
         methods: without the nulls.
+        clusters: of each sample, see :func:`standings.shared`.
     """
 
     values: dict[str, np.ndarray]
     methods: tuple[str, ...]
+    clusters: tuple[str, ...]
 
-    def means(self, samples: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the verdict of each metric on every method, ``(method,)``, over some samples, drawn or all."""
-        return {name: np.nanmean(one[samples], axis=0) for name, one in self.values.items()}
+    def means(self) -> dict[str, np.ndarray]:
+        """Return the verdict of each metric on every method, ``(method,)``."""
+        return {name: np.nanmean(one, axis=0) for name, one in self.values.items()}
 
 
 def verdicts(table: pd.DataFrame, model: str, wanted: Sequence[str] = WANTED) -> Verdicts:
@@ -60,7 +62,7 @@ def verdicts(table: pd.DataFrame, model: str, wanted: Sequence[str] = WANTED) ->
     names = [name for name in found[TRUTH] if name not in NULLS]
     samples = sorted(set().union(*(one.index for one in found.values())))
     values = {metric: one[names].reindex(samples).to_numpy() for metric, one in found.items()}
-    return Verdicts(values, tuple(names))
+    return Verdicts(values, tuple(names), tuple(standings.shared(pd.DataFrame(index=samples))))
 
 
 def with_truth(
@@ -86,8 +88,7 @@ def with_truth(
         raise ValueError(f"none of {', '.join(models)} has {LEAST} methods beside the nulls.")
     rows = [_of_model(name, told[name], wanted) for name in models]
     noise = np.random.default_rng(seed)
-    draws = np.stack([_drawn([told[name] for name in kept], wanted, noise) for _ in range(DRAWS)])
-    low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
+    low, high = _bounds(np.stack([_drawn(told[name], wanted, noise) for name in kept]), noise)
     each = pd.concat(rows, ignore_index=True)
     means = each[each.reason == ""].groupby("metric", sort=False).rho.mean()
     ps = _permuted([told[name] for name in kept], wanted, noise, means.to_numpy())
@@ -96,7 +97,7 @@ def with_truth(
 
 
 def _of_model(model: str, told: Verdicts, wanted: Sequence[str]) -> pd.DataFrame:
-    means = told.means(np.arange(len(told.values[TRUTH])))
+    means = told.means()
     count = len(told.methods)
     reason = "" if count >= LEAST else f"{count} methods, fewer than {LEAST}"
     rhos = [_spearman(means[name], means[TRUTH]) if not reason else np.nan for name in wanted]
@@ -104,23 +105,35 @@ def _of_model(model: str, told: Verdicts, wanted: Sequence[str]) -> pd.DataFrame
 
 
 def _spearman(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the rank correlation; 0 where all of one side are equal, because nothing is ranked."""
-    ranks = [rankdata(values) for values in (one, other)]
-    if any(np.ptp(rank) == 0 for rank in ranks):
-        return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    """Return the rank correlation; 0 where all of one side are equal."""
+    return float((_standard(one[None]) * _standard(other[None])).sum())
 
 
-def _drawn(told: Sequence[Verdicts], wanted: Sequence[str], noise: np.random.Generator) -> np.ndarray:
-    """Return the mean correlations ``(metric,)`` once models, their samples and their methods are drawn again."""
-    rows = []
-    for pick in noise.integers(0, len(told), len(told)):
-        own = told[pick]
-        count = len(own.values[TRUTH])
-        means = own.means(noise.integers(0, count, count))
-        methods = noise.integers(0, len(own.methods), len(own.methods))
-        rows.append([_spearman(means[name][methods], means[TRUTH][methods]) for name in wanted])
-    return np.mean(rows, axis=0)
+def _drawn(told: Verdicts, wanted: Sequence[str], noise: np.random.Generator) -> np.ndarray:
+    """Return correlations of one model ``(draw, metric)`` once its samples and its methods are drawn again."""
+    times = _times(told.clusters, noise)
+    methods = noise.integers(0, len(told.methods), (DRAWS, len(told.methods)))
+    ranks = {}
+    for name in (TRUTH, *wanted):
+        known = ~np.isnan(told.values[name])
+        means = times @ np.where(known, told.values[name], 0.0) / (times @ known)
+        ranks[name] = _standard(np.take_along_axis(means, methods, 1))
+    return np.stack([(ranks[name] * ranks[TRUTH]).sum(1) for name in wanted], axis=1)
+
+
+def _times(clusters: Sequence[str], noise: np.random.Generator) -> np.ndarray:
+    """Draw clusters again: how often each sample is there, ``(draw, sample)``."""
+    places = pd.factorize(pd.Index(clusters))[0]
+    count = places.max() + 1
+    return noise.multinomial(count, np.full(count, 1 / count), DRAWS)[:, places].astype(float)
+
+
+def _bounds(drawn: np.ndarray, noise: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 95 % interval of the mean over models, drawn again, of correlations ``(model, draw, metric)``."""
+    count = len(drawn)
+    models, draws = noise.integers(0, count, (DRAWS, count)), noise.integers(0, DRAWS, (DRAWS, count))
+    low, high = np.nanquantile(drawn[models, draws].mean(1), [0.025, 0.975], axis=0)
+    return low, high
 
 
 def _permuted(
@@ -129,17 +142,18 @@ def _permuted(
     """Return the share of exchanges of the methods' names that correlate as much, two-sided, ``(metric,)``."""
     chance = np.zeros((PERMUTATIONS, len(wanted)))
     for own in told:
-        means = own.means(np.arange(len(own.values[TRUTH])))
-        ranks = np.stack([_standard(means[name]) for name in wanted])
-        turned = noise.permuted(np.tile(_standard(means[TRUTH]), (PERMUTATIONS, 1)), axis=1)
+        means = own.means()
+        ranks = _standard(np.stack([means[name] for name in wanted]))
+        turned = noise.permuted(np.tile(_standard(means[TRUTH][None]), (PERMUTATIONS, 1)), axis=1)
         chance += turned @ ranks.T / len(told)
     more = (np.abs(chance) >= np.abs(found) - 1e-12).sum(0)
     return np.asarray((1 + more) / (1 + PERMUTATIONS))
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
-    centred = rankdata(values) - (len(values) + 1) / 2
-    return centred / max(float(np.linalg.norm(centred)), 1e-12)
+    """Return the ranks of each row, centred and of length 1; zeros where all are equal, because nothing is ranked."""
+    centred = rankdata(values, axis=1) - (values.shape[1] + 1) / 2
+    return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12))
 
 
 def turned(table: pd.DataFrame, models: Sequence[str], seed: int, metric: str = "delta_af") -> pd.DataFrame:

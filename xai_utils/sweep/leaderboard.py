@@ -54,7 +54,7 @@ def read(file: Path = FILE) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     table = rows(file)
     beside, about = file.with_suffix(".csv"), file.with_suffix(".json")
-    if not beside.is_file() or json.loads(about.read_text())["summed"]["sha256"] != files.sha256(file):
+    if not beside.is_file() or json.loads(about.read_text(encoding="utf-8"))["summed"]["sha256"] != files.sha256(file):
         raise ValueError(f"{beside.name} does not sum up {file.name}; `python -m xai_utils leaderboard` does it again.")
     return table, standings.read(beside)
 
@@ -122,11 +122,13 @@ def pairs(table: pd.DataFrame, models: Sequence[str], metric: str = TRUTH) -> pd
     found = []
     for model in models:
         wide = standings.direction(metric) * matched(table, model, metric)
-        gaps = pd.DataFrame({pair: wide[pair[0]] - wide[pair[1]] for pair in combinations(wide, 2)})
-        named = gaps.set_axis([" ".join(pair) for pair in gaps], axis=1)
-        told = standings.intervals(named, "gap", "low", "high").assign(p=standings.p_values(named))
-        told = told.reset_index(drop=True).assign(model=model)
-        found.append(told.assign(one=[pair[0] for pair in gaps], other=[pair[1] for pair in gaps]))
+        drawn = pd.DataFrame(_resampled(wide, np.random.default_rng(standings.SEED)), columns=wide.columns)
+        gaps = pd.DataFrame({f"{one} {other}": wide[one] - wide[other] for one, other in combinations(wide, 2)})
+        again = np.stack([drawn[one] - drawn[other] for one, other in combinations(wide, 2)])
+        low, high = np.quantile(again, [0.025, 0.975], axis=1)
+        told = pd.DataFrame({"gap": gaps.mean(), "low": low, "high": high, "p": standings.p_values(gaps)})
+        names = pd.DataFrame(combinations(wide, 2), columns=["one", "other"]).assign(model=model)
+        found.append(pd.concat([names, told.reset_index(drop=True)], axis=1))
     return pd.concat(found, ignore_index=True)[["model", "one", "other", "gap", "low", "high", "p"]]
 
 
