@@ -90,3 +90,17 @@ def test_an_old_folder_stays_when_the_new_one_fails(fails, tmp_path, monkeypatch
             full()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert [path.read_text() for path in old.iterdir()] == ["old"]
+
+
+def test_a_lock_is_free_again_when_its_block_or_its_process_ends(tmp_path):
+    file = tmp_path / "runs/01_dots.lock"
+    with files.alone({file: "01_dots"}):
+        with pytest.raises(ValueError, match=f"01_dots is being worked on by another command, process {os.getpid()}"):
+            with files.alone({file: "01_dots"}):
+                pass
+    if not (child := os.fork()):
+        with files.alone({file: "01_dots"}):
+            os._exit(0)
+    os.waitpid(child, 0)
+    with files.alone({file: "01_dots"}):
+        assert file.with_suffix(".owner").read_text() == str(os.getpid())

@@ -1,6 +1,7 @@
 """The one command line: help at once, one line for every error, exit codes, and no old address in the whole tree."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -188,3 +189,11 @@ def test_an_old_address_is_seen():
         "python -m xai_utils.train", "xai_utils/models.py"
     ]  # fmt: skip
     assert not outdated("`python -m xai_utils train x` in xai_utils/models/table.py")
+
+
+def test_a_terminal_that_lacks_a_sign_still_gets_its_line():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    found = subprocess.run(
+        [sys.executable, "-m", "xai_utils", "sweep", "plän.yml"], env=environment, cwd=ROOT, capture_output=True
+    )
+    assert found.returncode == 2 and b"error: no plan 'pl\\xe4n.yml'" in found.stderr

@@ -7,6 +7,7 @@ imported when it runs, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import re
 import sys
@@ -211,6 +212,9 @@ def _meant(name: str, there: Iterable[str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the only place where an error becomes a line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that has no ≥ still gets its line
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given:
         parser().print_help()

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 
@@ -96,6 +98,39 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def alone(locks: Mapping[Path, str]) -> Iterator[None]:
+    """Hold locks on files while the block runs; a lock ends with its process, however that ends.
+
+    Args:
+        locks: file -> what it stands for, such as a notebook's name, for the message.
+
+    Raises:
+        ValueError: another process holds one; the message names what it stands for, and the process.
+    """
+    held = {file: FileLock(file) for file in locks}
+    try:
+        for file, lock in held.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _take(lock, file, locks[file])
+        yield
+    finally:
+        for lock in held.values():
+            lock.release()
+
+
+def _take(lock: BaseFileLock, file: Path, what: str) -> None:
+    owner = file.with_suffix(".owner")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        process = owner.read_text(encoding="utf-8") if owner.exists() else "unknown"
+        raise ValueError(
+            f"{what} is being worked on by another command, process {process}; wait until it ends."
+        ) from None
+    owner.write_text(str(os.getpid()), encoding="utf-8")
 
 
 def _onto_the_disk(path: Path) -> None:

@@ -7,7 +7,7 @@ import sweep_cells
 import yaml
 
 from tests.sweep.trial import CELLS, PLAN, noted, run
-from xai_utils import sweep
+from xai_utils import files, sweep
 from xai_utils.__main__ import main
 from xai_utils.sweep import parts, runner, work
 from xai_utils.sweep import plan as sweep_plan
@@ -117,3 +117,10 @@ def test_the_cost_of_a_sweep():
     for wrong in ({"seconds": 0.0}, {"efficiency": 0.4}, {"samples": 0}, {"workers": (0,)}):
         with pytest.raises(ValueError):
             sweep.cost_table(**{"seconds": 1.0, "efficiency": 0.9, **wrong})
+
+
+def test_a_second_sweep_of_one_plan_is_told(folder):
+    with files.alone({folder / ".lock": "the sweep trial"}):
+        with pytest.raises(ValueError, match="the sweep trial is being worked on by another command"):
+            run(PLAN, folder)
+    assert run(PLAN, folder).done == 6

@@ -206,10 +206,10 @@ def test_a_process_that_is_killed_is_a_failed_notebook_and_the_others_finish(pla
 def test_a_second_command_on_the_same_notebooks_is_told(places):
     for number in ("01", "02"):
         write(places, f"{number}_dots", PICTURE)
-    with execute.parallel.alone([places.runs / ".locks/default/01_dots.lock"]):
-        with pytest.raises(ValueError, match=f"01_dots is being run by another command, process {os.getpid()}; wait"):
+    with execute.files.alone({places.runs / ".locks/default/01_dots.lock": "01_dots"}):
+        with pytest.raises(ValueError, match=f"01_dots is being worked on by another command, process {os.getpid()}"):
             execute.figures(places)
-        with pytest.raises(ValueError, match="01_dots is being run"):
+        with pytest.raises(ValueError, match="01_dots is being worked on"):
             execute.golden(places)
         assert statuses(execute.figures(places, only=["2"])) == ["finished"], "other notebooks are free"
 

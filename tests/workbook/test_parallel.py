@@ -95,20 +95,6 @@ def test_a_number_of_jobs_that_is_none_is_refused(jobs, capsys):
     assert "--jobs" in capsys.readouterr().err
 
 
-def test_a_lock_is_free_again_when_its_block_or_its_process_ends(tmp_path):
-    file = tmp_path / "runs/01_dots.lock"
-    with parallel.alone([file]):
-        with pytest.raises(ValueError, match=f"01_dots is being run by another command, process {os.getpid()}"):
-            with parallel.alone([file]):
-                pass
-    if not (child := os.fork()):
-        with parallel.alone([file]):
-            os._exit(0)
-    os.waitpid(child, 0)
-    with parallel.alone([file]):
-        assert file.with_suffix(".owner").read_text() == str(os.getpid())
-
-
 def test_a_parent_that_is_killed_takes_its_jobs_along(tmp_path):
     code = (
         "import sys; from pathlib import Path\n"

@@ -172,7 +172,7 @@ def load(folder: Path) -> tuple[AttentionClassifier, Any]:
     missing = [name for name in ("model.safetensors", "config.json", "tokenizer.json") if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{folder.name} lacks {', '.join(missing)}; training writes all three.")
-    settings = Settings(**json.loads((folder / "config.json").read_text()))
+    settings = Settings(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
     module = AttentionClassifier(settings)
     try:
         module.load_state_dict(load_file(folder / "model.safetensors"))

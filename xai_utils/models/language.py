@@ -95,5 +95,5 @@ def _unpack(packed: Path, folder: Path) -> None:
 def _is_whole(folder: Path) -> bool:
     if not (folder / LISTED).is_file():
         return False
-    listed = json.loads((folder / LISTED).read_text())
+    listed = json.loads((folder / LISTED).read_text(encoding="utf-8"))
     return all((folder / name).is_file() and files.sha256(folder / name) == digest for name, digest in listed.items())

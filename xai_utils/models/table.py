@@ -155,7 +155,7 @@ def _trained(source: str, revision: str | None) -> Loaded:
     """Load what ``train NAME --out FOLDER`` wrote, as the bundled model of that name is loaded."""
     folder = Path(source).resolve()
     card = folder / "card.json"
-    name = json.loads(card.read_text()).get("name") if card.is_file() else None
+    name = json.loads(card.read_text(encoding="utf-8")).get("name") if card.is_file() else None
     if name not in MODELS:
         raise ValueError(
             f"{source!r} is no folder of a bundled model trained again; `python -m xai_utils train NAME --seed 1 "

@@ -104,8 +104,8 @@ def _gap(read: Document) -> float:
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Write what the folder is for, or refuse a folder that is for something else."""
     file, wanted = folder / SETTINGS, json.dumps(settings, indent=1, sort_keys=True)
-    if file.is_file() and file.read_text() != wanted:
-        old = json.loads(file.read_text())
+    if file.is_file() and file.read_text(encoding="utf-8") != wanted:
+        old = json.loads(file.read_text(encoding="utf-8"))
         other = [name for name, value in settings.items() if old.get(name) != value]
         raise ValueError(f"{folder.name} holds parts made with other {', '.join(other)}; name a new folder.")
     files.write(file, wanted)

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from xai_utils import check, runtime
+from xai_utils import check, files, runtime
 from xai_utils.samples import sets
 from xai_utils.sweep import cluster, parts, work
 from xai_utils.sweep import plan as sweep_plan
@@ -73,7 +73,7 @@ def run(
         quiet: show no progress.
 
     Raises:
-        ValueError: a mistake in the plan.
+        ValueError: a mistake in the plan, or another process works on it.
         ConnectionError: the scheduler does not answer or is lost; finished parts are kept.
         RuntimeError: a worker without the package, or with other code.
     """
@@ -87,13 +87,14 @@ def run(
     fit = work.Fitness(plan.scoring, work.surroundings(plan.scoring))
     results = cluster.each(work.fill, [todo[n] for n in left], where, fit)
     bar = tqdm(results, desc=plan.name, total=len(todo), initial=kept, unit="part", disable=quiet)
-    for number, filled in bar:
-        shard = todo[left[number]]
-        if isinstance(filled, BaseException):  # its worker died, or is not fit
-            names = sets.find(shard.samples).names[shard.start : shard.stop]
-            filled = Filled([work.failure(shard, name, filled) for name in names], passing=True)
-        missing += filled.passing
-        found[left[number]] = _keep(folder, shard, filled)
+    with files.alone({folder / ".lock": f"the sweep {plan.name}"}):
+        for number, filled in bar:
+            shard = todo[left[number]]
+            if isinstance(filled, BaseException):  # its worker died, or is not fit
+                names = sets.find(shard.samples).names[shard.start : shard.stop]
+                filled = Filled([work.failure(shard, name, filled) for name in names], passing=True)
+            missing += filled.passing
+            found[left[number]] = _keep(folder, shard, filled)
     return Outcome(_together(found), kept, len(left), missing, todo)
 
 

@@ -187,7 +187,7 @@ def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: floa
         file = "adapter_model.safetensors" if "adapter_config.json" in extra else "model.safetensors"
         save_file({key: value.half().contiguous() for key, value in tensors.items()}, folder / file)
         for extra_file, content in extra.items():
-            (folder / extra_file).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+            (folder / extra_file).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         card = {
             "name": name,
             "measured": measured,
@@ -200,7 +200,7 @@ def _ship(name: str, recipe: Recipe, module: nn.Module, out: Path, seconds: floa
             "files": {path.name: files.sha256(path) for path in sorted(folder.iterdir())},
         }
         card["answers_sha256"] = answers_sha256(card)
-        (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+        (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return card
 
 

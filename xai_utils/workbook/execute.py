@@ -66,7 +66,7 @@ def figures(
     planned = runs.plan(places, name, only)
     kept = {} if force else {job: record for job in planned if (record := runs.finished(job))}
     found = {job: {**record, "status": "kept"} for job, record in kept.items()}
-    with parallel.alone([_lock(places, job) for job in planned if job not in found]):
+    with files.alone({_lock(places, job): job.notebook.stem for job in planned if job not in found}):
         for job, record in _executed([job for job in planned if job not in found], jobs, limit):
             found[job] = record
             catalogue(job.figures)
@@ -82,7 +82,7 @@ def golden(
     """
     planned = [Job(path, {}, "", places.runs / ".golden", places.figures) for path in runs.find_notebooks(places, only)]
     found = {}
-    with parallel.alone([_lock(places, job) for job in planned]):
+    with files.alone({_lock(places, job): job.notebook.stem for job in planned}):
         for job, record in _executed(planned, jobs, limit):
             found[job] = record
             if record["status"] == "finished":
@@ -262,7 +262,9 @@ def _count_claims(notebook: Path) -> dict[str, int]:
 
 def _device(drawn: Sequence[Path]) -> str:
     """Return one line: what the figures say they were computed on, then the machine."""
-    named = {json.loads(path.read_text()).get("device", "?") for path in drawn if path.suffix == ".json"}
+    named = {
+        json.loads(path.read_text(encoding="utf-8")).get("device", "?") for path in drawn if path.suffix == ".json"
+    }
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return f"{', '.join(sorted(named)) or '?'}; {machine}, Python {platform.python_version()}"
 
@@ -290,7 +292,7 @@ def _links(folder: Path, name: str) -> str:
 
 def _record_of(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError:
         return {"caption": f"its record {path.name} is damaged; run the notebook again"}
 

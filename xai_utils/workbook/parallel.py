@@ -10,16 +10,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.context import ForkServerProcess
-from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import joblib
 import psutil
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -154,37 +152,6 @@ def _follow() -> None:
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextmanager
-def alone(files: Sequence[Path]) -> Iterator[None]:
-    """Hold locks on files while the block runs; a lock ends with its process, however that ends.
-
-    Raises:
-        ValueError: another process holds one; the message names the first and the process.
-    """
-    locks = [FileLock(file) for file in files]
-    try:
-        for file, lock in zip(files, locks, strict=True):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            _take(lock, file)
-        yield
-    finally:
-        for lock in locks:
-            lock.release()
-
-
-def _take(lock: FileLock, file: Path) -> None:
-    owner = file.with_suffix(".owner")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        process = owner.read_text() if owner.exists() else "unknown"
-        raise ValueError(
-            f"{file.stem} is being run by another command, process {process}; wait until it ends, or ask for other "
-            "notebooks (ONLY=01,02)."
-        ) from None
-    owner.write_text(str(os.getpid()))
 
 
 class Show:

@@ -177,7 +177,7 @@ def finished(job: Job) -> dict[str, Any] | None:
     if not (job.file(".json").exists() and job.file(".ipynb").exists()):
         return None
     try:
-        record: dict[str, Any] = json.loads(job.file(".json").read_text())
+        record: dict[str, Any] = json.loads(job.file(".json").read_text(encoding="utf-8"))
         same = (record["key"], record["status"], record["copy"]) == (job.key, "finished", sha256(job.file(".ipynb")))
         here = {name: sha256(path) for name, path in job.drawn().items() if name in record["figures"]}
         return record if same and here == record["figures"] else None
@@ -188,6 +188,6 @@ def finished(job: Job) -> dict[str, Any] | None:
 def seconds(job: Job) -> float | None:
     """Return how long the notebook took when it last ended, if that is known."""
     try:
-        return float(json.loads(job.file(".json").read_text())["seconds"])
+        return float(json.loads(job.file(".json").read_text(encoding="utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
