@@ -115,6 +115,13 @@ def test_the_order_on_networks_that_agree_and_on_those_that_do_not():
     assert found.at["turned", "rho"] < -0.95 and found.at["turned", "best"] == "m0, m8"
 
 
+def test_places_on_every_network_are_called_after_their_seeds():
+    turned = table("trained:runs/net-3").assign(value=lambda one: -one.value)
+    found = agreement.orders(pd.concat([table("net"), turned]))
+    assert list(found) == ["bundled", "seed 3"] and "random" not in found.index
+    assert found.loc["m8"].tolist() == [1, 9] and found.loc["m0"].tolist() == [9, 1]
+
+
 def test_equal_networks_of_noise_have_a_wide_interval():
     noise = pd.concat([table(f"n{i}", seed=i, noise=20.0, samples=10) for i in range(3)])
     found = agreement.between({"noise": noise}, 0).iloc[0]
