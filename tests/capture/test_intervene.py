@@ -1,4 +1,6 @@
-"""Removing a direction while a model runs: it is gone from every state inside the block, and back afterwards."""
+"""Changing states while a model runs: changed in every place that is named, and as before afterwards."""
+
+from functools import partial
 
 import pytest
 import tiny
@@ -17,6 +19,12 @@ def directions(dtype, seed=0):
     return torch.nn.functional.normalize(drawn, dim=-1).to(dtype)
 
 
+def removed(vectors, places=None):
+    """Return for every named place the removal of its direction."""
+    chosen = range(len(vectors)) if places is None else places
+    return {place: partial(densray.remove, vector=vectors[place]) for place in chosen}
+
+
 def states(model, given):
     """Return what enters each block and leaves the last one, of one pass."""
     with torch.no_grad(), capture_attention(model.module, hidden=True) as trace:
@@ -33,7 +41,7 @@ def test_no_state_has_the_direction_inside_and_the_model_is_itself_again(name):
     model = tiny.model(name)
     given, vectors = inputs(name, model), directions(next(model.module.parameters()).dtype)
     before = model.logits(given)
-    with intervene.without_direction(model, vectors):
+    with intervene.edited(model, removed(vectors)):
         inside, answer = states(model, given), model.logits(given)
     last = densray.project(inside[-1], vectors[-1])
     assert last.abs().max() < 1e-5 < densray.project(states(model, given)[-1], vectors[-1]).abs().max()
@@ -48,7 +56,7 @@ def test_only_the_named_layers_are_changed(name, layer):
     model = tiny.model(name)
     given, vectors = inputs(name, model), directions(next(model.module.parameters()).dtype, 1)
     before = states(model, given)
-    with intervene.without_direction(model, vectors, [layer]):
+    with intervene.edited(model, removed(vectors, [layer])):
         inside = states(model, given)
     for depth in range(layer):
         torch.testing.assert_close(inside[depth], before[depth])
@@ -59,14 +67,15 @@ def test_an_error_inside_takes_the_change_away():
     model = tiny.model("bert")
     given, vectors = inputs("bert", model), directions(torch.float64)
     before = model.logits(given)
-    with pytest.raises(ZeroDivisionError), intervene.without_direction(model, vectors):
+    with pytest.raises(ZeroDivisionError), intervene.edited(model, removed(vectors)):
         raise ZeroDivisionError
     assert torch.equal(model.logits(given), before)
 
 
-def test_a_direction_for_every_depth_is_asked_for():
-    with pytest.raises(ValueError, match="2 directions for 3 blocks; expected one more than blocks"):
-        with intervene.without_direction(tiny.model("bert"), directions(torch.float64)[:2]):
+@pytest.mark.parametrize("place", [-1, tiny.BLOCKS + 1])
+def test_a_place_that_is_not_there_is_refused(place):
+    with pytest.raises(ValueError, match=f"no place {place} among {tiny.BLOCKS} blocks; expected 0 to {tiny.BLOCKS}"):
+        with intervene.edited(tiny.model("bert"), {place: torch.neg}):
             pass
 
 

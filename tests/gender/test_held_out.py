@@ -48,3 +48,15 @@ def test_what_is_left_is_nothing_of_a_shift_and_something_of_a_ring():
     ring.female[..., 1:] *= 0.1  # the sides differ in their spread, which no direction shows
     one = held_out.left_over(ring, 0, 0, 200)
     assert one.found.mean > 0.9 and one.found.low > one.high
+
+
+def test_a_wrong_extraction_is_compared_with_the_right_one_layer_by_layer():
+    right = sides(5.0)
+    wrong = Vectors(right.male.roll(1, -1), right.female.roll(1, -1), right.group)
+    rays, wrong_rays = right.rays()[0], wrong.rays()[0]
+    table = held_out.reenacted(right, wrong, rays, wrong_rays, 0)
+    assert table.index.tolist() == [0] and table["angle"][0] > 60
+    assert table["held-out area"][0] == pytest.approx(held_out.carries_over(right, 0, 0, 9).found.mean)
+    assert table["area, as published"][0] < 0.8 and table["gap"][0] > 4 > table["gap, as published"][0]
+    same = held_out.reenacted(right, right, rays, rays, 0)
+    assert same["angle"][0] < 0.1 and same["area, as published"][0] == same["held-out area"][0]

@@ -60,3 +60,21 @@ def test_the_table_recovers_itself_and_noise_does_not():
     assert found["itself"].found.mean == pytest.approx(1) and found["turned"].found.mean == pytest.approx(-1)
     assert found["itself"].p == pytest.approx(1 / 200) and found["noise"].p > 0.05
     assert found["noise"].low < found["noise"].found.mean < found["noise"].high
+
+
+def test_clear_scores_are_those_that_name_the_deciding_word_alone(untrained, directions):
+    asked, again = (planted_truth.questions("two", 1, 0, filled) for filled in (0, 1))
+    assert [(q.word, q.other) for q in asked] == [(q.word, q.other) for q in again]
+    assert any(one.text != other.text for one, other in zip(asked, again, strict=True))
+    found = planted_truth.clarity(untrained, asked, again, directions)
+    assert tuple(found) == tuple(planted_truth.OF_TOKENS) and all(values.shape == (3, 40) for values in found.values())
+    one = probes.observe(untrained, asked)
+    sizes = one.scores("AttDR", directions).sum(0).abs() * one.explained
+    decides, idle = ((sizes * one.where(which)).sum(-1) for which in (False, True))
+    job = [q.word == asked[0].word for q in asked]
+    assert found["AttDR"][0, 0] == pytest.approx(float((decides / (decides + idle))[job].mean()), abs=1e-5)
+    assert found["AttDR"][1, 0] == pytest.approx(float((decides / sizes.sum(-1))[job].mean()), abs=1e-5)
+    same = planted_truth.clarity(untrained, asked, asked, directions)
+    np.testing.assert_allclose(same["AttCAT"][2], 1)
+    with pytest.raises(ValueError, match="differ in length"):
+        planted_truth.clarity(untrained, asked, again[1:] + again[:1], directions)

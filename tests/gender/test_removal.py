@@ -1,30 +1,50 @@
 """What a model does without a direction: it is gone inside, back afterwards, and has its price."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
 import torch
 
-from xai_utils.gender import removal
-from xai_utils.samples.gender import Probe
+from xai_utils.gender import erasure, probes, removal
+from xai_utils.samples.gender import Probe, pairs
 
-PROBES = [Probe(f"the {word} is [MASK] .", word, pair=("warm", "dull")) for word in ("film", "plot", "friends")]
+PAIR = ("warm", "dull")
+ABOUT = [
+    Probe(f"the {word} is [MASK] .", word, group=("male", "female")[i % 2], other=other, pair=PAIR)
+    for i, (word, other) in enumerate((("film", "plot"), ("plot", "film"), ("friends", "slow"), ("slow", "friends")))
+]
 TEXTS = ["the film is warm and funny and not dull", "the plot is slow and the film is warm"]
 SHORT = ["the film is warm", "the film is warm"]
+NOUNS = [replace(one, group=("one", "many")[i % 2]) for i, one in enumerate(ABOUT)]
+ASKED = removal.Asked(ABOUT, [replace(one, group="") for one in ABOUT], NOUNS, TEXTS)
 
 
-def test_a_direction_changes_the_answer_and_the_model_is_itself_again(rays):
+def edits(rays):
+    return [erasure.projection(ray.double()) for ray in rays]
+
+
+def test_a_direction_changes_every_answer_and_the_model_is_itself_again(rays):
     model = tiny.mlm()
-    before = removal.measure(model, PROBES, TEXTS)
-    after = removal.measure(model, PROBES, TEXTS, rays.double())
-    assert (before.leaning - after.leaning).any() and (before.losses - after.losses).abs().max() > 1e-6
-    again = removal.measure(model, PROBES)
-    assert torch.equal(again.probabilities, before.probabilities) and not len(again.price)
-    alone = removal.measure(model, PROBES, (), rays.double(), [1])
-    assert not np.allclose(alone.leaning, before.leaning) and not np.allclose(alone.leaning, after.leaning)
-    np.testing.assert_allclose(before.leaning, (before.probabilities[:, 0] / before.probabilities[:, 1]).log())
-    assert before.spread.mean() == pytest.approx(np.abs(before.leaning - before.leaning.mean()).mean())
-    assert "perplexity" in str(before) and "perplexity" not in str(again)
+    before, after = removal.measure(model, ASKED), removal.measure(model, ASKED, edits(rays))
+    assert set(before) == set(after) == set(removal.OUTCOMES)
+    assert all(not np.allclose(before[name], after[name]) for name in before)
+    assert all(np.array_equal(removal.measure(model, ASKED)[name], before[name]) for name in before)
+    alone = removal.measure(model, ASKED, edits(rays), [1])["definitions"]
+    assert not np.allclose(alone, before["definitions"]) and not np.allclose(alone, after["definitions"])
+    assert set(removal.measure(model, replace(ASKED, texts=[], agreements=[]))) == {"definitions", "occupations"}
+    with pytest.raises(ValueError, match="one more than blocks"):
+        removal.measure(model, ASKED, edits(rays)[:2])
+
+
+def test_margins_count_for_the_side_that_is_right():
+    found = removal.measure(tiny.mlm(), ASKED)
+    log_odds = probes.observe(tiny.mlm(), ABOUT).log_odds
+    np.testing.assert_allclose(found["definitions"], log_odds * [1, -1, 1, -1])
+    np.testing.assert_allclose(found["occupations"], np.abs(log_odds - log_odds.mean()))
+    losses, owner = removal.word_losses(tiny.mlm(), TEXTS)
+    np.testing.assert_allclose(found["running text"], [-losses[owner == i].mean() for i in range(2)])
 
 
 def test_losses_of_hidden_words_are_those_of_the_model_and_every_word_gets_its_turn():
@@ -38,15 +58,36 @@ def test_losses_of_hidden_words_are_those_of_the_model_and_every_word_gets_its_t
     assert min(float((losses[:2] - expected).abs().max()), float((losses[2:] - expected).abs().max())) < 1e-9
 
 
-def test_the_price_is_a_mean_over_each_text():
-    owner, losses = torch.tensor([0, 0, 2]), torch.tensor([1.0, 3.0, 5.0])
-    one = removal.Measured(("he", "she"), torch.ones(1, 2), losses, owner, 3)
-    assert one.price.tolist() == [2, 0, 5]
+def test_the_price_of_a_text_in_which_nothing_is_hidden_is_zero():
+    assert removal.price(tiny.mlm(), ["the", *TEXTS])[0] == 0
 
 
-def test_random_directions_have_length_one_and_a_seed(rays):
-    one = removal.random_directions(rays, 3)
-    torch.testing.assert_close(one.norm(dim=-1), torch.ones(len(rays)))
-    assert torch.equal(one, removal.random_directions(rays, 3)) and not torch.equal(
-        one, removal.random_directions(rays, 4)
-    )
+def test_only_pairs_that_gave_no_direction_are_asked_and_no_occupation_with_a_gender():
+    asked = removal.asked(TEXTS)
+    odd = {word for pair in pairs()[1::2] for word in pair}
+    assert asked.definitions and {probe.word for probe in asked.definitions} <= odd
+    assert len(asked.occupations) > 50 and "waitress" not in {probe.word for probe in asked.occupations}
+    counts = {name: len(set(asked.clusters(name))) for name in removal.OUTCOMES}
+    assert counts["definitions"] * 6 == len(asked.definitions), "three templates, two sides"
+    assert counts["agreement"] * 4 == len(asked.agreements) and counts["running text"] == len(TEXTS)
+
+
+def test_controls_have_a_seed_and_follow_the_variance(rays):
+    one, other = (removal.random_directions(rays, 3, 2) for _ in range(2))
+    assert torch.equal(one[1][0].along, other[1][0].along) and not torch.equal(one[0][0].along, one[1][0].along)
+    assert float(one[0][1].along.norm()) == pytest.approx(1)
+    noise = torch.Generator().manual_seed(0)
+    running = torch.randn(tiny.BLOCKS + 1, 200, tiny.WIDTH, generator=noise)
+    running[..., 0] *= 50
+    high = removal.high_variance(running, 0, 5)
+    assert min(abs(float(draw[0].along[0])) for draw in high) > 0.9
+    found = removal.controls(tiny.mlm(), ASKED, one)
+    assert found["definitions"].shape == (2, 4)
+    np.testing.assert_allclose(found["agreement"][1], removal.measure(tiny.mlm(), ASKED, one[1])["agreement"])
+
+
+def test_a_change_is_that_of_the_means_over_the_draws():
+    before = {"definitions": np.array([1.0, 2.0, 3.0, 4.0])}
+    after = {"definitions": np.stack([before["definitions"] - 1, before["definitions"] - 3])}
+    interval, p = removal.change(ASKED, before, after, 0)["definitions"]
+    assert interval.mean == pytest.approx(-2) and p == pytest.approx(0.5), "two pairs of words exchange in four ways"

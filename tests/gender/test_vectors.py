@@ -114,3 +114,32 @@ def test_a_direction_is_saved_with_its_origin(model, tmp_path):
     vectors.save_directions(model, torch.eye(3), "here", tmp_path / "deep" / "one.safetensors")
     with safe_open(tmp_path / "deep" / "one.safetensors", "pt") as file:
         assert file.metadata()["weights_sha256"] == model.sha256 and file.metadata()["data"] == "here"
+
+
+def test_half_of_the_groups_and_the_turns_from_layer_to_layer():
+    male = torch.arange(12.0).reshape(1, 4, 3)
+    one = Vectors(male, -male, np.array([0, 1, 2, 1]))
+    assert one.half(True).male[0].tolist() == male[0, [1, 3]].tolist() and one.half(False).group.tolist() == [0, 2]
+    rays = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    assert vectors.turns(rays) == [0, -1]
+
+
+def test_the_published_extraction_takes_the_other_sides_tokens_from_the_end(model):
+    right = vectors.written(model)
+    wrong, half = vectors.mixed_up(model, right), len(right.group) // 2
+    assert torch.equal(wrong.male[:, :half], right.male[:, :half])
+    assert torch.equal(wrong.female[:, :half], right.female[:, :half])
+    _, female = gender.gendered(places=1)
+    coded = model.tokenizer(female[5].text, return_offsets_mapping=True, return_tensors="pt")
+    place = coded.pop("offset_mapping")[0].tolist().index([female[5].start, female[5].end])
+    with torch.inference_mode():
+        hidden = model.module.base_model(**coded, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(wrong.male[:, half + 5], torch.stack(hidden)[:, 0, -place], atol=1e-5, rtol=0)
+
+
+def test_running_text_gives_the_states_of_all_tokens_without_padding(model):
+    texts = ["the film", "the film is warm and funny"]
+    found = vectors.running(model, texts)
+    lengths = [len(model.tokenizer(text)["input_ids"]) for text in texts]
+    assert found.shape == (tiny.BLOCKS + 1, sum(lengths), tiny.WIDTH)
+    torch.testing.assert_close(vectors.running(model, texts[:1]), found[:, : lengths[0]], atol=1e-5, rtol=0)

@@ -69,3 +69,43 @@ def test_a_word_stands_in_its_context_with_an_article_and_a_capital_where_it_nee
     ]
     assert [item.text for item in filled] == ["He left.", "The man left.", "So he left.", "So the man left."]
     assert [item.text[item.start : item.end] for item in filled] == ["He", "man", "he", "man"]
+
+
+def test_all_professions_are_there_and_some_have_a_gender_by_definition():
+    rated = gender.professions()
+    assert len(rated) == 320 and rated["waitress"] == (-0.9, -0.1) and rated["taxi driver"] == (0.1, 0.9)
+    assert all(-1 <= value <= 1 for pair in rated.values() for value in pair)
+    groups = {probe.word: probe.group for probe in gender.probes("occupation")}
+    assert len(groups) == 320 and groups["nun"] == "by definition" and not groups["nurse"]
+
+
+def test_definitions_come_as_couples_and_leave_plurals_and_pronouns_out():
+    found = gender.definitions()
+    for one, other in zip(found[::2], found[1::2], strict=True):
+        assert (one.word, other.word) == (other.other, one.other) and (one.word, one.other) in gender.pairs()
+        assert (one.group, other.group) == ("male", "female") and one.text.replace(one.word, other.word) == other.text
+    words = {probe.word for probe in found}
+    assert not words & {"he", "she", *gender.words()["plural"]} and {"king", "queen"} <= words
+    assert set(gender.words()["plural"]) <= {male for male, _ in gender.pairs()}
+
+
+def test_everyday_sentences_stop_before_the_mask_for_a_model_that_goes_on():
+    whole, begun = gender.everyday(["nurse"]), gender.everyday(["nurse"], masked=False)
+    assert len(whole) == len(begun) == len(gender.words()["templates"]["definition"])
+    assert all(
+        one.text.startswith(f"{other.text} [MASK]") and "nurse" in other.text
+        for one, other in zip(whole, begun, strict=True)
+    )
+
+
+def test_agreement_asks_is_or_are_of_the_noun_and_not_of_the_other_one():
+    found = gender.agreements()
+    assert {probe.pair for probe in found} == {("is", "are")}
+    assert sum(probe.group == "one" for probe in found) * 2 == len(found)
+    assert all(f" {probe.word} " in probe.text and "{" not in probe.text for probe in found)
+
+
+def test_fewer_places_keep_every_context_and_pair():
+    some, _ = gender.gendered(places=1)
+    assert len(some) == len(gender.words()["contexts"]) * len(gender.pairs())
+    assert {item.text for item in some} <= {item.text for item in gender.gendered()[0]}

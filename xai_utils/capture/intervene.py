@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from xai_utils import check
 from xai_utils.capture.attention import blocks_of
-from xai_utils.maths import densray
 from xai_utils.models import Model
 
 
@@ -28,22 +27,22 @@ def restored(weights: Iterable[Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def without_direction(model: Model, vectors: Tensor, layers: Sequence[int] | None = None) -> Iterator[None]:
-    """Zero the coordinate along a direction of every state that enters the named blocks, and leaves the last one.
+def edited(model: Model, edits: Mapping[int, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Change the states that enter blocks, or that leave the last one, while the model runs.
 
     Args:
         model: the model; it is itself again after the block.
-        vectors: one unit vector per block input and one for the output of the last, ``(layer + 1, width)``.
-        layers: indices into ``vectors``; default all.
+        edits: by place a function of the states ``(sample, token, width)``: place 0 is what enters the first block, and
+            as many as there are blocks what leaves the last one.
 
-    Source: repository liangsheng02/densray-debiasing.
+    Raises:
+        ValueError: a place that the model does not have.
     """
     module: Any = model.module
     blocks = blocks_of(module, model.blocks or module.config.num_hidden_layers)
-    if vectors.shape[0] != len(blocks) + 1:
-        raise ValueError(f"{len(vectors)} directions for {len(blocks)} blocks; expected one more than blocks.")
-    chosen = range(len(vectors)) if layers is None else layers
-    undo = [_edit(blocks, place, vectors[place]) for place in chosen]
+    if wrong := [place for place in edits if not 0 <= place <= len(blocks)]:
+        raise ValueError(f"there is no place {wrong[0]} among {len(blocks)} blocks; expected 0 to {len(blocks)}.")
+    undo = [_edit(blocks, place, change) for place, change in edits.items()]
     try:
         yield
     finally:
@@ -80,19 +79,19 @@ def _hand_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
     return hidden_states
 
 
-def _edit(blocks: Sequence[Any], place: int, vector: Tensor) -> Callable[[], None]:
+def _edit(blocks: Sequence[Any], place: int, change: Callable[[Tensor], Tensor]) -> Callable[[], None]:
     if place == len(blocks):
-        return blocks[-1].register_forward_hook(lambda _m, _a, out: _on_first(out, vector)).remove
+        return blocks[-1].register_forward_hook(lambda _m, _a, out: _on_first(out, change)).remove
 
     def enter(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
-            return (densray.remove(args[0], vector), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": densray.remove(kwargs["hidden_states"], vector)}
+            return (change(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
 
     return blocks[place].register_forward_pre_hook(enter, with_kwargs=True).remove
 
 
-def _on_first(output: Any, vector: Tensor) -> Any:
+def _on_first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(output, tuple):
-        return (densray.remove(output[0], vector), *output[1:])
-    return densray.remove(output, vector)
+        return (change(output[0]), *output[1:])
+    return change(output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.stats import rankdata
 from sklearn.pipeline import make_pipeline
@@ -57,6 +58,41 @@ def carries_over(vectors: Vectors, layer: int, seed: int, draws: int = 999) -> A
     direction = densray.mean_difference(*given)
     male, female = (densray.project(side, direction).numpy() for side in asked)
     return separation(male, female, group, seed, draws)
+
+
+def reenacted(right: Vectors, wrong: Vectors, rays: Tensor, wrong_rays: Tensor, seed: int) -> pd.DataFrame:
+    """Compare directions of right vectors with those of a wrong extraction, layer by layer.
+
+    Args:
+        right: vectors as they should be.
+        wrong: see :func:`vectors.mixed_up`.
+        rays: DensRay of the right ones, ``(layer + 1, width)``.
+        wrong_rays: of the wrong ones.
+        seed: of the intervals.
+
+    Returns:
+        The angle between both in degrees; the area on right vectors of held-out pairs, see :func:`separation`, for
+        the mean difference of right even pairs and of wrong even pairs; and how far apart both sides lie along either
+        DensRay, in standard deviations within a side.
+    """
+    rows = []
+    for layer in range(len(rays)):
+        male, female = right.sides(layer)
+        odd = right.group % 2 == 1
+        areas = []
+        for given in (right, wrong):
+            direction = densray.mean_difference(*given.half(False).sides(layer))
+            one, other = (densray.project(side[odd], direction).numpy() for side in (male, female))
+            areas.append(separation(one, other, right.group[odd], seed, 1).found.mean)
+        cosine = float((rays[layer] @ wrong_rays[layer]).abs().clamp(max=1))
+        gaps = [_standardised(male @ ray.double(), female @ ray.double()) for ray in (rays[layer], wrong_rays[layer])]
+        rows.append((layer, float(np.degrees(np.arccos(cosine))), *areas, *gaps))
+    heads = ["layer", "angle", "held-out area", "area, as published", "gap", "gap, as published"]
+    return pd.DataFrame(rows, columns=heads).set_index("layer")
+
+
+def _standardised(male: Tensor, female: Tensor) -> float:
+    return float(abs(male.mean() - female.mean()) / ((male.var() + female.var()) / 2).sqrt())
 
 
 def left_over(vectors: Vectors, layer: int, seed: int, draws: int = 999, most: int = 500) -> AgainstChance:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xai_utils.gender import probes, vectors
+from xai_utils.gender import findings, probes, vectors
 from xai_utils.gender.vectors import Vectors
 from xai_utils.maths import densray
 from xai_utils.metrics import agreement
@@ -27,15 +27,18 @@ OF_TOKENS = {
 }
 
 
-def questions(kind: str, each: int, seed: int) -> list[Probe]:
+def questions(kind: str, each: int, seed: int, filled: int | None = None) -> list[Probe]:
     """Draw ``each`` sentences for every occupation and every template of a kind, ``"occupation"`` or ``"two"``.
 
     A second occupation stands by as often as any other: it is the first one's neighbour at a distance drawn at random.
+    The same seed with another ``filled`` gives the same sentences but for the words that decide nothing: adjectives,
+    places, things and times.
     """
     given, noise = planted.language(), np.random.default_rng(seed)
     jobs, found = list(given["he"]), []
     templates = given["templates"][kind] * each
     steps = noise.integers(1, len(jobs), len(templates))
+    noise = noise if filled is None else np.random.default_rng(filled)
     for place, job in enumerate(jobs):
         for template, step in zip(templates, steps, strict=True):
             other = jobs[(place + step) % len(jobs)]
@@ -68,11 +71,7 @@ def log_odds() -> np.ndarray:
 
 def recovered(scores: Mapping[str, np.ndarray], seed: int, shuffles: int = 999) -> dict[str, AgainstChance]:
     """Compare scores ``(occupation,)`` with the truth: rank correlation, and what random orders of the table give."""
-    truth = log_odds()
-    orders = np.random.default_rng(seed).permuted(np.broadcast_to(truth, (shuffles, len(truth))), axis=1)
-    chance = agreement.spearman(truth, orders)
-    found = {name: agreement.rank_interval(truth, values, seed) for name, values in scores.items()}
-    return {name: AgainstChance.of(interval, chance) for name, interval in found.items()}
+    return {name: findings.ordered(log_odds(), values, seed, shuffles) for name, values in scores.items()}
 
 
 def occupation_scores(model: Model, asked: Sequence[Probe], rays: Tensor) -> dict[str, np.ndarray]:
@@ -127,6 +126,40 @@ def two_jobs(model: Model, asked: Sequence[Probe], rays: Tensor) -> dict[str, np
         )
         larger = own.abs() > bystander.abs()
         found[name] = np.stack([_by_job(own, jobs), _by_job(bystander, others), _by_job(larger, jobs)])
+    return found
+
+
+#: What makes an explanation clear, see :func:`clarity`.
+CLARITY = ("separation", "concentration", "stability")
+
+
+def clarity(model: Model, asked: Sequence[Probe], again: Sequence[Probe], rays: Tensor) -> dict[str, np.ndarray]:
+    """Measure how clearly a score, summed over the layers, names the one word that decides.
+
+    Separation: the share of the two occupations' scores that falls on the one that decides, in [0, 1]. Concentration:
+    its share of the scores of all tokens but [MASK] and specials. Both of absolute scores. Stability: Spearman's
+    correlation of the absolute scores of all tokens between two sentences that differ in words that decide nothing.
+
+    Args:
+        model: trained on the planted language.
+        asked: of ``questions("two", ...)``.
+        again: the same with other fillings.
+        rays: one direction per layer, ``(layer, width)``.
+
+    Returns:
+        By name of :data:`OF_TOKENS` an array ``(3, occupation)`` in the order of :data:`CLARITY` and of the table.
+    """
+    one, other = (probes.observe(model, some) for some in (asked, again))
+    if not torch.equal(one.explained, other.explained):
+        raise ValueError("sentences and their refilled partners differ in length; expected the same templates.")
+    jobs, found = [probe.word for probe in asked], {}
+    for name, score in OF_TOKENS.items():
+        first, second = ((seen.scores(score, rays).sum(0).abs() * seen.explained) for seen in (one, other))
+        decides, idle = ((first * one.where(which)).sum(-1) for which in (False, True))
+        rows = zip(first.cpu().numpy(), second.cpu().numpy(), one.explained.cpu().numpy(), strict=True)
+        stable = torch.tensor([float(agreement.spearman(a[kept], b[kept])) for a, b, kept in rows])
+        parts = (decides / (decides + idle), decides / first.sum(-1), stable)
+        found[name] = np.stack([_by_job(part, jobs) for part in parts])
     return found
 
 

@@ -5,18 +5,20 @@ The pass is that of every other model, :func:`observation.observe`, asked for on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from xai_utils import check
+from xai_utils.capture import intervene
 from xai_utils.maths import attcat
 from xai_utils.methods import observation
 from xai_utils.methods.observation import Observation
-from xai_utils.models.encoding import encode
+from xai_utils.models.encoding import Batch, encode
 from xai_utils.models.kinds import Model
 from xai_utils.models.targets import Question
 from xai_utils.samples.gender import Probe
@@ -185,6 +187,8 @@ def observe(model: Model, probes: Sequence[Probe], target: str = "difference", s
     pairs = sorted({probe.pair for probe in probes})
     if len(pairs) != 1:
         raise ValueError(f"{len(probes)} probes compare {pairs}; expected one pair of words in a pass.")
+    if model.head != "mask":
+        raise ValueError(f"{model.name} does not predict masked words; take minilm-mlm, or mlm:owner/name of a hub.")
     first, second = _ids(model, pairs[0])
     question = Question(first, second) if target == "difference" else None
     return Observed(tuple(probes), observation.observe(model, _sentences(probes), question, specials=specials))
@@ -198,13 +202,47 @@ def by_pair(model: Model, probes: Sequence[Probe], size: int = 256) -> Iterator[
 
 @torch.inference_mode()
 def probabilities(model: Model, probes: Sequence[Probe], size: int = 128) -> Tensor:
-    """Return the probabilities of both words at each probe's [MASK], ``(probe, 2)``, float64; no gradient."""
+    """Return the probabilities of both words, ``(probe, 2)``, float64; no gradient.
+
+    At each probe's [MASK]; of a model that predicts the next word, behind a probe that is the beginning of a sentence.
+    """
     found = torch.empty(len(probes), 2, dtype=torch.float64)
     for some in _groups(probes, size):
         asked = [probes[i] for i in some]
-        logits = model.logits(encode(model, _sentences(asked)).inputs)
-        found[some] = logits.softmax(-1)[:, _ids(model, asked[0].pair)].double().cpu()
+        ids, batch = _ids(model, asked[0].pair), encode(model, _sentences(asked))
+        found[some] = _answers(model, batch).softmax(-1)[:, ids].double().cpu()
     return found
+
+
+@torch.inference_mode()
+def logits(model: Model, probes: Sequence[Probe], specials: str = "kept") -> Tensor:
+    """Return the logits of all words at each probe's [MASK], ``(probe, word)``; ``specials`` as in :func:`observe`."""
+    check.one_of("specials", specials, SPECIALS)
+    batch = encode(model, _sentences(probes))
+    if specials == "masked":
+        batch = replace(batch, inputs=observation.without_specials(model, batch.inputs))
+    return _answers(model, batch)
+
+
+def _answers(model: Model, batch: Batch) -> Tensor:
+    """Return the logits of all words where the answer is read; the head of a masked model sees only [MASK]."""
+    if model.head != "mask":
+        return model.logits(batch.inputs)
+    rows, read = torch.arange(len(batch), device=model.device), model.reading(batch.inputs)
+    return answers_at(model, batch, lambda states: states[rows, read])
+
+
+def answers_at(model: Model, batch: Batch, chosen: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the logits of all words at chosen places, ``(place, word)``: the long vocabulary is met only there.
+
+    Args:
+        model: of masked words.
+        batch: what it reads.
+        chosen: picks ``(place, width)`` from the states ``(sample, token, width)`` that leave the last block.
+    """
+    module: Any = model.module
+    with intervene.edited(model, {module.config.num_hidden_layers: lambda states: chosen(states)[None]}):
+        return module(**batch.inputs).logits[0]
 
 
 def _groups(probes: Sequence[Probe], size: int) -> Iterator[list[int]]:
@@ -218,8 +256,8 @@ def _sentences(probes: Sequence[Probe]) -> list[Text]:
 
 
 def _ids(model: Model, pair: tuple[str, str]) -> list[int]:
-    if model.head != "mask":
-        raise ValueError(f"{model.name} does not predict masked words; take minilm-mlm, or mlm:owner/name of a hub.")
+    if model.head == "classes":
+        raise ValueError(f"{model.name} does not predict words; take minilm-mlm, or mlm:owner/name of a hub.")
     return [model.class_index(word) for word in pair]
 
 

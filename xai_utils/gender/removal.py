@@ -1,10 +1,12 @@
-"""What a model does without a direction: its preference for one of two words, and the price on running text."""
+"""What a model does without a direction: gender where it belongs, occupations, grammar, and running text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,81 +15,143 @@ from torch import Tensor
 
 from xai_utils import check
 from xai_utils.capture import intervene
+from xai_utils.gender import erasure, findings
 from xai_utils.gender import probes as asked_of
+from xai_utils.gender.erasure import Erasure
+from xai_utils.gender.findings import Tested
 from xai_utils.models import Model
 from xai_utils.models.encoding import encode
+from xai_utils.samples import gender
 from xai_utils.samples.gender import Probe
 from xai_utils.samples.kinds import Text
 
+#: What is measured, and what larger numbers mean.
+OUTCOMES = {
+    "definitions": "log odds of the pronoun that the definition asks for",
+    "occupations": "distance of log P(he)/P(she) from its mean",
+    "agreement": "log odds of the verb form that the noun asks for",
+    "running text": "log P of a hidden word piece",
+}
+
 
 @dataclass(frozen=True)
-class Measured:
-    """What a model does, as it is or without a direction.
+class Asked:
+    """What a model is asked, with and without a direction.
 
     Attributes:
-        pair: the two words.
-        probabilities: of both at each probe's [MASK], ``(probe, 2)``.
-        losses: ``-log P`` of every hidden word piece of the texts, ``(place,)``.
-        owner: the text of each place, ``(place,)``: places of one text are no independent samples.
-        texts: how many there are.
+        definitions: see :func:`gender.definitions`.
+        occupations: sentences about occupations that have no gender by definition.
+        agreements: see :func:`gender.agreements`.
+        texts: running text, every sixth word piece of which is hidden.
     """
 
-    pair: tuple[str, str]
-    probabilities: Tensor
-    losses: Tensor
-    owner: Tensor
-    texts: int
+    definitions: Sequence[Probe]
+    occupations: Sequence[Probe]
+    agreements: Sequence[Probe]
+    texts: Sequence[str]
 
-    @property
-    def leaning(self) -> np.ndarray:
-        """``log P(first) / P(second)``, ``(probe,)``."""
-        return (self.probabilities[:, 0] / self.probabilities[:, 1]).log().numpy()
+    def clusters(self, outcome: str) -> list[str]:
+        """Name for every sample what it shares with others: its pair of words, occupation, noun or text."""
+        if outcome == "running text":
+            return list(map(str, range(len(self.texts))))
+        if outcome == "occupations":
+            return [probe.word for probe in self.occupations]
+        chosen = self.definitions if outcome == "definitions" else self.agreements
+        return [min(probe.word, probe.other) for probe in chosen]
 
-    @property
-    def spread(self) -> np.ndarray:
-        """How far each leaning is from their mean, ``(probe,)``."""
-        return np.abs(self.leaning - self.leaning.mean())
 
-    @property
-    def price(self) -> np.ndarray:
-        """Mean loss on the hidden word pieces of each text, ``(text,)``, nats; zero where none was hidden."""
-        counts = np.bincount(self.owner, minlength=self.texts).clip(1)
-        return np.bincount(self.owner, self.losses, self.texts) / counts
+def asked(texts: Sequence[str] = (), every: int = 4) -> Asked:
+    """Return what a model is asked: only definitions of odd pairs, so that even pairs can give the directions.
 
-    def __str__(self) -> str:
-        chances = zip(self.pair, self.probabilities.mean(0).tolist(), strict=True)
-        shown = "  ".join(f"P({word}) {chance:.3f}" for word, chance in chances)
-        perplexity = f"perplexity {self.losses.mean().exp():.1f}, " if self.texts else ""
-        return f"{shown}  {perplexity}spread of log P({self.pair[0]})/P({self.pair[1]}) {self.spread.mean():.3f}"
+    Args:
+        texts: running text.
+        every: take each ``every``-th occupation.
+    """
+    odd = {word for pair in gender.pairs()[1::2] for word in pair}
+    neutral = [probe for probe in gender.probes("occupation") if not probe.group]
+    held_out = [probe for probe in gender.definitions() if probe.word in odd]
+    return Asked(held_out, neutral[::every], gender.agreements(), list(texts))
 
 
 def measure(
-    model: Model,
-    probes: Sequence[Probe],
-    texts: Sequence[str] = (),
-    directions: Tensor | None = None,
-    layers: Sequence[int] | None = None,
-) -> Measured:
-    """Ask a model about probes of one pair, and about every sixth word piece of running texts.
+    model: Model, asked: Asked, edits: Sequence[Erasure] | None = None, layers: Sequence[int] | None = None
+) -> dict[str, np.ndarray]:
+    """Ask a model everything, as it is or with its states changed on the way.
 
     Args:
         model: of masked words; it is itself again afterwards.
-        probes: whose preference is measured.
-        texts: on which the price is measured; may be left out.
-        directions: to remove, ``(layer + 1, width)``, see :func:`intervene.without_direction`; ``None``: as it is.
-        layers: where to remove them; default everywhere.
+        asked: of :func:`asked`.
+        edits: one for the input of every block and one for what leaves the last; ``None``: as it is.
+        layers: which of them apply; default all.
+
+    Returns:
+        By outcome, see :data:`OUTCOMES`, one number a sample or running text; what is not asked is left out.
     """
-    removed = nullcontext() if directions is None else intervene.without_direction(
-        model, directions.to(model.device), layers
-    )  # fmt: skip
-    with removed:
-        losses, owner = word_losses(model, texts)
-        return Measured(probes[0].pair, asked_of.probabilities(model, probes), losses, owner, len(texts))
+    module: Any = model.module
+    if edits is not None and len(edits) != (places := module.config.num_hidden_layers + 1):
+        raise ValueError(f"{len(edits)} changes for {places} states; expected one more than blocks.")
+    chosen = {} if edits is None else {i: edits[i] for i in (range(len(edits)) if layers is None else layers)}
+    with intervene.edited(model, chosen) if chosen else nullcontext():
+        found = {"definitions": _margins(model, asked.definitions, "male")} if asked.definitions else {}
+        if asked.occupations:
+            leaning = _margins(model, asked.occupations, "")
+            found["occupations"] = np.abs(leaning - leaning.mean())
+        if asked.agreements:
+            found["agreement"] = _margins(model, asked.agreements, "one")
+        return found | ({"running text": -price(model, asked.texts)} if asked.texts else {})
 
 
-def random_directions(like: Tensor, seed: int) -> Tensor:
-    """Return random unit vectors of the shape of ``like``, ``(layer + 1, width)``."""
-    return F.normalize(torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+def _margins(model: Model, probes: Sequence[Probe], first: str) -> np.ndarray:
+    """Return the log odds of the first word for probes of the group ``first``, of the second word for the others."""
+    one, other = asked_of.probabilities(model, probes).log().T
+    return (one - other).numpy() * [1 if probe.group == first else -1 for probe in probes]
+
+
+def random_directions(like: Tensor, seed: int, draws: int) -> list[list[Erasure]]:
+    """Return for every draw a random direction at each place of ``like``, ``(layer + 1, width)``."""
+    noise = torch.Generator().manual_seed(seed)
+    return [[erasure.projection(v) for v in torch.randn(like.shape, generator=noise)] for _ in range(draws)]
+
+
+def high_variance(running: Tensor, seed: int, draws: int) -> list[list[Erasure]]:
+    """Return for every draw directions in which states of running text vary: random sums of their deviations.
+
+    A direction is drawn in proportion to the variance along it, so that removing it takes far more than a random one.
+
+    Args:
+        running: ``(layer + 1, token, width)``, see :func:`vectors.running`.
+        seed: of the weights.
+        draws: how many.
+    """
+    noise = torch.Generator().manual_seed(seed)
+    off = running - running.mean(1, keepdim=True)
+    weights = torch.randn(draws, running.shape[1], generator=noise).to(off)
+    return [[erasure.projection(weights[draw] @ layer) for layer in off] for draw in range(draws)]
+
+
+def controls(
+    model: Model, asked: Asked, edits: Sequence[Sequence[Erasure]], layers: Sequence[int] | None = None
+) -> dict[str, np.ndarray]:
+    """Return :func:`measure` under every draw of a control, ``(draw, sample)`` by outcome."""
+    rows = [measure(model, asked, one, layers) for one in edits]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def change(
+    asked: Asked, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], seed: int
+) -> dict[str, Tested]:
+    """Return by outcome how much more there is after than before, by samples that belong together, with its test.
+
+    Either side may be a control of many draws, ``(draw, sample)``, whose mean over the draws counts.
+    """
+    less = {name: np.atleast_2d(after[name]).mean(0) - np.atleast_2d(before[name]).mean(0) for name in after}
+    return {name: findings.paired(values, seed, asked.clusters(name)) for name, values in less.items()}
+
+
+def price(model: Model, texts: Sequence[str]) -> np.ndarray:
+    """Return the mean loss on the hidden word pieces of each text, ``(text,)``, nats; zero where none was hidden."""
+    losses, owner = word_losses(model, texts)
+    return np.bincount(owner, losses, len(texts)) / np.bincount(owner, minlength=len(texts)).clip(1)
 
 
 @torch.inference_mode()
@@ -107,6 +171,11 @@ def word_losses(model: Model, texts: Sequence[str], every: int = 6, size: int = 
         shift = torch.arange(start, start + len(ids), device=ids.device)[:, None]
         hide = ((torch.arange(ids.shape[1], device=ids.device) + shift) % every == 0) & ~special
         given = {**batch.inputs, "input_ids": ids.masked_fill(hide, model.tokenizer.mask_token_id)}
-        found.append(F.cross_entropy(model.module(**given).logits[hide], ids[hide], reduction="none").cpu())
+        logits = asked_of.answers_at(model, replace(batch, inputs=given), partial(_at, hide))
+        found.append(F.cross_entropy(logits, ids[hide], reduction="none").cpu())
         owner.append(hide.nonzero()[:, 0].cpu() + start)
     return torch.cat(found), torch.cat(owner)
+
+
+def _at(chosen: Tensor, states: Tensor) -> Tensor:
+    return states[chosen]

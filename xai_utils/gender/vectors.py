@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -47,6 +47,11 @@ class Vectors:
         some = evenly(self.male.shape[1], most)
         return self.male[layer, some].double(), self.female[layer, some].double()
 
+    def half(self, odd: bool) -> Vectors:
+        """Return only the vectors of groups of odd, or of even number."""
+        keep = torch.from_numpy(self.group % 2 == odd)
+        return Vectors(self.male[:, keep], self.female[:, keep], self.group[keep.numpy()])
+
     def rays(self, most: int | None = None) -> tuple[Tensor, list[float]]:
         """Solve DensRay at every layer; ``most`` as in :meth:`sides`.
 
@@ -72,6 +77,15 @@ class Vectors:
         return float((flat - torch.stack([densray.mean_difference(*both) for both in layers])).abs().max())
 
 
+def turns(rays: Tensor) -> list[float]:
+    """Return the cosine of each layer's direction with the next one's, which no convention of one layer's sign fixes.
+
+    Blocks add to what they get, so a coordinate goes on from layer to layer; a direction turned by the labels that
+    really flipped would have a negative cosine with the one before.
+    """
+    return (rays[:-1] * rays[1:]).sum(-1).tolist()
+
+
 def evenly(count: int, most: int | None) -> Tensor:
     """Return places spread evenly over ``count``, at most ``most`` of them; ``None`` means all."""
     if most is not None:
@@ -79,8 +93,11 @@ def evenly(count: int, most: int | None) -> Tensor:
     return torch.linspace(0, count - 1, count if most is None else min(most, count)).long()
 
 
-def states(model: Model, items: Sequence[Item], size: int = 128) -> Tensor:
+def states(model: Model, items: Sequence[Item], size: int = 128, from_end: bool = False) -> Tensor:
     """Return the states of one word in every sentence, ``(layer + 1, item, width)``; one pass gives all layers.
+
+    With ``from_end`` the token as far from the end of the sentence as the word from its beginning, see
+    :func:`mixed_up`.
 
     Raises:
         ValueError: no item, or a word that is not a single token of the model.
@@ -91,17 +108,48 @@ def states(model: Model, items: Sequence[Item], size: int = 128) -> Tensor:
     found = torch.empty(0)
     for start in range(0, len(items), size):
         chosen = order[start : start + size]
-        taken = _states(model, [items[i] for i in chosen])
+        taken = _states(model, [items[i] for i in chosen], from_end)
         found = taken.new_empty(len(taken), len(items), taken.shape[-1]) if not start else found
         found[:, chosen] = taken
     return found
 
 
-def written(model: Model, pairs: Sequence[tuple[str, str]] | None = None) -> Vectors:
+def written(model: Model, pairs: Sequence[tuple[str, str]] | None = None, places: int | None = 1) -> Vectors:
     """Return the vectors of the written contexts, places and pairs; see :func:`gender.gendered`."""
-    male, female = gender.gendered(pairs)
+    male, female = gender.gendered(pairs, places)
     group = np.arange(len(male)) % len(gender.pairs() if pairs is None else pairs)
     return Vectors(states(model, male), states(model, female), group)
+
+
+def mixed_up(model: Model, right: Vectors) -> Vectors:
+    """Return what the published extraction takes from written sentences: half of either side are arbitrary words.
+
+    It indexes the states of every sentence by the place of its gendered word, times -1 for the other side, and never
+    asks whose sentence it is. So either side gets its own words, and from the other side's sentences the token that
+    stands as far from the end as the gendered word from the beginning. It stops at a number of vectors, so that
+    only half as many sentences are read: the first half of the contexts here.
+
+    Args:
+        model: the model.
+        right: of :func:`written` with its defaults, which has the half that is right.
+
+    Source: repository dream3244/Deep-Learning, Training_for_DR_subspace.ipynb.
+    """
+    half = len(right.group) // 2
+    male, female = (states(model, items[:half], from_end=True) for items in gender.gendered(places=1))
+    sides = torch.cat([right.male[:, :half], female], 1), torch.cat([right.female[:, :half], male], 1)
+    return Vectors(*sides, np.tile(right.group[:half], 2))
+
+
+@torch.inference_mode()
+def running(model: Model, texts: Sequence[str], size: int = 32) -> Tensor:
+    """Return the states of every token of running texts, specials included, ``(layer + 1, token, width)``, float32."""
+    parts = []
+    for start in range(0, len(texts), size):
+        trace, batch = _traced(model, [Text(text) for text in texts[start : start + size]])
+        real = batch.inputs["attention_mask"].bool()
+        parts.append(torch.stack([state[real].float().cpu() for state in trace.hidden]))
+    return torch.cat(parts, 1)
 
 
 def of_corpus(
@@ -191,13 +239,20 @@ def _partner(item: Item, given: Sequence[tuple[str, str]]) -> Item | None:
     )
 
 
-def _states(model: Model, items: Sequence[Item]) -> Tensor:
-    batch = encoding.encode(model, [Text(item.text) for item in items])
+def _states(model: Model, items: Sequence[Item], from_end: bool) -> Tensor:
+    trace, batch = _traced(model, [Text(item.text) for item in items])
     places = [_place(model, item, spans) for item, spans in zip(items, batch.spans, strict=True)]
-    without_head: Any = model.module.base_model
+    if from_end:
+        places = [batch.length(i) - place for i, place in enumerate(places)]
+    return torch.stack([state[range(len(items)), places].float().cpu() for state in trace.hidden])
+
+
+def _traced(model: Model, texts: Sequence[Text]) -> tuple[Any, encoding.Batch]:
+    """Run the model without its head."""
+    batch, without_head = encoding.encode(model, texts), cast(Any, model.module.base_model)
     with torch.inference_mode(), capture_attention(model.module, model.blocks, layers=(), hidden=True) as trace:
         without_head(**batch.inputs)
-    return torch.stack([state[range(len(items)), places].float().cpu() for state in trace.hidden])
+    return trace, batch
 
 
 def _place(model: Model, item: Item, spans: Sequence[tuple[int, int]]) -> int:

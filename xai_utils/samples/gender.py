@@ -13,8 +13,11 @@ from typing import Any
 from xai_utils import check, runtime
 
 FILE = runtime.DATA / "texts" / "gender.json"
+PROFESSIONS = runtime.DATA / "texts" / "professions.json"
 MASK = "[MASK]"
 KINDS = ("occupation", "adjective", "noun", "two jobs")
+#: Occupations that crowd workers rated at least so far from 0 are gendered by definition, as waitress is.
+BY_DEFINITION = 0.5
 #: Words whose partner depends on their part in the sentence; see :func:`swap`.
 _HIS, _HER, _HIM = "his", "her", "him"
 
@@ -48,7 +51,7 @@ class Probe:
         text: with one [MASK].
         word: occupation, adjective or noun in it; empty if none is asked about.
         kind: one of :data:`KINDS`, or of a corpus.
-        group: list the word comes from, such as ``"appearance"``.
+        group: list the word comes from, such as ``"appearance"``; of occupations ``"by definition"`` or empty.
         other: the other of two occupations, else empty.
         pair: two words of one token that could stand at [MASK], masculine first.
     """
@@ -68,6 +71,16 @@ class Probe:
 def words() -> dict[str, Any]:
     """Return word lists, contexts and templates."""
     return json.loads(FILE.read_text(encoding="utf-8"))
+
+
+@cache
+def professions() -> dict[str, tuple[float, float]]:
+    """Return the 320 professions, and how male each is by definition and by stereotype, in [-1, 1], as crowds rated it.
+
+    Source: Bolukbasi et al. (2016), repository tolga-b/debiaswe, with blanks in the place of underscores.
+    """
+    listed = json.loads(PROFESSIONS.read_text(encoding="utf-8"))["professions"]
+    return {word.replace("_", " "): (definition, stereotype) for word, definition, stereotype in listed}
 
 
 def pairs() -> tuple[tuple[str, str], ...]:
@@ -96,13 +109,21 @@ def check_pairs(given: Iterable[Sequence[str]]) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def gendered(given: Iterable[Sequence[str]] | None = None) -> tuple[list[Item], list[Item]]:
-    """Fill every context and place with every pair: masculine sentences and, in the same order, their partners."""
+def gendered(given: Iterable[Sequence[str]] | None = None, places: int | None = None) -> tuple[list[Item], list[Item]]:
+    """Fill every context with every pair: masculine sentences and, in the same order, their partners.
+
+    Args:
+        given: pairs, masculine first; default all.
+        places: in how many of the places every context is set, another one first from context to context; default all.
+    """
     chosen = pairs() if given is None else check_pairs(given)
+    named = words()["places"]
     sides: tuple[list[Item], list[Item]] = ([], [])
-    for context, place, pair in product(words()["contexts"], words()["places"], chosen):
-        for side, word in enumerate(pair):
-            sides[side].append(_filled(context.replace("{place}", place), word, male=not side))
+    for number, context in enumerate(words()["contexts"]):
+        turned = [named[(number + step) % len(named)] for step in range(places or len(named))]
+        for place, pair in product(turned, chosen):
+            for side, word in enumerate(pair):
+                sides[side].append(_filled(context.replace("{place}", place), word, male=not side))
     runtime.record.data["gendered"] = f"{len(sides[0])} sentences a side, data/texts/gender.json"
     return sides
 
@@ -110,8 +131,10 @@ def gendered(given: Iterable[Sequence[str]] | None = None) -> tuple[list[Item], 
 def probes(kind: str, pair: tuple[str, str] = ("he", "she")) -> list[Probe]:
     """Return the sentences of one kind, each with one [MASK], that ask for one word of a pair against the other."""
     check.one_of("kind", kind, KINDS)
-    template, groups = words()["templates"][kind], words()[kind]
-    runtime.record.data[f"probes {kind}"] = f"{sum(map(len, groups.values()))} sentences, data/texts/gender.json"
+    template = words()["templates"][kind]
+    groups: dict[str, Any] = _occupations() if kind == "occupation" else words()[kind]
+    source = PROFESSIONS if kind == "occupation" else FILE
+    runtime.record.data[f"probes {kind}"] = f"{sum(map(len, groups.values()))} sentences, data/texts/{source.name}"
     if kind == "two jobs":
         return [Probe(template.format(first=one, word=two), two, kind, "", one, pair) for one, two in groups[""]]
     return [
@@ -119,6 +142,51 @@ def probes(kind: str, pair: tuple[str, str] = ("he", "she")) -> list[Probe]:
         for group, members in groups.items()
         for word in members
     ]
+
+
+def _occupations() -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {"": [], "by definition": []}
+    for word, (definition, _) in professions().items():
+        groups["by definition" if abs(definition) >= BY_DEFINITION else ""].append(word)
+    return groups
+
+
+def definitions() -> list[Probe]:
+    """Return sentences that ask for he or she of a word whose definition says which, such as king and queen.
+
+    Every pair of singular nouns in every template, the masculine word first and its partner next, which is its
+    ``other``. ``group`` is the side, ``"male"`` or ``"female"``.
+    """
+    singular = [pair for pair in pairs()[1:] if pair[0] not in words()["plural"]]
+    return [
+        Probe(template.format(word=pair[side]), pair[side], "definition", ("male", "female")[side], pair[1 - side])
+        for template, pair, side in product(words()["templates"]["definition"], singular, (0, 1))
+    ]
+
+
+def everyday(given: Iterable[str], masked: bool = True) -> list[Probe]:
+    """Return the templates of :func:`definitions` about other words, for example occupations, word by word.
+
+    With ``masked`` false only what stands before [MASK], for a model that goes on.
+    """
+    templates = [one if masked else one.partition(" " + MASK)[0] for one in words()["templates"]["definition"]]
+    return [Probe(template.format(word=word), word, "everyday") for word in given for template in templates]
+
+
+def agreements() -> list[Probe]:
+    """Return sentences whose verb, ``is`` or ``are``, must agree with a noun: grammar without gender.
+
+    ``group`` is the number of the noun, ``"one"`` or ``"many"``; its form in the other number is ``other``.
+    """
+    places = words()["places"]
+    rows = product(words()["templates"]["agreement"], enumerate(words()["agreement"]), (0, 1))
+    return [
+        Probe(
+            template.format(word=forms[many], places=f"{places[number % 4]}s"),
+            forms[many], "agreement", ("one", "many")[many], forms[1 - many], ("is", "are"),
+        )
+        for template, (number, forms), many in rows
+    ]  # fmt: skip
 
 
 def open_contexts(pair: tuple[str, str] = ("he", "she")) -> list[Probe]:

@@ -54,16 +54,16 @@ def gender(model: Model, sentence: str, rays: Tensor, pairs: Sequence[tuple[str,
     for control in (typed, pair, method, layer):
         control.observe(redraw, names="value")
     redraw()
-    note = widgets.HTML("<small>the layer behind the last one is the sum</small>")
+    note = widgets.HTML("<small>the layer behind the last one is the mean over all</small>")
     return widgets.VBox([typed, widgets.HBox([pair, method]), widgets.HBox([layer, note]), canvas.box])
 
 
 def _paint(fig: Figure, seen: Observed, method: str, layer: int, rays: Tensor) -> str:
     shown, labels = seen.shown(method, rays)
     left, right = fig.subplots(1, 2, gridspec_kw={"width_ratios": (1, 2)})
-    one = shown.sum(0) if layer == len(shown) else shown[layer]
-    title = f"{method}, {'sum' if layer == len(shown) else f'layer {layer}'}"
+    one = shown.mean(0) if layer == len(shown) else shown[layer]
+    title = f"{method}, {'mean over layers' if layer == len(shown) else f'layer {layer}'}"
     plots.token_bars(left, one, labels, title, signed=True)
-    plots_gender.heat(right, shown, labels, "all layers, each row on its own scale", ring=layer)
+    plots_gender.heat(right, shown, labels, "all layers, one scale", ring=layer)
     fig.subplots_adjust(left=0.1, right=0.99, bottom=0.2, top=0.9, wspace=0.15)
     return f"{seen.chances}; most likely: {seen.likeliest[0]}"
