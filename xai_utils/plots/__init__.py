@@ -1,9 +1,7 @@
 """Draw on given axes; figures, widgets and the explorer share these."""
 
-from xai_utils.plots import closed_forms, compared, depth, foreground, gender, language, leaderboard, scans
+from xai_utils.plots import closed_forms, compared, depth, foreground, gender, language, leaderboard, scans, style
 from xai_utils.plots.base import (
-    AMOUNT,
-    SIGNED,
     band,
     bands,
     before_after,
@@ -26,3 +24,4 @@ from xai_utils.plots.base import (
     strands,
     token_bars,
 )
+from xai_utils.plots.style import AMOUNT, SIGNED

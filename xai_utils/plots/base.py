@@ -1,6 +1,6 @@
 """Draw on given axes: overlays, token bars, highlighted sentences, head grids, curves and the attention graph.
 
-Colours are safe for colour-blind readers: ``viridis`` for amounts, ``PuOr`` around zero for signed scores.
+Letters and colours are those of :mod:`style`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,9 @@ from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from xai_utils import check
+from xai_utils.plots.style import AMOUNT, BLUE, COLOURS, SIGNED, SMALLEST  # noqa: F401 (COLOURS is for neighbours)
 from xai_utils.result import Attribution
 from xai_utils.stats import Interval
-
-AMOUNT = "viridis"
-SIGNED = "PuOr_r"
-BLUE = "#2a4b8d"
-#: eight that colour-blind readers tell apart (Okabe and Ito, black and brown for yellow)
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
 
 
 def image(ax: Axes, picture: np.ndarray, title: str = "") -> None:
@@ -111,10 +106,8 @@ def overlay(
     _bare(ax, title)
     if bar:
         colours = ax.figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.03)
-        colours.set_label(unit, fontsize=7)
-        colours.ax.tick_params(labelsize=6)
+        colours.set_label(unit)
         colours.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
-        colours.ax.yaxis.get_offset_text().set_fontsize(6)
 
 
 def outline(ax: Axes, masks: Mapping[str, np.ndarray]) -> None:
@@ -125,7 +118,7 @@ def outline(ax: Axes, masks: Mapping[str, np.ndarray]) -> None:
         ax.contour(mask, levels=[0.5], colors="white", linewidths=1.6)
         ax.contour(mask, levels=[0.5], colors="black", linewidths=0.6)
         row, column = np.nonzero(mask)
-        ax.text(column.max() + 2, row.min(), name, color="white", fontsize=8, weight="bold")
+        ax.text(column.max() + 2, row.min(), name, color="white", fontsize=SMALLEST, weight="bold")
 
 
 def token_bars(
@@ -135,12 +128,11 @@ def token_bars(
     values = scores.detach().float().cpu().numpy()
     places = np.arange(len(labels))
     ax.barh(places, values, color=_colours(values, signed), edgecolor="0.4", linewidth=0.4)
-    ax.set_yticks(places, labels, fontsize=8)
+    ax.set_yticks(places, labels)
     ax.invert_yaxis()
     ax.axvline(0, color="0.3", linewidth=0.6)
-    ax.set_title(title, fontsize=9)
-    ax.set_xlabel(unit, fontsize=8)
-    ax.tick_params(axis="x", labelsize=7)
+    ax.set_title(title)
+    ax.set_xlabel(unit)
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -163,7 +155,7 @@ def highlighted(
     for line, (name, (scores, signed)) in enumerate(rows.items()):
         values = scores.detach().float().cpu().numpy()
         colours = _colours(values, signed)
-        ax.text(-1.0, -line, name, ha="right", va="center", fontsize=8)
+        ax.text(-1.0, -line, name, ha="right", va="center", fontsize=SMALLEST)
         for place, (start, width, label) in enumerate(zip(left, widths, labels, strict=True)):
             ax.barh(-line, width - 0.15, left=start, height=0.82, color=colours[place])
             light = np.dot(colours[place][:3], (0.299, 0.587, 0.114)) > 0.55
@@ -175,7 +167,7 @@ def highlighted(
                 label,
                 ha="center",
                 va="center",
-                fontsize=8,
+                fontsize=SMALLEST,
                 color=ink,
                 weight=weight,
             )
@@ -183,6 +175,8 @@ def highlighted(
                 ax.plot([start + 0.2, start + width - 0.35], [-line - 0.33] * 2, color=ink, linewidth=1)
     ax.set_xlim(-1, left[-1] + widths[-1])
     ax.set_ylim(-len(rows) + 0.4, 0.6)
+    if len(rows) > 1:
+        ax.set_title("colours: each row to its own largest score", loc="right", fontsize=SMALLEST, color="0.35")
     ax.axis("off")
 
 
@@ -206,14 +200,14 @@ def head_grid(fig: Figure, maps: Tensor, title: str = "", unit: str = "") -> Non
             ax.imshow(values[layer, head], cmap=AMOUNT, norm=norm, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             if layer == 0:
-                ax.set_ylabel(head, fontsize=8, rotation=0, ha="right", va="center")
+                ax.set_ylabel(head, rotation=0, ha="right", va="center")
             if head == heads - 1:
-                ax.set_xlabel(layer, fontsize=8)
-    fig.supxlabel("layer (0 is the first)", fontsize=9)
-    fig.supylabel("head", fontsize=9)
-    fig.suptitle(title, fontsize=10)
+                ax.set_xlabel(layer)
+    fig.supxlabel("layer (0 is the first)")
+    fig.supylabel("head")
+    fig.suptitle(title)
     colours = fig.colorbar(ScalarMappable(norm, AMOUNT), ax=axes, fraction=0.03, pad=0.02, extend="max")
-    colours.set_label(unit, fontsize=8)
+    colours.set_label(unit)
 
 
 def matrix(
@@ -227,12 +221,12 @@ def matrix(
     """Show one ``(query, key)`` map; up to 40 tokens are named on the queries and, if asked for, on the keys."""
     drawn = ax.imshow(values.detach().float().cpu().numpy(), cmap=AMOUNT, interpolation="nearest")
     if labels is not None and len(labels) <= 40:
-        ax.set_xticks(range(len(labels)) if name_keys else (), labels if name_keys else (), rotation=90, fontsize=6)
-        ax.set_yticks(range(len(labels)), labels, fontsize=6)
-    ax.set_xlabel("key: the token that is read", fontsize=7)
-    ax.set_ylabel("query: the token that reads", fontsize=7)
-    ax.set_title(title, fontsize=9)
-    ax.figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.03).set_label(unit, fontsize=7)
+        ax.set_xticks(range(len(labels)) if name_keys else (), labels if name_keys else (), rotation=90)
+        ax.set_yticks(range(len(labels)), labels)
+    ax.set_xlabel("key: the token that is read")
+    ax.set_ylabel("query: the token that reads")
+    ax.set_title(title)
+    ax.figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.03).set_label(unit)
 
 
 def band(ax: Axes, x: Sequence[float], samples: Tensor, label: str, colour: str | None = None) -> None:
@@ -276,7 +270,7 @@ def bands(ax: Axes, samples: Mapping[str, Tensor], x: Sequence[float] | None = N
         if len(values):
             band(ax, range(values.shape[1]) if x is None else x, values, name)
     if legend:
-        ax.legend(fontsize=8)
+        ax.legend()
 
 
 def interval_line(ax: Axes, x: Sequence[float], found: Sequence[Interval], label: str, bars: bool = False) -> None:
@@ -292,7 +286,7 @@ def interval_line(ax: Axes, x: Sequence[float], found: Sequence[Interval], label
 def legend_below(fig: Figure, columns: int = 4) -> None:
     """Write one legend for panels that show the same things, that of the first panel, below them."""
     handles, labels = fig.axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7)
+    fig.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def intervals(
@@ -313,9 +307,9 @@ def intervals(
         ax.plot(interval.mean, place, "o", color=colour, markersize=5)
     if null is not None:
         ax.axvline(null, color="0.4", linewidth=0.8, linestyle="--")
-    ax.set_yticks(range(len(found)), list(found), fontsize=8)
+    ax.set_yticks(range(len(found)), list(found))
     ax.invert_yaxis()
-    ax.set_xlabel(unit, fontsize=8)
+    ax.set_xlabel(unit)
     ax.spines[["top", "right"]].set_visible(False)
     if not found:
         ax.text(0.5, 0.5, "no known truth for this model", ha="center", va="center", transform=ax.transAxes)
@@ -332,7 +326,7 @@ def before_after(
     for ax, drawn_values, title in zip(axes, values, titles, strict=True):
         drawn = ax.imshow(drawn_values, cmap=name, norm=norm, interpolation="nearest")
         _bare(ax, title)
-    fig.colorbar(drawn, ax=list(axes), fraction=0.03, pad=0.02).set_label(unit, fontsize=8)
+    fig.colorbar(drawn, ax=list(axes), fraction=0.03, pad=0.02).set_label(unit)
 
 
 def bipartite(ax: Axes, steps: Tensor, labels: Sequence[str], least: float = 0.05, query: int | None = None) -> None:
@@ -364,8 +358,8 @@ def bipartite(ax: Axes, steps: Tensor, labels: Sequence[str], least: float = 0.0
                 linewidth=0.3 + 3.5 * strength,
             )
         reach = flows.sum(0) if query is not None else reach
-    ax.set_yticks(range(tokens), labels, fontsize=8)
-    ax.set_xticks(range(depth + 1), ["input", *(f"after {layer}" for layer in range(depth))], fontsize=7)
+    ax.set_yticks(range(tokens), labels)
+    ax.set_xticks(range(depth + 1), ["input", *(f"after {layer}" for layer in range(depth))])
     ax.invert_yaxis()
     ax.grid(axis="x", linewidth=0.3)
     ax.spines[:].set_visible(False)
@@ -389,7 +383,7 @@ def spectra(ax: Axes, maps: Mapping[str, Tensor]) -> None:
         ax.fill_between(places, *values.clamp(min=1e-9).aminmax(dim=0), alpha=0.12, color=line.get_color(), linewidth=0)
     ax.set(xlabel="place", ylabel="singular value", yscale="log", ylim=(1e-4, None))
     ax.minorticks_off()  # most of the time of drawing
-    ax.legend(fontsize=8)
+    ax.legend()
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -428,4 +422,4 @@ def _colours(values: np.ndarray, signed: bool) -> np.ndarray:
 
 def _bare(ax: Any, title: str) -> None:
     ax.set(xticks=[], yticks=[])
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title)

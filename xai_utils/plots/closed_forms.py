@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from xai_utils.plots.base import before_after
-
-BLUE, ORANGE = "#2a4b8d", "#b2560c"  #: what is exact, what was published
+from xai_utils.plots.style import BLUE, ORANGE  # what is exact, what was published
 
 
 def gradients(
@@ -32,14 +31,14 @@ def gradients(
     before_after(left, truth[:, :shown], published[:, :shown], ("back-propagation", "as published"), "score per unit")
     for ax in left.axes[:2]:
         ax.set_aspect("auto")
-        ax.set_yticks(range(len(labels)), labels, fontsize=7)
-        ax.set_xlabel(f"first {shown} coordinates of the token", fontsize=8)
+        ax.set_yticks(range(len(labels)), labels)
+        ax.set_xlabel(f"first {shown} coordinates of the token")
     ax = right.subplots()
     ax.plot(truth[0], color="0.6", linewidth=3, label="back-propagation")
     ax.plot(full[0], color=BLUE, linewidth=0.9, label="full formula")
     ax.plot(published[0], color=ORANGE, linewidth=0.9, label="as published")
-    ax.set_title("row of the class token", fontsize=9)
-    ax.legend(fontsize=6)
+    ax.set_title("row of the class token")
+    ax.legend()
 
 
 def lime_runs(ax: Axes, runs: Tensor, exact: Tensor, published: Tensor, words: Sequence[str], most: int = 10) -> None:
@@ -57,18 +56,18 @@ def lime_runs(ax: Axes, runs: Tensor, exact: Tensor, published: Tensor, words: S
     ax.boxplot(runs[:, order].numpy(), positions=range(len(order)), widths=0.5)
     ax.plot(exact[order], "o", color=BLUE, fillstyle="none", markersize=11, label="exact")
     ax.plot(published[order], "x", color=ORANGE, markersize=8, label="published approximation")
-    ax.set_xticks(range(len(order)), [words[i] for i in order.tolist()], rotation=30, fontsize=8)
+    ax.set_xticks(range(len(order)), [words[i] for i in order.tolist()], rotation=30)
     ax.axhline(0, color="0.6", linewidth=0.6)
-    ax.set_ylabel("LIME slope (score)", fontsize=8)
-    ax.legend(fontsize=8)
+    ax.set_ylabel("LIME slope (score)")
+    ax.legend()
 
 
 def additivity(ax: Axes, together: Tensor, apart: Tensor) -> None:
     """Draw one run's slopes of the mean over heads, ``(word,)``, against the mean of slopes of single heads."""
     ax.axline((0, 0), slope=1, color="0.7", linewidth=0.8)
     ax.plot(together, apart, "o", color=BLUE, markersize=4)
-    ax.set_xlabel("LIME of the mean over heads, one run", fontsize=8)
-    ax.set_ylabel("mean of one run a head", fontsize=8)
+    ax.set_xlabel("LIME of the mean over heads, one run")
+    ax.set_ylabel("mean of one run a head")
 
 
 def errors_by_length(ax: Axes, table: pd.DataFrame, masks: int) -> None:
@@ -93,11 +92,11 @@ def errors_by_length(ax: Axes, table: pd.DataFrame, masks: int) -> None:
         ax.plot(lengths, spread[0.5], "o-", color=colour, markersize=3, label=label)
         ax.fill_between(lengths, spread[0.05], spread[0.95], color=colour, alpha=0.18, linewidth=0)
     ax.set(yscale="log", xlabel="distinct words", ylabel="error / length of the exact slopes")
-    ax.legend(fontsize=7)
+    ax.legend()
 
 
 def missing_row(ax: Axes, table: pd.DataFrame) -> None:
     """Draw over how many texts the published gradient misses how much of the class token's row."""
     ax.hist(table.published_gradient, 30, color=BLUE)
-    ax.set_xlabel("error of the published gradient,\nrow of the class token (share of its length)", fontsize=8)
-    ax.set_ylabel("texts", fontsize=8)
+    ax.set_xlabel("error of the published gradient,\nrow of the class token (share of its length)")
+    ax.set_ylabel("texts")

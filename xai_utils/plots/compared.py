@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from xai_utils.plots import base
+from xai_utils.plots.style import AMOUNT, COLOURS, SIGNED, SMALLEST
 
 
 def overlays(
@@ -44,11 +45,11 @@ def matrices(axes: Sequence[Axes], maps: Mapping[str, Tensor], labels: Sequence[
     top = float(torch.stack(list(maps.values())).double().quantile(0.99))
     norm = Normalize(0, top)
     for ax, (title, values) in zip(axes, maps.items(), strict=True):
-        ax.imshow(values.detach().float().cpu().numpy(), cmap=base.AMOUNT, norm=norm, interpolation="nearest")
-        ax.set_xticks(range(len(labels)), labels, rotation=90, fontsize=8)
-        ax.set_yticks(range(len(labels)), labels, fontsize=8)
+        ax.imshow(values.detach().float().cpu().numpy(), cmap=AMOUNT, norm=norm, interpolation="nearest")
+        ax.set_xticks(range(len(labels)), labels, rotation=90)
+        ax.set_yticks(range(len(labels)), labels)
         ax.label_outer()
-        ax.set_title(title, fontsize=10)
+        ax.set_title(title)
     _bar(axes, norm, False, unit, extend="max")
 
 
@@ -60,17 +61,18 @@ def table(ax: Axes, values: pd.DataFrame, boxed: Mapping[str, float] | None = No
         values: the numbers.
         boxed: row to the one column that gets a frame.
     """
-    ax.imshow(values.to_numpy(), cmap=base.AMOUNT, aspect="auto")
+    ax.imshow(values.to_numpy(), cmap=AMOUNT, aspect="auto")
     middle = (values.to_numpy().min() + values.to_numpy().max()) / 2
     for row, name in enumerate(values.index):
         for column, setting in enumerate(values.columns):
             one = values.iat[row, column]
-            ax.text(column, row, f"{one:.2f}", ha="center", va="center", fontsize=8, color="wk"[int(one > middle)])
+            ink = "wk"[int(one > middle)]
+            ax.text(column, row, f"{one:.2f}", ha="center", va="center", fontsize=SMALLEST, color=ink)
             if boxed and boxed.get(name) == setting:
-                ax.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, color="#d55e00", lw=2))
-    ax.set_xticks(range(len(values.columns)), [f"{one}" for one in values.columns], fontsize=8)
-    ax.set_yticks(range(len(values)), list(values.index), fontsize=8)
-    ax.set_xlabel(values.columns.name or "", fontsize=9)
+                ax.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, color=COLOURS[1], lw=2))
+    ax.set_xticks(range(len(values.columns)), [f"{one}" for one in values.columns])
+    ax.set_yticks(range(len(values)), list(values.index))
+    ax.set_xlabel(values.columns.name or "")
 
 
 def relative(scores: Tensor) -> Tensor:
@@ -90,7 +92,6 @@ def scale(maps: Sequence[Tensor]) -> Normalize:
 
 
 def _bar(axes: Sequence[Axes], norm: Normalize, signed: bool, unit: str, extend: str = "neither") -> None:
-    colours = ScalarMappable(norm, base.SIGNED if signed else base.AMOUNT)
+    colours = ScalarMappable(norm, SIGNED if signed else AMOUNT)
     drawn = axes[0].figure.colorbar(colours, ax=list(axes), fraction=0.02, pad=0.01, extend=extend)
-    drawn.set_label(unit, fontsize=9)
-    drawn.ax.tick_params(labelsize=8)
+    drawn.set_label(unit)

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from xai_utils.maths import diffusion
-from xai_utils.plots.base import BLUE, COLOURS
+from xai_utils.plots.style import BLUE, COLOURS, ORANGE
 from xai_utils.stats import Interval
 
-ORANGE, GREY = "#b5651d", "#4a4a4a"
+GREY = "#4a4a4a"
 LENGTHS = (0, 20, 35, 50, 65, 80, 1000)  #: tokens between which texts are grouped
 
 
@@ -30,7 +30,7 @@ def against_bound(ax: Axes, found: Mapping[str, tuple[Tensor, Tensor]]) -> None:
     ax.axline((0, 0), slope=1, color="0.4", linewidth=0.8, linestyle="--")
     ax.set(xlabel="bound min(1, column sum of layer 0)", ylabel="flow after the last layer")
     ax.set(xlim=(0, 1.05), ylim=(0, 1.05))
-    ax.legend(fontsize=8)
+    ax.legend()
 
 
 def relative_sums(ax: Axes, found: Sequence[Mapping[str, np.ndarray]], least: float = 1e-18) -> None:
@@ -47,7 +47,7 @@ def relative_sums(ax: Axes, found: Sequence[Mapping[str, np.ndarray]], least: fl
             label = None if place else kind
             ax.hist(np.log10(np.maximum(values, least)), bins, histtype="step", color=colour, label=label)
     ax.set(xlabel="log₁₀ of |sum of the gradient| / its length", ylabel="tokens", title="size")
-    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3)  # below: no part of it is free
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3)  # below: no part of it is free
 
 
 def gaps(ax: Axes, x: Sequence[float], found: Mapping[str, Sequence[Interval]], title: str = "") -> None:
@@ -59,7 +59,7 @@ def gaps(ax: Axes, x: Sequence[float], found: Mapping[str, Sequence[Interval]], 
         bars = [mean - low, high - mean]
         ax.errorbar(beside, mean, bars, marker="o", markersize=3, capsize=2, color=colour, linewidth=1, label=name)
     ax.axhline(0, color="0.4", linewidth=0.8, linestyle="--")
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title)
 
 
 def by_length(
@@ -91,7 +91,7 @@ def pole(ax: Axes, alphas: Sequence[float], most: float = 2.2) -> None:
         ax.plot(values, curve.where(curve.abs() < 6, torch.nan), label=f"α = {alpha}, pole at {alpha**-0.5:.2f}")
     ax.axvspan(0, 1, color="0.92")
     ax.set(xlabel="singular value s", ylabel="f(s)", ylim=(-5, 5), title="guarded maps stay in the grey part")
-    ax.legend(fontsize=8)
+    ax.legend()
 
 
 def largest_values(ax: Axes, largest: Mapping[str, Tensor], alpha: float) -> None:
@@ -101,4 +101,4 @@ def largest_values(ax: Axes, largest: Mapping[str, Tensor], alpha: float) -> Non
         ax.plot([], [], ".", color=colour, label=name)
     ax.axhline(alpha**-0.5, color="0.3", linestyle="--", linewidth=0.9, label=f"pole at α = {alpha}")
     ax.set(xlabel="layer", ylabel="largest singular value", title="every input, every layer")
-    ax.legend(fontsize=8)
+    ax.legend()

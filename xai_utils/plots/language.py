@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from xai_utils.plots import base
+from xai_utils.plots import base, style
 from xai_utils.stats import Interval
 
 
@@ -50,7 +50,7 @@ def by_task(
         ordered = {name: rows[name] for name in names}
         base.intervals(ax, ordered, unit, rows[null].mean if null else None, nulls)
         counts = sorted({one.n for one in rows.values()})
-        ax.set_title(f"{task.replace('_', ' ')} (n = {' or '.join(map(str, counts))})", fontsize=9)
+        ax.set_title(f"{task.replace('_', ' ')} (n = {' or '.join(map(str, counts))})")
         ax.set_xlim(-0.03, 1.03)
         if place:
             ax.set_yticks(range(len(names)), [])
@@ -69,15 +69,15 @@ def answer_table(ax: Axes, table: pd.DataFrame, unit: str, signed: bool = True, 
     """
     values = np.ma.masked_where(_later(table.to_numpy()), table.to_numpy())
     limit = float(np.abs(values).max())
-    name, low = (base.SIGNED, -limit) if signed else (base.AMOUNT, 0.0)
+    name, low = (style.SIGNED, -limit) if signed else (style.AMOUNT, 0.0)
     drawn = ax.imshow(values, cmap=name, vmin=low, vmax=limit, aspect="auto", interpolation="nearest")
-    ax.set_xticks(range(table.shape[1]), [_short(one) for one in table.columns], fontsize=8, rotation=90)
-    ax.set_yticks(range(table.shape[0]), [_short(one) for one in table.index], fontsize=8)
-    ax.figure.colorbar(drawn, ax=ax, fraction=0.03, pad=0.02).set_label(unit, fontsize=8)
+    ax.set_xticks(range(table.shape[1]), [_short(one) for one in table.columns], rotation=90)
+    ax.set_yticks(range(table.shape[0]), [_short(one) for one in table.index])
+    ax.figure.colorbar(drawn, ax=ax, fraction=0.03, pad=0.02).set_label(unit)
     if numbers:
         for (row, column), value in np.ndenumerate(table.to_numpy()):
             ink = "white" if abs(value) > 0.7 * limit else "black"
-            ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=ink)
+            ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=style.SMALLEST, color=ink)
 
 
 def _later(values: np.ndarray) -> np.ndarray:
@@ -93,13 +93,13 @@ def chances(ax: Axes, words: Sequence[str], before: Tensor, after: Tensor | None
     """Draw the probability of some next words, and what it becomes, ``(word,)`` each, likeliest on top."""
     places = np.arange(len(words))
     height = 0.8 if after is None else 0.4
-    ax.barh(places - (0 if after is None else 0.2), before, height, color=base.BLUE, label="whole prompt")
+    ax.barh(places - (0 if after is None else 0.2), before, height, color=style.BLUE, label="whole prompt")
     if after is not None:
-        ax.barh(places + 0.2, after, height, color=base.COLOURS[1], label="without the marked words")
-        ax.legend(fontsize=8, loc="lower right")
-    ax.set_yticks(places, words, fontsize=8)
+        ax.barh(places + 0.2, after, height, color=style.COLOURS[1], label="without the marked words")
+        ax.legend(loc="lower right")
+    ax.set_yticks(places, words)
     ax.set_xlim(0, 1)
     ax.invert_yaxis()
-    ax.set_xlabel("probability", fontsize=8)
-    ax.set_title(title, fontsize=9)
+    ax.set_xlabel("probability")
+    ax.set_title(title)
     ax.spines[["top", "right"]].set_visible(False)

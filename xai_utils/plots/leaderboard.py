@@ -9,13 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
-from xai_utils.plots import base
-from xai_utils.plots.base import COLOURS
+from xai_utils.plots import base, style
+from xai_utils.plots.style import COLOURS, SMALLEST
 from xai_utils.stats import Interval
 from xai_utils.sweep.standings import NULLS
 
 METHOD, JOINS, NULL = COLOURS[0], COLOURS[1], "0.6"
-SMALL = 8  #: points; nothing is written smaller
 MARKERS = "os^Dv"
 
 
@@ -33,19 +32,19 @@ def matrix(ax: Axes, boards: Mapping[str, pd.DataFrame], unit: str) -> None:
     wide = pd.DataFrame({name: one.set_index("method")["mean"] for name, one in boards.items()})
     order = wide.mean(axis=1).sort_values(ascending=False).index
     wide = wide.loc[sorted(order, key=lambda name: name in NULLS)]
-    shown = ax.imshow(wide, cmap=base.AMOUNT, vmin=0, vmax=1, aspect="auto")
+    shown = ax.imshow(wide, cmap=style.AMOUNT, vmin=0, vmax=1, aspect="auto")
     tied = {(row.method, name) for name, one in boards.items() for row in one.itertuples() if row.tied}
     for (row, column), value in np.ndenumerate(wide.to_numpy()):
         if np.isnan(value):
             continue
         ink = "black" if value > 0.6 else "white"
-        ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=SMALL, color=ink)
+        ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=SMALLEST, color=ink)
         if (wide.index[row], wide.columns[column]) in tied:
             corner = (column - 0.46, row - 0.42)
             ax.add_patch(base.plt.Rectangle(corner, 0.92, 0.84, fill=False, edgecolor=JOINS, linewidth=2))
-    ax.set_xticks(range(wide.shape[1]), wide.columns, fontsize=SMALL)
+    ax.set_xticks(range(wide.shape[1]), wide.columns)
     ax.xaxis.tick_top()
-    ax.figure.colorbar(shown, ax=ax, fraction=0.03, pad=0.02).set_label(unit, fontsize=SMALL)
+    ax.figure.colorbar(shown, ax=ax, fraction=0.03, pad=0.02).set_label(unit)
     _methods(ax, list(wide.index))
 
 
@@ -77,10 +76,10 @@ def correlations(ax: Axes, found: pd.DataFrame, title: str) -> None:
         filled = METHOD if row.p < 0.05 else "white"
         ax.plot(row.rho, place, "o", markersize=6, markeredgecolor=METHOD, markerfacecolor=filled)
     ax.axvline(0, color="0.4", linewidth=0.8, linestyle="--")
-    ax.set_yticks(range(len(found)), found.metric, fontsize=SMALL)
+    ax.set_yticks(range(len(found)), found.metric)
     ax.set_xlim(-1.05, 1.05)
     ax.invert_yaxis()
-    ax.set_xlabel("rank correlation with the truth, over methods", fontsize=SMALL)
+    ax.set_xlabel("rank correlation with the truth, over methods")
     _finish(ax, title)
 
 
@@ -103,7 +102,7 @@ def destruction(ax: Axes, found: pd.DataFrame, title: str, tests: Sequence[str])
     ax.axvline(0, color="0.4", linewidth=0.8, linestyle="--")
     ax.set_xlim(-0.6, 1.05)
     ax.invert_yaxis()
-    ax.set_xlabel("rank correlation with the map before", fontsize=SMALL)
+    ax.set_xlabel("rank correlation with the map before")
     _finish(ax, title)
     _methods(ax, names)
 
@@ -123,7 +122,7 @@ def pointing(ax: Axes, found: Mapping[str, Mapping[str, Interval]], title: str) 
         ax.plot([one.mean for one in own], at, MARKERS[number], color=COLOURS[number], markersize=4, label=part)
     ax.set_xlim(-0.03, 1.03)
     ax.invert_yaxis()
-    ax.set_xlabel("share of pictures", fontsize=SMALL)
+    ax.set_xlabel("share of pictures")
     _finish(ax, title)
     _methods(ax, names)
 
@@ -144,7 +143,7 @@ def networks(ax: Axes, found: pd.DataFrame, title: str) -> None:
         )  # fmt: skip
     ax.hlines(range(len(found)), found.min(axis=1), found.max(axis=1), color="0.75", linewidth=1, zorder=0)
     ax.invert_yaxis()
-    ax.set_xlabel("place; 1 is best", fontsize=SMALL)
+    ax.set_xlabel("place; 1 is best")
     _finish(ax, title)
     _methods(ax, list(found.index))
 
@@ -171,7 +170,7 @@ def cost(ax: Axes, found: pd.DataFrame, unit: str, title: str) -> None:
     ax.plot(seconds[front], quality[front], color=JOINS, linewidth=0.9, zorder=0)
     for number, name in enumerate(front, 1):
         at = (seconds[name], quality[name])
-        ax.annotate(str(number), at, xytext=(-3, 4), textcoords="offset points", fontsize=SMALL, ha="right")
+        ax.annotate(str(number), at, xytext=(-3, 4), textcoords="offset points", fontsize=SMALLEST, ha="right")
         ax.plot([], [], " ", label=f"{number}  {name}")
     if "random" in quality:
         ax.axhline(quality["random"], color="0.4", linewidth=0.8, linestyle="--")
@@ -179,20 +178,19 @@ def cost(ax: Axes, found: pd.DataFrame, unit: str, title: str) -> None:
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("processor seconds a sample", fontsize=SMALL)
-    ax.set_ylabel(unit, fontsize=SMALL)
+    ax.set_xlabel("processor seconds a sample")
+    ax.set_ylabel(unit)
     ax.margins(x=0.12, y=0.12)
-    ax.legend(fontsize=SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, handlelength=0, ncols=2)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, handlelength=0, ncols=2)
     _finish(ax, title)
 
 
 def _methods(ax: Axes, names: Sequence[str]) -> None:
     """Write the methods on the vertical axis, null maps in grey."""
-    for label in ax.set_yticks(range(len(names)), names, fontsize=SMALL):
+    for label in ax.set_yticks(range(len(names)), names):
         label.label1.set_color("0.45" if label.label1.get_text() in NULLS else "black")
 
 
 def _finish(ax: Axes, title: str) -> None:
-    ax.set_title(title, fontsize=10)
-    ax.tick_params(labelsize=SMALL)
+    ax.set_title(title)
     ax.spines[["top", "right"]].set_visible(False)
