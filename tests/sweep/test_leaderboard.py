@@ -225,3 +225,24 @@ def test_lines_hold_every_model():
     rows = [advice(made_up())] * 2
     told = leaderboard.lines(rows).splitlines()
     assert len(told) == 3 and "good" in told[1] and "100%" in told[1] and max(map(len, told)) <= 135
+
+
+def test_the_best_method_is_set_against_the_null_nearest_to_it():
+    table = pd.concat([made_up(), made_up().query("method == 'good'").assign(method="length")])
+    table.loc[table.method == "length", "value"] += np.random.default_rng(1).normal(
+        0.4, 0.2, (table.method == "length").sum()
+    )
+    for one in (table, table.replace({"method": {"good": "zeal", "length": "position"}})):  # either order of names
+        board = standings.standings(one)
+        found = leaderboard.above_nulls(
+            leaderboard.pairs(one, ["m"]), {"m": standings.chosen(board, "m", "average_precision")}
+        )
+        row = found.iloc[0]
+        assert row.null in ("length", "position") and row.low < row.gap < row.high < 0 and row.p < 0.01
+    found = leaderboard.above_nulls(
+        leaderboard.pairs(made_up(), ["m"]),
+        {"m": standings.chosen(standings.standings(made_up()), "m", "average_precision")},
+    ).iloc[0]
+    assert (
+        (found.method, found.null) == ("good", "random") and found.gap == pytest.approx(1.0, abs=0.2) and found.p < 0.01
+    )

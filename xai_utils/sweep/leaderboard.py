@@ -132,6 +132,27 @@ def pairs(table: pd.DataFrame, models: Sequence[str], metric: str = TRUTH) -> pd
     return pd.concat(found, ignore_index=True)[["model", "one", "other", "gap", "low", "high", "p"]]
 
 
+def above_nulls(found: pd.DataFrame, boards: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Say whether the best method of each model beats the null that comes nearest to it.
+
+    Args:
+        found: of :func:`pairs`.
+        boards: model to its standings by the same metric.
+
+    Returns:
+        One row a model: ``model``, ``method``, ``null``, ``gap``, by how much the method is better, with ``low`` and
+        ``high``, and ``p``, which is corrected for all pairs of the model, so both may be chosen after looking.
+    """
+    rows = []
+    for model, board in boards.items():
+        null = board.method.isin(NULLS)
+        best = {"method": board[~null].method.iloc[0], "null": board[null].method.iloc[0]}
+        own = found[(found.model == model) & found.one.isin(best.values()) & found.other.isin(best.values())].iloc[0]
+        low, high, sign = (own.low, own.high, 1) if own.one == best["method"] else (-own.high, -own.low, -1)
+        rows.append({"model": model, **best, "gap": sign * own.gap, "low": low, "high": high, "p": own.p})
+    return pd.DataFrame(rows)
+
+
 def places(table: pd.DataFrame, model: str, seed: int, metric: str = TRUTH) -> pd.DataFrame:
     """Return the place of every method of a model, and how sure it is.
 
