@@ -53,14 +53,14 @@ def test_objects_are_put_together_by_size(ax):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["uniform map", "a", "random"]
 
 
-def test_the_skip_is_drawn_by_what_is_left_to_attention(ax):
+def test_the_skip_has_a_scale_that_parts_what_is_near_one(ax):
     found = {0.9: Interval(0.5, 0.4, 0.6, 9), 0.99: Interval(0.6, 0.5, 0.7, 9)}
     foreground.over_skip(ax, {"rollout": found}, {"by gradient": (0.9999, Interval(0.7, 0.65, 0.75, 9))}, "FAF")
     curve, bar, point = ax.get_lines()
-    assert curve.get_xdata().tolist() == pytest.approx([1, 2]) and curve.get_ydata().tolist() == [0.5, 0.6]
-    assert list(bar.get_xdata()) == pytest.approx([4, 4]) and list(bar.get_ydata()) == [0.65, 0.75]
+    assert curve.get_xdata().tolist() == [0.9, 0.99] and curve.get_ydata().tolist() == [0.5, 0.6]
+    assert list(bar.get_xdata()) == [0.9999, 0.9999] and list(bar.get_ydata()) == [0.65, 0.75]
     assert list(point.get_ydata()) == [0.7]
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.9", "0.99", "0.999", "0.9999"]
+    assert ax.get_xscale() == "logit" and [tick.get_text() for tick in ax.get_xticklabels()][-1] == "0.9999"
 
 
 def test_maps_of_the_truth_are_black_and_nulls_grey():

@@ -12,6 +12,8 @@ from xai_utils.metrics.pictures import BEST, BLIND, EXACT
 from xai_utils.plots import base
 from xai_utils.stats import Interval
 
+SKIPS = (0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 0.999, 0.9999)  #: ticks of :func:`over_skip`
+
 
 def colour(name: str, place: int) -> str:
     """Return the colour of a method by its place; grey for a map that knows no model, black for one of the truth."""
@@ -101,25 +103,24 @@ def by_area(ax: Axes, area: Sequence[float], fractions: Mapping[str, Sequence[fl
 def over_skip(
     ax: Axes, curves: Mapping[str, Mapping[float, Interval]], points: Mapping[str, tuple[float, Interval]], what: str
 ) -> None:
-    """Draw a measure over what the skip connection counts, from the left by tenfold steps towards 1.
+    """Draw a measure over what the skip connection counts, a share below 1, on a logit scale.
 
     Args:
         ax: where to draw.
-        curves: method to its mean with interval at each skip, below 1.
+        curves: method to its mean with interval at each skip.
         points: method of one skip only to that skip and its mean.
         what: the measure, for the axis.
     """
     for place, (name, found) in enumerate(curves.items()):
-        at = [-np.log10(1 - skip) for skip in found]
         ends = np.array([one.bounds for one in found.values()]).T
-        ax.plot(at, [one.mean for one in found.values()], "o-", color=colour(name, place), markersize=4, label=name)
-        ax.fill_between(at, *ends, color=colour(name, place), alpha=0.2, linewidth=0)
+        ax.plot(list(found), [one.mean for one in found.values()], "o-", color=colour(name, place), ms=4, label=name)
+        ax.fill_between(list(found), *ends, color=colour(name, place), alpha=0.2, linewidth=0)
     for place, (name, (skip, one)) in enumerate(points.items(), start=len(curves)):
-        own, at = colour(name, place), -np.log10(1 - skip)
-        ax.plot([at, at], one.bounds, color=own, linewidth=1.6)
-        ax.plot(at, one.mean, "D", color=own, markersize=6, label=f"{name} (effective skip)")
-    ticks = sorted({skip for found in curves.values() for skip in found} | {0.999, 0.9999})
-    ax.set_xticks([-np.log10(1 - skip) for skip in ticks], [f"{skip:g}" for skip in ticks], rotation=60, fontsize=8)
+        ax.plot([skip, skip], one.bounds, color=colour(name, place), linewidth=1.6)
+        ax.plot(skip, one.mean, "D", color=colour(name, place), markersize=6, label=f"{name} (effective skip)")
+    ax.set_xscale("logit")
+    ax.set_xticks(SKIPS, [f"{skip:g}" for skip in SKIPS], rotation=60, fontsize=8)
+    ax.set_xticks([], minor=True)
     ax.set_xlabel("what the skip connection counts", fontsize=9)
     ax.set_ylabel(what, fontsize=9)
     ax.spines[["top", "right"]].set_visible(False)
