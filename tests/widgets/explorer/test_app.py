@@ -10,12 +10,13 @@ import decoders
 import numpy as np
 import pytest
 import tiny
+import torch
 from PIL import Image
 
 from xai_utils import methods, models
-from xai_utils.models import Question
+from xai_utils.models import Question, removal
 from xai_utils.samples import Text
-from xai_utils.widgets.explorer import app, files
+from xai_utils.widgets.explorer import app, decided, files
 from xai_utils.widgets.explorer import view as exploration
 from xai_utils.widgets.explorer.linked import Linked
 from xai_utils.widgets.explorer.view import Request
@@ -202,6 +203,30 @@ def test_an_interrupted_kernel_leaves_a_message_and_a_working_explorer(one, monk
     assert "interrupted" in one.message.value
     one.controls.layer.value = 1
     assert one.pictures["first"].title.startswith("tiny bert: layer 1")
+
+
+def test_a_word_taken_away_changes_the_probability_that_is_told(one):
+    picture, captured = one.pictures["first"], one.shown["first"]
+    assert picture.decision == decided.said(captured.model, captured.logits) and picture.checkable
+    picture.gone = [2, 4]
+    keep = torch.ones(1, len(captured.batch.labels[0]), dtype=torch.bool)
+    keep[0, [2, 4]] = False
+    after = removal.scorer(captured.model, captured.sample, decided.asked_class(captured))(keep)
+    assert f"→ {decided.percent(float(after))}; predicted" in picture.told
+    picture.gone = []
+    assert not picture.told and not one.message.value
+    picture.gone = [0]
+    assert "special token" in one.message.value
+
+
+def test_the_first_words_of_a_map_are_taken_away_beside_random_ones(one):
+    picture, captured = one.pictures["first"], one.shown["first"]
+    picture._handle_custom_msg({"top": 1}, [])
+    found = decided.checked(captured, exploration.panels(captured, one.request)[1])
+    assert picture.gone == found.gone and picture.told.endswith(str(found)) and "attnlrp" in picture.told
+    one.controls.sample.value = "a warm plot"
+    one.wait()
+    assert picture.gone == [] and not picture.told, "another input is whole"
 
 
 def test_messages_cannot_carry_markup(one):

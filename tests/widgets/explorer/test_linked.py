@@ -1,6 +1,7 @@
 """The linked picture: which numbers it holds, what a redraw replaces, and how little it is."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from xai_utils import plots, samples
+from xai_utils.models import Preprocessing
 from xai_utils.widgets.explorer import linked, view
 
 ASKED = view.Request(methods=("rollout", "gradcam", "attnlrp"), layer=1)
@@ -45,6 +47,26 @@ def test_a_picture_is_sent_as_the_model_sees_it():
     seen = np.asarray(Image.open(io.BytesIO(picture.picture))).transpose(2, 0, 1) / 255
     np.testing.assert_allclose(seen, one.batch.views[0], atol=0.5 / 255 + 1e-6)
     assert (picture.prefix, picture.grid) == (2, list(tiny.GRID))
+
+
+def test_the_input_is_shown_whole_and_the_part_that_is_seen_outlined():
+    model, wide = tiny.model("resnet"), samples.picture(np.full((40, 100, 3), 90, dtype=np.uint8))
+    model = replace(model, preprocessing=replace(model.preprocessing, squash=False, resize=model.preprocessing.size))
+    one = view.capture(model, wide, None)
+    picture = shown(one)
+    whole = np.asarray(Image.open(io.BytesIO(picture.whole))).astype(int)
+    marked = np.flatnonzero((whole[10, :, 0] - whole[10, :, 2]) > 100)
+    assert picture.cropped and whole.shape[:2] == (40, 100)
+    expected = linked.seen_part((40, 100), model.preprocessing)
+    assert abs(marked[0] - 100 * expected[0]) <= 1 and abs(marked[-1] - 100 * expected[2]) <= 2
+    assert not shown(captured("timm-vit")).cropped
+
+
+@pytest.mark.parametrize(("shape", "part"), [((40, 100), (0.3, 0, 0.7, 1)), ((100, 50), (0, 0.25, 1, 0.75))])
+def test_the_part_that_is_seen_is_the_middle_or_with_squashing_all(shape, part):
+    cut = Preprocessing(32, 32, (0.5,) * 3, (0.5,) * 3)
+    assert linked.seen_part(shape, cut) == pytest.approx(part, abs=0.02)
+    assert linked.seen_part(shape, replace(cut, squash=True)) == pytest.approx((0, 0, 1, 1), abs=0.02)
 
 
 def test_another_layer_and_other_maps_replace_only_their_numbers():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from html import escape
@@ -22,7 +22,7 @@ from traitlets import TraitError
 from xai_utils import models
 from xai_utils.capture.stopping import stoppable
 from xai_utils.models import Model
-from xai_utils.widgets.explorer import files, view
+from xai_utils.widgets.explorer import decided, files, view
 from xai_utils.widgets.explorer.controls import Controls
 from xai_utils.widgets.explorer.linked import Linked
 from xai_utils.widgets.explorer.view import Captured, Request
@@ -53,6 +53,7 @@ class Explorer:
         self.worker: threading.Thread | None = None
         self.flag = threading.Event()
         self.drawing = threading.RLock()  # one thread at a time changes what is shown
+        self._told = False  # what is said of tokens taken away is said already
         self._filling: int | None = None  # the thread that sets controls, whose changes are nobody's wish
         self.side = widgets.HBox([self.pictures["first"]], layout=widgets.Layout(flex_flow="row wrap"))
         self.box = widgets.VBox([self.controls.box, self.message, self.side])
@@ -86,6 +87,8 @@ class Explorer:
         for place, picture in self.pictures.items():
             picture.observe(lambda change: self._alone(lambda: self._head(change["new"])), "head")
             picture.observe(lambda change, place=place: self._alone(lambda: self._query(place, change["new"])), "query")
+            picture.observe(lambda _, place=place: self._alone(lambda: self._without(place)), "gone")
+            picture.on_msg(lambda _, told, __, place=place: self._alone(lambda: self._best(place, told)))
 
     # asking a model: slow, in a thread
 
@@ -238,6 +241,24 @@ class Explorer:
             if names[other] == names[place]:
                 self.pictures[other].query = query
                 self.pictures[other].show_heads(captured, self._within(captured)[0])
+
+    def _without(self, place: str) -> None:
+        """Say what a model decides without the tokens that were taken away in its picture."""
+        picture = self.pictures[place]
+        if place in self.shown and not self._told:
+            picture.told = decided.told(self.shown[place], picture.gone) if picture.gone else ""
+
+    def _best(self, place: str, wish: Mapping[str, Any]) -> None:
+        """Take a map's first words or patches away, and say what as many at random do."""
+        captured, picture = self.shown[place], self.pictures[place]
+        shown = view.panels(captured, self.request)[int(wish["top"])]
+        found = decided.checked(captured, shown)
+        self._told = True
+        try:
+            with picture.hold_sync():
+                picture.gone, picture.told = found.gone, f"{shown.title}, its first {decided.TAKEN} gone: {found}"
+        finally:
+            self._told = False
 
     def _another_change(self) -> None:
         with self._fills():

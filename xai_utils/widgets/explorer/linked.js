@@ -36,8 +36,23 @@ function colour(model, value, limit, signed) {
 
 const readable = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#000" : "#fff");
 
-/** Paint patches over the picture, or a strip of cells for a text; mark one patch. */
-function paint(canvas, model, picture, values, signed, marked = -1) {
+/** Cover the patches that are taken away with grey and a cross. */
+function cover(context, gone, columns, wide, high) {
+  for (const i of gone) {
+    const [x, y] = [(i % columns) * wide, Math.floor(i / columns) * high];
+    context.fillStyle = "#777";
+    context.fillRect(x, y, wide + 0.5, high + 0.5);
+    context.strokeStyle = "#fff";
+    context.lineWidth = 1;
+    context.beginPath();
+    context.moveTo(x, y);
+    context.lineTo(x + wide, y + high);
+    context.stroke();
+  }
+}
+
+/** Paint patches over the picture, or a strip of cells for a text; mark one patch, and cover those taken away. */
+function paint(canvas, model, picture, values, signed, marked = -1, gone = []) {
   const [rows, columns] = model.get("grid").length ? model.get("grid") : [1, values.length];
   const context = canvas.getContext("2d");
   const [wide, high] = [canvas.width / columns, canvas.height / rows];
@@ -50,6 +65,7 @@ function paint(canvas, model, picture, values, signed, marked = -1) {
     context.fillRect((i % columns) * wide, Math.floor(i / columns) * high, wide + 0.5, high + 0.5);
   });
   context.globalAlpha = 1;
+  cover(context, gone, columns, wide, high);
   if (marked >= 0) {
     context.lineWidth = 2.5;
     for (const [ink, inset] of [["#000", 0], ["#fff", 2]]) {
@@ -72,23 +88,47 @@ function under(event, model) {
 function render({ model, el }) {
   const root = element("div", { class: "linked" });
   const heading = element("p", { class: "linked-title" });
+  const decision = element("p", { class: "linked-decision", role: "status" });
+  const input = element("figure", { class: "linked-input" });
+  const masks = element("div", { class: "linked-masks", role: "group", "aria-label": "tokens taken away" });
   const main = element("div", { class: "linked-main" });
   const heads = element("div", { class: "linked-heads", role: "group", "aria-label": "heads of this layer" });
   const maps = element("div", { class: "linked-maps" });
   const status = element("p", { class: "linked-status", role: "status" });
   const table = element("div", { class: "linked-table" });
-  root.append(heading, main, status, heads, maps, table);
+  root.append(heading, decision, masks, element("div", { class: "linked-top" }, input, main), status, heads, maps, table);
   el.append(root);
 
+  let masking = false; // whether a click takes a token away instead of choosing it
   let hovered = -1; // position under the pointer; the pinned one is the model's
   let picture = null;
   let rows = new Float32Array(0);
 
   const names = () => model.get("names");
   const prefix = () => model.get("prefix");
+  /** Pieces of one word stand together. */
+  const kindOf = (i) => {
+    const words = model.get("words");
+    const joined = i > 0 && words[i] >= 0 && words[i] === words[i - 1] ? " linked-joined" : "";
+    return `linked-token${model.get("special").includes(i) ? " linked-special" : ""}${joined}`;
+  };
   const isPicture = () => model.get("grid").length === 2;
   const reader = () => (hovered >= 0 ? hovered : model.get("query"));
   const row = () => rows.slice(reader() * names().length, (reader() + 1) * names().length);
+
+  /** Take a word or patch away, or put it back; a piece alone where pieces are asked for. */
+  const take = (position) => {
+    const [token, words, gone] = [position - prefix(), model.get("words"), model.get("gone")];
+    if (token < 0 || words[token] < 0) return say(`${names()[position]} is always read: it cannot be taken away`);
+    const whole = model.get("pieces") ? [token] : [...words.keys()].filter((i) => words[i] === words[token]);
+    const kept = gone.filter((i) => !whole.includes(i));
+    change(kept.length < gone.length ? kept : [...gone, ...whole]);
+  };
+  const change = (gone) => {
+    model.set("gone", gone);
+    model.save_changes();
+  };
+  const choose = (position) => (masking ? take(position) : pin(position));
 
   const pin = (position) => {
     if (position < 0 || position >= names().length) return;
@@ -105,6 +145,7 @@ function render({ model, el }) {
 
   const keys = (event) => {
     const columns = isPicture() ? model.get("grid")[1] : 1;
+    if (["Delete", "x"].includes(event.key)) return take(model.get("query"));
     const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
     const here = model.get("query");
     const next = event.key === "Home" ? 0 : event.key === "End" ? names().length - 1 : here + (steps[event.key] ?? 0);
@@ -114,19 +155,19 @@ function render({ model, el }) {
   };
 
   function drawMain() {
-    const read = row();
-    main.hidden = !read.length;
-    if (!read.length) return tell();
+    const [read, gone] = [row(), model.get("gone")];
     if (isPicture()) {
       const canvas = main.querySelector("canvas");
-      paint(canvas, model, picture, read.slice(prefix()), false, reader() - prefix());
+      const marked = read.length ? reader() - prefix() : -1;
+      paint(canvas, model, picture, read.slice(prefix()), false, marked, gone);
       main.querySelectorAll("button").forEach((one, i) => one.setAttribute("aria-pressed", String(reader() === i)));
     } else {
       const limit = largest(read, model.get("special"));
       main.querySelectorAll("button").forEach((one, i) => {
-        const ink = colour(model, read[i], limit, false);
+        const ink = read.length ? colour(model, read[i], limit, false) : [238, 238, 238];
         one.style.background = `rgb(${ink.join()})`;
         one.style.color = readable(ink);
+        one.classList.toggle("linked-gone", gone.includes(i));
         one.setAttribute("aria-pressed", String(i === reader()));
         one.tabIndex = i === model.get("query") ? 0 : -1;
       });
@@ -144,10 +185,10 @@ function render({ model, el }) {
       const tokens = names().slice(0, prefix());
       const canvas = element("canvas", {
         width: 2 * SIDE, height: 2 * SIDE, tabindex: 0, role: "img", class: "linked-picture",
-        "aria-label": "what the chosen patch reads; arrow keys choose another patch, Home the class token",
+        "aria-label": "what the chosen patch reads; arrow keys choose another patch, Home the class token, x takes it away",
         onmousemove: (event) => hover(under(event, model) + prefix()),
         onmouseleave: () => hover(-1),
-        onclick: (event) => pin(under(event, model) + prefix()),
+        onclick: (event) => choose(under(event, model) + prefix()),
         onkeydown: keys,
       });
       const buttons = tokens.map((name, i) => element("button", { text: name, onclick: () => pin(i) }));
@@ -155,10 +196,39 @@ function render({ model, el }) {
       return;
     }
     names().forEach((name, i) => {
-      const kind = model.get("special").includes(i) ? "linked-token linked-special" : "linked-token";
-      const chip = { text: name, class: kind, onclick: () => pin(i), onkeydown: keys };
+      const chip = { text: name, class: kindOf(i), onclick: () => choose(i), onkeydown: keys };
       main.append(element("button", { ...chip, onmouseenter: () => hover(i), onmouseleave: () => hover(-1) }));
     });
+  }
+
+  function drawMasks() {
+    const [gone, words] = [model.get("gone"), model.get("words")];
+    masks.replaceChildren();
+    masks.hidden = !model.get("checkable");
+    const button = (text, title, act, about = {}) => element("button", { text, title, onclick: act, ...about });
+    masks.append(button("take away by click", "a click on a word or patch takes it away, or puts it back", () => {
+      masking = !masking;
+      drawMasks();
+    }, { "aria-pressed": String(masking) }));
+    if (!gone.length) return;
+    const last = gone[gone.length - 1];
+    masks.append(
+      button("undo", "put the last one back", () => change(gone.filter((i) => words[i] !== words[last]))),
+      button("put all back", "show the whole input", () => change([])),
+      element("span", { class: "linked-told", role: "status",
+                        text: `without ${gone.map((i) => names()[i + prefix()]).join(" ")}: ${model.get("told")}` }));
+  }
+
+  /** The input itself, whatever the maps do; the part that the model sees is outlined where it is not all. */
+  function drawInput() {
+    const stored = model.get("whole");
+    input.replaceChildren();
+    input.hidden = !stored.byteLength;
+    if (input.hidden) return;
+    const bytes = new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength);
+    const source = `data:image/png;base64,${btoa(Array.from(bytes, (one) => String.fromCharCode(one)).join(""))}`;
+    const words = model.get("cropped") ? "input; the model sees the outlined part" : "input";
+    input.append(element("img", { src: source, alt: words }), element("figcaption", { text: words }));
   }
 
   function drawHeads() {
@@ -188,7 +258,8 @@ function render({ model, el }) {
     let place = 0;
     maps.replaceChildren();
     for (const about of model.get("maps")) {
-      const box = element("figure", {}, element("figcaption", { text: about.title }));
+      const caption = element("figcaption", { text: about.title });
+      const box = element("figure", {}, caption);
       maps.append(box);
       if (about.problem) {
         box.append(element("p", { class: "linked-problem", text: about.problem }));
@@ -196,7 +267,11 @@ function render({ model, el }) {
       }
       const values = all.slice(place * tokens, (place + 1) * tokens);
       const limit = largest(values, model.get("special"));
+      const number = model.get("maps").indexOf(about);
       place += 1;
+      if (model.get("checkable")) caption.append(element("button", {
+        text: "− top 5", title: `take the first five of ${about.title} away, beside five at random`, class: "linked-best",
+        onclick: () => model.send({ top: number }) }));
       if (isPicture()) {
         const show = (event) => say(`${about.title}, ${names()[under(event, model) + prefix()]}: ` +
                                     `${digits(values[under(event, model)])} ${about.unit}`);
@@ -212,8 +287,7 @@ function render({ model, el }) {
           const ink = colour(model, value, limit, about.signed);
           const style = `background: rgb(${ink.join()}); color: ${readable(ink)}`;
           const show = () => say(`${about.title}, ${names()[i + prefix()]}: ${digits(value)} ${about.unit}`);
-          const kind = model.get("special").includes(i) ? "linked-token linked-special" : "linked-token";
-          line.append(element("span", { text: names()[i + prefix()], class: kind, style, onmouseenter: show,
+          line.append(element("span", { text: names()[i + prefix()], class: kindOf(i), style, onmouseenter: show,
                                         onmouseleave: tell }));
         });
         box.append(line);
@@ -242,6 +316,9 @@ function render({ model, el }) {
     rows = floats(model, "matrix");
     hovered = -1;
     heading.textContent = model.get("title");
+    decision.textContent = model.get("decision");
+    drawInput();
+    drawMasks();
     buildMain();
     drawMain();
     drawHeads();
@@ -262,6 +339,11 @@ function render({ model, el }) {
     drawMain();
     drawTable();
   });
+  model.on("change:gone change:told", () => {
+    drawMasks();
+    drawMain();
+  });
+  model.on("change:stale", () => root.classList.toggle("linked-stale", model.get("stale")));
   model.on("change:heads", drawHeads);
   model.on("change:table", drawTable);
   load();

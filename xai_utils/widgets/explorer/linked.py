@@ -15,14 +15,18 @@ import anywidget
 import numpy as np
 import traitlets
 from matplotlib import colormaps
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from xai_utils import plots
-from xai_utils.widgets.explorer import view
+from xai_utils.models import Preprocessing, encoding
+from xai_utils.samples import Picture
+from xai_utils.widgets.explorer import decided, view
 from xai_utils.widgets.explorer.view import Captured, Panel, Request
 
 _HERE = Path(__file__).parent
+MARGIN = 0.02  #: share of a side that may be cut off without a word
+THUMB = 280  #: greatest side of the input as it is shown, pixels
 
 
 def _table() -> bytes:
@@ -33,11 +37,23 @@ def _table() -> bytes:
 
 
 class Linked(anywidget.AnyWidget):  # type: ignore[misc]
-    """One model's view of one input; ``show`` and ``show_layer`` replace it, ``query`` and ``head`` come back."""
+    """One model's view of one input; ``show`` and ``show_layer`` replace it, a browser's choices come back.
+
+    These are ``query`` (position that reads), ``head``, and ``gone`` (explained tokens that are taken away).
+    """
 
     _esm = _HERE / "linked.js"
     _css = _HERE / "linked.css"
     title = traitlets.Unicode("").tag(sync=True)
+    decision = traitlets.Unicode("").tag(sync=True)
+    told = traitlets.Unicode("").tag(sync=True)
+    checkable = traitlets.Bool(False).tag(sync=True)
+    gone = traitlets.List(traitlets.Int()).tag(sync=True)
+    words = traitlets.List(traitlets.Int()).tag(sync=True)
+    pieces = traitlets.Bool(False).tag(sync=True)
+    stale = traitlets.Bool(False).tag(sync=True)
+    whole = traitlets.Bytes(b"").tag(sync=True)
+    cropped = traitlets.Bool(False).tag(sync=True)
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     special = traitlets.List(traitlets.Int()).tag(sync=True)
     prefix = traitlets.Int(0).tag(sync=True)
@@ -60,7 +76,10 @@ class Linked(anywidget.AnyWidget):  # type: ignore[misc]
         names = view.names_of(captured)
         with self.hold_sync():
             self.names, self.prefix, self.grid = names, captured.batch.prefix, list(grid or ())
-            self.special = view.special(captured)
+            self.special, self.words = view.special(captured), decided.words(captured)
+            self.decision, self.told, self.gone = decided.said(captured.model, captured.logits), "", []
+            self.checkable = captured.logits is not None
+            self.whole, self.cropped = _input(captured)
             self.picture = b"" if views is None else _png(views[0])
             self.query = min(query, len(names) - 1)
             self.maps = [_about(one) for one in panels]
@@ -133,6 +152,34 @@ def _about(panel: Panel) -> dict[str, Any]:
 
 def _bytes(tensors: Sequence[Tensor]) -> bytes:
     return b"".join(one.detach().float().cpu().contiguous().numpy().tobytes() for one in tensors)
+
+
+def seen_part(shape: Sequence[int], preprocessing: Preprocessing) -> tuple[float, float, float, float]:
+    """Return which part of a ``(height, width)`` picture a model sees: left, top, right and bottom, as shares.
+
+    Read off a picture whose values are its coordinates, put through the same resize and crop: to 1/255 of a side.
+    """
+    down, across = np.linspace(0, 1, shape[0])[:, None], np.linspace(0, 1, shape[1])[None]
+    rows, columns = (np.broadcast_to(one, tuple(shape)) for one in (down, across))
+    seen = encoding.view(np.stack([rows, columns, columns]).astype(np.float32), preprocessing)
+    return float(seen[1].min()), float(seen[0].min()), float(seen[1].max()), float(seen[0].max())
+
+
+def _input(captured: Captured) -> tuple[bytes, bool]:
+    """Return the whole picture as PNG, and whether it has more than the model sees, whose part is then outlined."""
+    preprocessing = captured.model.preprocessing
+    if preprocessing is None or not isinstance(captured.sample, Picture):
+        return b"", False
+    left, top, right, bottom = seen_part(captured.sample.image.shape[1:], preprocessing)
+    image = Image.open(io.BytesIO(_png(captured.sample.image)))
+    image.thumbnail((THUMB, THUMB))
+    cropped = max(left, top) > MARGIN
+    if cropped:
+        corners = (left * image.width, top * image.height, right * image.width - 1, bottom * image.height - 1)
+        ImageDraw.Draw(image).rectangle(corners, outline=(213, 94, 0), width=3)
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue(), cropped
 
 
 def _png(picture: np.ndarray) -> bytes:

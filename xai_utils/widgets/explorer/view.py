@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from xai_utils import check, methods, samples
@@ -17,7 +18,7 @@ from xai_utils.methods.observation import Observation, observe
 from xai_utils.models import Model, encoding
 from xai_utils.models.targets import Target
 from xai_utils.result import Attribution
-from xai_utils.samples.kinds import Sample
+from xai_utils.samples.kinds import Sample, Text
 
 NONE, DISCARD = "none", "discard"
 CHANGES: dict[str, tuple[str, float, float, float]] = {  # parameter, least, greatest, first value
@@ -104,6 +105,7 @@ class Captured:
         target: what is asked, see :class:`models.Question`.
         seen: the pass; ``None`` for a model without attention.
         batch: the encoded sample.
+        logits: of every answer, ``(answer,)`` on the CPU; ``None`` for a model without a classifier.
         maps: attributions by method.
     """
 
@@ -112,6 +114,7 @@ class Captured:
     target: Target
     seen: Observation | None
     batch: encoding.Batch
+    logits: Tensor | None = None
     maps: dict[str, Panel] = field(default_factory=dict)
 
     @property
@@ -130,9 +133,16 @@ def sample_of(model: Model, what: str) -> Sample:
 def capture(model: Model, sample: Sample, target: Target = None) -> Captured:
     """Look at a sample once: one forward and one backward pass; models without attention are only encoded."""
     if model.blocks == 0:
-        return Captured(model, sample, target, None, encoding.encode(model, [sample]))
+        batch = encoding.encode(model, [sample])
+        return Captured(model, sample, target, None, batch, _answer(model, batch))
     seen = observe(model, [sample], target, gradient=bool(model.classes))
-    return Captured(model, sample, target, seen, seen.batch)
+    logits = None if seen.logits is None else seen.logits[0].detach().double().cpu()
+    return Captured(model, sample, target, seen, seen.batch, logits)
+
+
+@torch.inference_mode()
+def _answer(model: Model, batch: encoding.Batch) -> Tensor | None:
+    return model.logits(batch.inputs)[0].double().cpu() if model.classes else None
 
 
 def read_at(captured: Captured, query: int) -> int:
@@ -201,9 +211,21 @@ def panels(captured: Captured, request: Request) -> list[Panel]:
 
 
 def names_of(captured: Captured) -> list[str]:
-    """Name every position of the linked map: prefix tokens, then words or ``row,column``."""
-    prefix = captured.batch.prefix
-    return [*(["[CLS]", *(f"[{n}]" for n in range(1, prefix))][:prefix]), *captured.batch.labels[0]]
+    """Name every position of the linked map: prefix tokens, then what stands in the text, or ``row,column``.
+
+    A word that the model does not know keeps its own letters, and is followed by the token that is read instead.
+    """
+    prefix, labels = captured.batch.prefix, captured.batch.labels[0]
+    if isinstance(captured.sample, Text):
+        unknown = getattr(captured.model.tokenizer, "unk_token", None)
+        pairs = zip(labels, captured.batch.spans[0], strict=True)
+        labels = tuple(_written(captured.sample.text, label, span, unknown) for label, span in pairs)
+    return [*(["[CLS]", *(f"[{n}]" for n in range(1, prefix))][:prefix]), *labels]
+
+
+def _written(text: str, label: str, span: tuple[int, int], unknown: str | None) -> str:
+    word = text[slice(*span)].strip()
+    return f"{word} {label}" if word and label == unknown else word or label
 
 
 def special(captured: Captured) -> list[int]:
