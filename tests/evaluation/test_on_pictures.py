@@ -172,3 +172,5 @@ def test_a_map_points_at_one_object_at_both_or_at_none(monkeypatch):
     assert means.loc["star"].tolist() == pytest.approx([1 / 3, 2 / 3, 0])
     assert means.loc["both"].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3])
     assert means.loc["gone"].tolist() == [1, 0, 0] and len(found) == 9
+    shares = on_pictures.shares(found.assign(background=["a", "a", "b"] * 3), ["first"], 0)["first"]
+    assert shares["star"].mean == pytest.approx(2 / 3) and shares["gone"].bounds == (0, 0)

@@ -162,6 +162,18 @@ def pointed(
     return pd.DataFrame(rows)
 
 
+def shares(found: pd.DataFrame, parts: Sequence[str], seed: int) -> dict[str, dict[str, stats.Interval]]:
+    """Sum up :func:`pointed`: part to method to the share of pictures; those of one background are drawn together."""
+    groups = list(found.groupby("method", sort=False))
+    return {
+        part: {
+            method: stats.mean_interval(own[part].tolist(), seed, clusters=own.background.tolist())
+            for method, own in groups
+        }
+        for part in parts
+    }
+
+
 def _greatest(scores: Tensor, mask: Tensor) -> float:
     return float((mask[scores == scores.max()] > 0).double().mean())
 
