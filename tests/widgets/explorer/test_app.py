@@ -90,9 +90,13 @@ def test_layer_head_position_and_change_ask_the_model_nothing(one):
 
 
 def test_another_class_and_method_are_asked_for_in_a_thread(one):
-    one.controls.target.value = 2
+    one.controls.target.value = "good"
     one.wait()
-    assert one.request.target == 2 and one.shown["first"].seen.targets == (2,)
+    assert (
+        one.request.target == 2
+        and one.controls.target.value.startswith("good · ")
+        and one.shown["first"].seen.targets == (2,)
+    )
     one.controls.methods.value = ("gradient_norm",)
     one.wait()
     assert [about["title"] for about in one.pictures["first"].maps] == ["gradient_norm · good"]
@@ -153,13 +157,14 @@ def test_stop_ends_what_is_running_and_the_view_stays(one, monkeypatch):
     begun, go = held(monkeypatch)
     one.controls.sample.value = "a warm plot"
     assert begun.wait(20) and not one.controls.stop.disabled
+    assert one.pictures["first"].stale, "what is shown is not what the controls say"
     one.controls.stop.click()
     go.set()
     one.worker.join()
-    assert "stopped" in one.message.value and one.request.sample == SENTENCE
+    assert "stopped" in one.message.value and one.request.sample == SENTENCE and one.pictures["first"].stale
     one.controls.look.click()
     one.wait()
-    assert one.request.sample == "a warm plot" and not one.message.value
+    assert one.request.sample == "a warm plot" and not one.message.value and not one.pictures["first"].stale
 
 
 def test_a_layer_chosen_while_the_model_is_asked_counts(one, monkeypatch):
@@ -203,6 +208,44 @@ def test_an_interrupted_kernel_leaves_a_message_and_a_working_explorer(one, monk
     assert "interrupted" in one.message.value
     one.controls.layer.value = 1
     assert one.pictures["first"].title.startswith("tiny bert: layer 1")
+
+
+@pytest.mark.parametrize("name", ["resnet", "vim", "headless", "timm-vit"])
+def test_a_model_greets_with_maps_and_not_with_refusals(one, name, monkeypatch):
+    if name == "headless":
+        bare = replace(tiny.model("bert"), classes=(), name="headless")
+        monkeypatch.setattr(models, "load", lambda *_: bare)
+    one.controls.model.value = name
+    one.wait()
+    about = one.pictures["first"].maps
+    assert about and not any(one["problem"] for one in about) and not one.message.value
+    assert one.pictures["first"].decision.startswith(
+        "predicted" if name != "headless" else "headless has no classifier"
+    )
+
+
+def test_a_position_of_another_sentence_is_forgotten(one):
+    one.pictures["first"].query = 3
+    one.controls.sample.value = "a warm plot"
+    one.wait()
+    assert one.request.query == 0
+
+
+def test_an_example_becomes_the_input(one):
+    chosen = one.controls.examples.options[1]
+    one.controls.examples.value = chosen
+    one.wait()
+    assert one.controls.sample.value == one.request.sample == chosen
+
+
+def test_two_methods_or_two_models_are_subtracted(one):
+    one.controls.difference.value = True
+    maps = one.pictures["first"].maps
+    assert [about["title"] for about in maps][2] == "rollout − attnlrp" and maps[2]["signed"]
+    one.controls.second.value = "electra"
+    one.wait()
+    assert [about["title"] for about in one.pictures["first"].maps][2].startswith("rollout, minus tiny electra")
+    assert len(one.pictures["second"].maps) == 2
 
 
 def test_a_word_taken_away_changes_the_probability_that_is_told(one):
@@ -288,7 +331,7 @@ def test_a_language_model_says_what_speaks_for_one_word_and_against_another(tmp_
     own = methods.explain("attnlrp", model, Text(SENTENCE), Question("warm", "dull"))
     picture, last = one.pictures["first"], len(own.scores) - 1
     assert np.allclose(numbers(picture, "scores", 2)[0], own.scores) and not one.message.value
-    assert [bool(about["problem"]) for about in picture.maps] == [False, False, True]
+    assert [about["problem"] for about in picture.maps] == ["", ""], "what does not suit the model is left out"
     assert "−" in picture.maps[0]["title"] and one.request.against == "dull"
     assert one.request.query == picture.query == last  # the first position reads itself alone
     one.controls.against.value = "no such word at all"

@@ -5,6 +5,7 @@ import tiny
 import torch
 
 from xai_utils import methods
+from xai_utils.samples import Text
 from xai_utils.widgets.explorer import view as exploration
 from xai_utils.widgets.explorer.view import CHANGES, Request, requested
 
@@ -16,7 +17,7 @@ def captured(name, target=None):
 
 
 def test_a_view_survives_being_written_as_parameters():
-    view = Request("bert-base", "a film", "good", ("flow",), 2, 3, 4, "heat", 2.5, "minilm", "bad")
+    view = Request("bert-base", "a film", "good", ("flow",), 2, 3, 4, "heat", 2.5, "minilm", "bad", True)
     assert requested({**view.parameters(), "SEED": 0, "plt": None}) == view
     assert requested({}) == Request()
     assert view.parameters()["METHODS"] == ["flow"]
@@ -70,6 +71,34 @@ def test_before_is_rollout_and_after_differs(name, change):
 
 def test_without_a_change_there_is_nothing_before_and_after():
     assert exploration.before_after(captured("bert"), "none") == ()
+
+
+def test_a_difference_is_of_shares_and_signed():
+    one = captured("bert")
+    request = Request(methods=("rollout", "attnlrp"), difference=True)
+    first, second, both = exploration.panels(one, request)
+    shares = [map_.found.scores.double() / map_.found.scores.double().abs().sum() for map_ in (first, second)]
+    torch.testing.assert_close(both.found.scores, shares[0] - shares[1])
+    assert both.found.signed and both.title == "rollout − attnlrp"
+    assert exploration.difference(first, first, "x").problem.startswith("the two maps are the same")
+    (_, alone) = exploration.panels(one, Request(methods=("rollout",), difference=True))
+    assert "choose two methods" in alone.problem
+
+
+def test_two_models_are_subtracted_once_and_only_over_the_same_tokens():
+    one, other, picture = captured("bert"), captured("electra"), captured("vit")
+    request = Request(methods=("rollout",), difference=True)
+    (_, minus) = exploration.panels(one, request, {"first": one, "second": other})
+    assert minus.found.signed and "minus tiny electra" in minus.title
+    assert len(exploration.panels(other, request, {"first": one, "second": other})) == 1
+    (_, odd) = exploration.panels(one, request, {"first": one, "second": picture})
+    assert "different tokens" in odd.problem
+
+
+def test_a_word_that_is_not_known_keeps_its_letters():
+    model = tiny.model("bert")
+    one = exploration.capture(model, Text("the zebra film"), None)
+    assert exploration.names_of(one)[1:-1] == ["the", "zebra [UNK]", "film"]
 
 
 def test_a_model_without_attention_has_methods_and_no_linked_map():

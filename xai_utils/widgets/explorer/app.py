@@ -23,12 +23,12 @@ from xai_utils import models
 from xai_utils.capture.stopping import stoppable
 from xai_utils.models import Model
 from xai_utils.widgets.explorer import decided, files, view
-from xai_utils.widgets.explorer.controls import Controls
+from xai_utils.widgets.explorer.controls import EXAMPLES, Controls, fitting
 from xai_utils.widgets.explorer.linked import Linked
 from xai_utils.widgets.explorer.view import Captured, Request
 
 FOLDER = "exported_views"
-REDRAWN = ("layer", "head", "query", "change", "strength")  # chosen without asking the model again
+REDRAWN = ("layer", "head", "query", "change", "strength", "difference")  # chosen without asking the model again
 INPUTS = {"text": "the effects dazzle , but the story is lifeless and the jokes fall flat", "vision": "scene:3:2"}
 _CALLED = {"text": "sentences", "vision": "pictures"}
 
@@ -56,7 +56,8 @@ class Explorer:
         self._told = False  # what is said of tokens taken away is said already
         self._filling: int | None = None  # the thread that sets controls, whose changes are nobody's wish
         self.side = widgets.HBox([self.pictures["first"]], layout=widgets.Layout(flex_flow="row wrap"))
-        self.box = widgets.VBox([self.controls.box, self.message, self.side])
+        main = widgets.VBox([self.message, self.side], layout=widgets.Layout(flex="1 1 24em", min_width="0"))
+        self.box = widgets.HBox([self.controls.box, main], layout=widgets.Layout(align_items="flex-start"))
         self.controls.name(request)
         self._connect()
         self._guard(lambda: self._load(request))
@@ -78,9 +79,11 @@ class Explorer:
         for one in controls.slow:
             one.observe(self._changed, "value")
         controls.upload.observe(lambda _: self._guard(self._uploaded), "value")
+        controls.examples.observe(lambda change: self._example(change["new"]), "value")
         fast: dict[Any, Callable[[], None]] = {
             controls.change: self._another_change, controls.strength: self._redraw_maps,
-            controls.layer: self._redraw_layer, controls.table: self._show_table,
+            controls.layer: self._redraw_layer, controls.table: self._show_table, controls.pieces: self._show_table,
+            controls.difference: self._redraw_maps,
         }  # fmt: skip
         for control, act in fast.items():
             control.observe(lambda change, act=act: self._redraw(change, act), "value")
@@ -96,6 +99,8 @@ class Explorer:
         """Begin to look at what the controls say; what is running is stopped first."""
         self.wait(stop=True)
         asked = self.controls.asked(self.request)
+        for picture in self.pictures.values():
+            picture.stale = True
         self.worker = threading.Thread(target=lambda: self._guard(lambda: self._load(asked)), daemon=True)
         self.worker.start()
 
@@ -145,44 +150,45 @@ class Explorer:
 
     def _load(self, asked: Request) -> None:
         """Capture a whole view, then show it; stopped or failed, nothing changes."""
-        progress, stop = self.controls.progress, self.controls.stop
-        places = files.places(asked)
-        progress.max, progress.value, stop.disabled = (1 + len(asked.methods)) * len(places), 0, False
+        progress, names = self.controls.progress, files.places(asked)
         found: dict[str, Captured] = {}
-        try:
-            with stoppable(self.flag):
-                asked = self._of_one_kind(asked)
-                for place, name in places.items():
-                    progress.description = f"{name} looks"
-                    found[place] = self._captured(asked, name)
-                    for method in asked.methods:
-                        progress.value, progress.description = progress.value + 1, method
-                        view.panel(found[place], method)
-                    progress.value += 1
-        finally:
-            stop.disabled, progress.description, progress.value = True, "ready", progress.max
+        with self.controls.busy((1 + len(asked.methods)) * len(names)), stoppable(self.flag):
+            asked = self._of_its_kind(asked)
+            for place, name in names.items():
+                progress.description = f"{name} looks"
+                found[place] = self._captured(asked, name)
+                for method in asked.methods:
+                    progress.value, progress.description = progress.value + 1, method
+                    view.panel(found[place], method)
+                progress.value += 1
         with self.drawing:
             meanwhile = {name: getattr(self.request, name) for name in REDRAWN}
+            if self.shown and asked.sample != self.request.sample:
+                meanwhile["query"] = 0  # a position of another input means nothing
             self.request, self.shown = replace(asked, **meanwhile), found
             self.inputs[found["first"].model.kind] = asked.sample
             self._show()
 
     def _model(self, name: str) -> Model:
         if name not in self.models:
+            self.controls.progress.description = f"loading {name}"
             self.models[name] = models.load(name, self.device)
         return self.models[name]
 
-    def _of_one_kind(self, asked: Request) -> Request:
-        """Take the last input of its kind where a model of the other kind is chosen and the input is the old one."""
-        kind = self._model(asked.model).kind
-        if asked.second_model and (other := self._model(asked.second_model).kind) != kind:
+    def _of_its_kind(self, asked: Request) -> Request:
+        """Give a model that is new here what suits it: the last input of its kind, its methods, its own last layer."""
+        model = self._model(asked.model)
+        if asked.second_model and (other := self._model(asked.second_model).kind) != model.kind:
             raise ValueError(
-                f"{asked.model} explains {_CALLED[kind]} and {asked.second_model} {_CALLED[other]}; two models beside "
-                "each other need one input. Choose a second model of the same kind, or none."
+                f"{asked.model} explains {_CALLED[model.kind]} and {asked.second_model} {_CALLED[other]}; two models "
+                "beside each other need one input. Choose a second model of the same kind, or none."
             )
         before = self.shown.get("first")
-        if before is not None and before.model.kind != kind and asked.sample == self.request.sample:
-            return replace(asked, sample=self.inputs[kind])
+        if before is not None and before.model is model:
+            return asked
+        asked = replace(asked, methods=fitting(model, asked.methods))
+        if before is not None and before.model.kind != model.kind and asked.sample == self.request.sample:
+            return replace(asked, sample=self.inputs[model.kind])
         return asked
 
     def _captured(self, asked: Request, name: str) -> Captured:
@@ -207,8 +213,9 @@ class Explorer:
         with self._fills():
             self.controls.fill(self.request, first)
         for place, captured in self.shown.items():
-            shown = view.panels(captured, self.request)
+            shown = view.panels(captured, self.request, self.shown)
             self.pictures[place].show(captured, shown, *self._within(captured), self.request.query)
+            self.pictures[place].stale = False
         self.side.children = [self.pictures[place] for place in self.shown]
         self._say("")
 
@@ -251,7 +258,7 @@ class Explorer:
     def _best(self, place: str, wish: Mapping[str, Any]) -> None:
         """Take a map's first words or patches away, and say what as many at random do."""
         captured, picture = self.shown[place], self.pictures[place]
-        shown = view.panels(captured, self.request)[int(wish["top"])]
+        shown = view.panels(captured, self.request, self.shown)[int(wish["top"])]
         found = decided.checked(captured, shown)
         self._told = True
         try:
@@ -267,13 +274,18 @@ class Explorer:
 
     def _redraw_maps(self) -> None:
         asked = self.controls.asked(self.request)
-        self.request = replace(self.request, change=asked.change, strength=asked.strength)
+        self.request = replace(self.request, change=asked.change, strength=asked.strength, difference=asked.difference)
         for place, captured in self.shown.items():
-            self.pictures[place].show_maps(view.panels(captured, self.request))
+            self.pictures[place].show_maps(view.panels(captured, self.request, self.shown))
 
     def _show_table(self) -> None:
         for picture in self.pictures.values():
-            picture.table = self.controls.table.value
+            picture.table, picture.pieces = self.controls.table.value, self.controls.pieces.value
+
+    def _example(self, chosen: str | None) -> None:
+        """Put an example into the input; the list then waits for the next choice."""
+        if not self._is_filling and chosen not in (None, EXAMPLES):
+            self.controls.sample.value = chosen
 
     # files and messages
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from PIL import Image, UnidentifiedImageError
 
 from xai_utils import files, models, plots, runtime
 from xai_utils.models.targets import Question, Target
+from xai_utils.widgets.explorer import decided
 from xai_utils.widgets.explorer import view as exploration
-from xai_utils.widgets.explorer.view import Captured, Request
+from xai_utils.widgets.explorer.view import Captured, Panel, Request
 
 LARGEST = 50_000_000  #: pixels of an uploaded picture
 COLUMNS = 5
@@ -62,14 +63,15 @@ def draw(fig: Figure, request: Request, shown: Mapping[str, Captured]) -> None:
     """
     rows = fig.subfigures(len(shown), 1, squeeze=False)[:, 0]
     for part, captured in zip(rows, shown.values(), strict=True):
-        part.suptitle(captured.model.name, fontsize=10)
-        (_draw_picture if captured.batch.views is not None else _draw_text)(part, request, captured)
+        part.suptitle(f"{captured.model.name}: {decided.said(captured.model, captured.logits)}", fontsize=10)
+        maps = exploration.panels(captured, request, shown)
+        (_draw_picture if captured.batch.views is not None else _draw_text)(part, request, captured, maps)
 
 
 def size(request: Request, shown: Mapping[str, Captured]) -> tuple[float, float]:
     """Return the inches that :func:`draw` needs for a view."""
     first = next(iter(shown.values()))
-    count = 2 + len(exploration.panels(first, request))
+    count = 2 + len(exploration.panels(first, request, shown))
     if first.batch.views is not None:
         return 2.5 * min(count, COLUMNS), 2.7 * -(-count // COLUMNS) * len(shown)
     wide = 2.0 + 0.11 * sum(len(name) + 3 for name in first.batch.labels[0])
@@ -86,8 +88,8 @@ def _row(request: Request, captured: Captured) -> tuple[str, Any]:
     return f"{names[query]} reads: layer {number}, {which}", row[captured.batch.prefix :]
 
 
-def _draw_picture(part: Any, request: Request, captured: Captured) -> None:
-    shown, view = exploration.panels(captured, request), captured.batch.views[0]  # type: ignore[index]
+def _draw_picture(part: Any, request: Request, captured: Captured, shown: Sequence[Panel]) -> None:
+    view = captured.batch.views[0]  # type: ignore[index]
     count = 2 + len(shown)
     grid = part.subplots(-(-count // COLUMNS), min(count, COLUMNS), squeeze=False)
     axes = list(grid.flat)
@@ -104,33 +106,34 @@ def _draw_picture(part: Any, request: Request, captured: Captured) -> None:
         ax.axis("off")
 
 
-def _draw_text(part: Any, request: Request, captured: Captured) -> None:
+def _draw_text(part: Any, request: Request, captured: Captured, maps: Sequence[Panel]) -> None:
     rows: dict[str, tuple[Any, bool]] = {}
     if captured.seen is not None:
         title, row = _row(request, captured)
         rows[title] = row, False
     excuses = []
-    for one in exploration.panels(captured, request):
+    for one in maps:
         if one.found is None:
             excuses.append(f"{one.title}: {one.problem}")
         else:
             rows[_titled(one)] = one.found.scores, one.found.signed
     ax, hidden = part.subplots(), exploration.special(captured)
     if rows:
-        words = [i for i in range(len(captured.batch.labels[0])) if i not in hidden]
+        names = exploration.names_of(captured)
+        words = [i for i in range(len(names)) if i not in hidden]
         shown = {name: (scores[words], signed) for name, (scores, signed) in rows.items()}
-        plots.highlighted(ax, shown, [captured.batch.labels[0][i] for i in words])
+        plots.highlighted(ax, shown, [names[i] for i in words])
     ax.axis("off")
     if excuses:
         ax.set_title("\n".join(excuses), fontsize=7, color="#a40000", loc="left", wrap=True)
 
 
-def _titled(one: exploration.Panel) -> str:
+def _titled(one: Panel) -> str:
     assert one.found is not None
     return one.title + (f" · {one.found.target_name}" if one.found.target_name else "")
 
 
-def _excuse(ax: Any, one: exploration.Panel) -> None:
+def _excuse(ax: Any, one: Panel) -> None:
     ax.set_title(one.title, fontsize=9)
     ax.text(0.5, 0.5, one.problem, ha="center", va="center", fontsize=6, color="#a40000", wrap=True)
     ax.axis("off")

@@ -7,7 +7,7 @@ from its parameters, so that a view found by dragging can be made again without 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -48,6 +48,8 @@ class Request:
         strength: its parameter; ``None`` takes its first value.
         second_model: a second model beside the first on the same sample, or ``""``.
         against: name of a class, or a word, that the target is set against, or ``""``.
+        difference: whether the first method minus the second is shown as well; with a second model, each method on the
+            first model minus the same on the second. See :func:`difference`.
     """
 
     model: str = "vit-scenes"
@@ -61,6 +63,7 @@ class Request:
     strength: float | None = None
     second_model: str = ""
     against: str = ""
+    difference: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", tuple(self.methods))
@@ -204,10 +207,48 @@ def before_after(captured: Captured, change: str, strength: float | None = None)
     return (Panel("rollout, before", panel(captured, "rollout").found), Panel(title, after))
 
 
-def panels(captured: Captured, request: Request) -> list[Panel]:
-    """Return every map of a view: its methods, then before and after the change."""
+def panels(captured: Captured, request: Request, beside: Mapping[str, Captured] | None = None) -> list[Panel]:
+    """Return every map of a view: its methods, their difference if asked for, then before and after the change.
+
+    Args:
+        captured: of the model whose maps they are.
+        request: what is shown.
+        beside: the captured passes of the whole view by place, for the difference of two models.
+    """
     asked = [panel(captured, name) for name in request.methods]
-    return [*asked, *before_after(captured, request.change, request.strength)]
+    changed = before_after(captured, request.change, request.strength)
+    return [*asked, *(_differences(captured, request, beside or {}) if request.difference else ()), *changed]
+
+
+def difference(one: Panel, other: Panel, title: str) -> Panel:
+    """Return one map minus another, each divided by the sum of its sizes first: units differ from map to map.
+
+    A map that is missing, or of other tokens, leaves its reason; so do two maps that say the same.
+    """
+    if one.found is None or other.found is None:
+        return Panel(title, problem=one.problem or other.problem)
+    if one.found.labels != other.found.labels:
+        return Panel(title, problem="the two models read different tokens, so their maps have no difference.")
+    shares = [found.scores.double() / found.scores.double().abs().sum() for found in (one.found, other.found)]
+    try:
+        found = replace(one.found, scores=shares[0] - shares[1], signed=True, unit="share of the map", method=title)
+    except ValueError:
+        return Panel(title, problem="the two maps are the same, up to a factor.")
+    return Panel(title, found)
+
+
+def _differences(captured: Captured, request: Request, beside: Mapping[str, Captured]) -> list[Panel]:
+    others = [one for one in beside.values() if one is not captured]
+    if others and captured is next(iter(beside.values())):
+        (other,) = others
+        title = f"minus {other.model.name}"
+        return [difference(panel(captured, n), panel(other, n), f"{n}, {title}") for n in request.methods]
+    if others:
+        return []
+    if len(request.methods) < 2:
+        return [Panel("difference", problem="choose two methods, or a second model, to see a difference.")]
+    one, other_name = request.methods[:2]
+    return [difference(panel(captured, one), panel(captured, other_name), f"{one} − {other_name}")]
 
 
 def names_of(captured: Captured) -> list[str]:
