@@ -82,7 +82,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     new, old = (Path(mkdtemp(dir=path.parent, prefix=f".{path.name}.{age}.")) for age in ("new", "old"))
     try:
-        yield new
+        try:
+            yield new
+        except OSError as error:
+            if error.filename is None:  # a disk that is full does not say of which file
+                raise OSError(error.errno, f"cannot fill {path.name}: {error.strerror}; nothing was written") from error
+            raise
         for file in new.iterdir():
             file.chmod(0o644)
             _onto_the_disk(file)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.faults import damage, kills, programs
+from tests.faults import damage, errors, kills, programs
 from xai_utils import runtime
 
 
-def run(seed: int, killed: int, damaged: int, started: int, folder: Path) -> tuple[Counter[str], list[str], list[str]]:
+def run(
+    seed: int, killed: int, damaged: int, started: int, stopped: int, folder: Path
+) -> tuple[Counter[str], list[str], list[str]]:
     """Return how many faults there were by kind, what was lost, and what was silent."""
     noise = np.random.default_rng(seed)
     count: Counter[str] = Counter()
@@ -20,7 +22,9 @@ def run(seed: int, killed: int, damaged: int, started: int, folder: Path) -> tup
     for n in range(killed):
         name = list(kills.WRITERS)[n % len(kills.WRITERS)]
         lost += filter(None, [kills.kill(name, folder / f"kill{n}", float(noise.uniform(0, 0.03)))])
+        lost += filter(None, [kills.fill(name, folder / f"full{n}", int(noise.integers(kills.SIZE // 2)))])
         count[f"killed while writing: {name}"] += 1
+        count[f"no room left while writing: {name}"] += 1
     lost += filter(None, [kills.race(folder / "race", 40)])
     count["two processes, one file"] += 1
     for n in range(started):
@@ -31,6 +35,8 @@ def run(seed: int, killed: int, damaged: int, started: int, folder: Path) -> tup
         name = list(damage.KINDS)[n % len(damage.KINDS)]
         silent += filter(None, [damage.strike(name, folder / f"damage{n}", noise)])
         count[f"damaged: {name}"] += 1
+    lost += errors.strike_all(errors.networks(), seed, stopped)
+    count["error in the middle of a method"] += stopped
     return count, lost, silent
 
 
@@ -41,10 +47,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=80)
     parser.add_argument("--damages", type=int, default=200)
     parser.add_argument("--programs", type=int, default=4)
+    parser.add_argument("--errors", type=int, default=320)
     options = parser.parse_args()
     runtime.quiet()
     with tempfile.TemporaryDirectory() as folder:
-        count, lost, silent = run(options.seed, options.kills, options.damages, options.programs, Path(folder))
+        asked = (options.kills, options.damages, options.programs, options.errors)
+        count, lost, silent = run(options.seed, *asked, Path(folder))
     for kind, number in count.items():
         print(f"{number:4d}  {kind}")
     for said in (*lost, *silent):

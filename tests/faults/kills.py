@@ -7,6 +7,7 @@ generation, whole; what belongs together has to be of one generation, or be reco
 import hashlib
 import json
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -118,6 +119,28 @@ def kill(name: str, folder: Path, after: float) -> str:
     if said := writer.lost(folder):
         return f"{name}, killed after {after * 1000:.0f} ms: {said}"
     writer.write(folder, 1)  # what was left behind is in nobody's way
+    return writer.lost(folder)
+
+
+def fill(name: str, folder: Path, room: int) -> str:
+    """Let a writer run out of room after so many bytes of a file; return what was lost or not said, or nothing."""
+    writer = WRITERS[name]
+    folder.mkdir(parents=True)
+    writer.write(folder, 0)
+    before = {path.name for path in folder.rglob("*")}
+    if not (child := os.fork()):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+        try:
+            writer.write(folder, 1)
+        except OSError as error:
+            os._exit(0 if any(one in str(error) for one in before) else 2)
+        os._exit(3)
+    _, status = os.waitpid(child, 0)
+    if code := os.waitstatus_to_exitcode(status):
+        return f"{name}, no room after {room} bytes: " + {2: "the error names no file", 3: "no error"}.get(code, "died")
+    if left := {path.name for path in folder.rglob("*")} - before:
+        return f"{name}, no room after {room} bytes: {sorted(left)} stayed behind"
     return writer.lost(folder)
 
 
