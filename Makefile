@@ -36,9 +36,9 @@ sweep: $(STAMP)  ## score what PLAN=file.yml lists (WORKERS=2 SCHEDULER=tcp://HO
 	OMP_NUM_THREADS=1 $(XAI) sweep $(PLAN) $(if $(WORKERS),--workers $(WORKERS)) \
 	$(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(if $(OUT),--out $(OUT)) $(if $(filter 1,$(AGAIN)),--again)
 
-faults: $(STAMP)  ## kill and damage at random (SEED=0 KILLS=80 DAMAGES=200 PROGRAMS=4); what is lost or silent is listed
+faults: $(STAMP)  ## kill and damage at random (SEED=0 KILLS=80 DAMAGES=200 PROGRAMS=4 ERRORS=320); what is lost or silent is listed
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m tests.faults --seed $(or $(SEED),0) --kills $(or $(KILLS),80) \
-	--damages $(or $(DAMAGES),200) --programs $(or $(PROGRAMS),4)
+	--damages $(or $(DAMAGES),200) --programs $(or $(PROGRAMS),4) --errors $(or $(ERRORS),320)
 
 bench: $(STAMP)  ## time the methods
 	$(BIN)/python -m tests.bench
