@@ -21,7 +21,7 @@ def test_a_heat_map_has_one_scale_and_adds_the_mean(ax):
     (image,) = ax.images
     np.testing.assert_allclose(image.get_array(), [[2, -1, 0], [0, 0.5, 0.25], [1, -0.25, 0.125]])
     assert image.get_clim() == (-2, 2)
-    assert [text.get_text() for text in ax.texts] == ["2", "-1", "0.5", "1"], "a quarter of the largest, or more"
+    assert [text.get_text() for text in ax.texts] == ["2.0", "-1.0", "1.0"], "a third of the largest, or more"
     assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "1", "mean"]
     with pytest.raises(ValueError, match="finite"):
         gender.heat(ax, scores / 0, ["a", "b", "c"])

@@ -25,7 +25,7 @@ def heat(
 ) -> None:
     """Draw signed scores by layer and, below a line, their mean over the layers, all on one scale.
 
-    The mean ranks tokens as the sum does and fits the scale. Numbers stand where a score is at least a quarter of the
+    The mean ranks tokens as the sum does and fits the scale. Numbers stand where a score is at least a third of the
     largest.
 
     Args:
@@ -41,9 +41,9 @@ def heat(
     most = float(np.abs(values).max()) or 1.0
     drawn = ax.imshow(values, cmap=SIGNED, norm=TwoSlopeNorm(0, -most, most), aspect="auto", interpolation="nearest")
     for (row, column), value in np.ndenumerate(values):
-        if abs(value) >= most / 4:
+        if abs(value) >= most / 3:
             ink = "white" if abs(value) > 0.75 * most else "black"
-            ax.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=8, color=ink)
+            ax.text(column, row, _short(value), ha="center", va="center", fontsize=8, color=ink)
     ax.axhline(len(values) - 1.5, color="black", linewidth=1.5)
     _tokens(ax, labels, [*map(str, range(len(values) - 1)), "mean"], title)
     _bar(ax, drawn, unit)
@@ -142,6 +142,11 @@ def published(ax: Axes, given: Mapping[str, float], chance: Sequence[float], uni
     ax.invert_yaxis()
     _finish(ax, "", unit)
     ax.set_yticks(places, list(given), fontsize=8)
+
+
+def _short(value: float) -> str:
+    """Write a number in at most four characters, without the zero before its point."""
+    return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2f}".replace("0.", ".")
 
 
 def _tokens(ax: Axes, labels: Sequence[str], rows: Sequence[str], title: str) -> None:
