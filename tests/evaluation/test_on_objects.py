@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import evaluation, methods, metrics
+from xai_utils import claims, evaluation, methods, metrics, models, samples
 from xai_utils.evaluation import on_objects
 from xai_utils.models import encode, patch_grid
 from xai_utils.models.detector import Detections, with_masks
@@ -258,3 +258,64 @@ def test_maps_lie_on_the_grid_and_stages_halve_it():
     assert found.shape == (2, *patch_grid(model)) and torch.equal(found[1].flatten(), passed["rollout"][1].scores)
     found = on_objects.stages(tiny.model("resnet"), some[0], ("layer1", "layer2"))
     assert found["layer1"][0] == 2 * found["layer2"][0] and found["layer1"][1] == 2 * found["layer2"][1]
+
+
+def test_rollout_of_the_same_skip_stands_beside_the_methods():
+    model, some = tiny.model("timm-vit"), pictures(3)
+    found = on_objects.beside_same_skip(model, some, ["gradient_rollout"], [1, 4, 0])
+    assert list(found) == ["gradient_rollout", on_objects.SAME_SKIP]
+    weighted = [methods.explain("gradient_rollout", model, one, k) for one, k in zip(some, [1, 4, 0], strict=True)]
+    skip = np.median([one.details["skip"] for one in weighted])
+    assert 0.5 < skip < 1
+    for one, drawn in zip(some, found[on_objects.SAME_SKIP], strict=True):
+        alone = methods.explain("rollout", model, one, residual=float(skip)).picture()
+        torch.testing.assert_close(drawn, alone, rtol=1e-3, atol=1e-6)
+
+
+# Faults planted in the study of scenes, which its claims have to see
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    model, some = models.load("vit-scenes", "cpu"), samples.scene_pictures(32, split="backgrounds")
+    truth = evaluation.on_pictures.masks(model, some)
+    maps = on_objects.maps(model, some, ["rollout", "gradient_rollout", "transformer_attribution", "centre"])
+    assert len({one.background for one in some}) == 32
+    return maps, truth
+
+
+def claimed(maps, truth, capsys):
+    """Say how three claims of the notebook turn out: each ``holds``, ``does not hold`` or ``undecided``."""
+    quality = on_objects.quality(maps, truth)
+    faf, precision = quality["FAF"], quality["average precision"]
+    tests = {
+        "the gradient puts more on the object": faf["gradient_rollout"] - faf["rollout"],
+        "the map ranks better than the centre": precision["transformer_attribution"] - precision["centre"],
+        "the gradient ranks better": precision["gradient_rollout"] - precision["rollout"],
+    }
+    for name, one in evaluation.paired.family((tests, None), seed=0, permutations=999).items():
+        claims.tested(name, one.interval.mean, one.p)
+    return [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_claims_turn_out_as_the_notebook_says(scenes, capsys):
+    assert claimed(*scenes, capsys) == ["holds", "holds", "does not hold"]
+
+
+def test_masks_of_another_scene_are_seen(scenes, capsys):
+    maps, truth = scenes
+    assert claimed(maps, truth.roll(1, 0), capsys)[1] != "holds"
+
+
+def test_names_of_maps_that_are_swapped_are_seen(scenes, capsys):
+    maps, truth = scenes
+    swapped = maps | {"rollout": maps["gradient_rollout"], "gradient_rollout": maps["rollout"]}
+    assert claimed(swapped, truth, capsys) == ["does not hold", "holds", "holds"]
+
+
+def test_patches_in_random_order_are_seen(scenes, capsys):
+    maps, truth = scenes
+    order = torch.randperm(maps["rollout"][0].numel(), generator=torch.Generator().manual_seed(0))
+    mixed = {name: one.flatten(1)[:, order].view_as(one) for name, one in maps.items() if name != "centre"}
+    first, second, third = claimed(maps | mixed, truth, capsys)
+    assert "holds" not in (first, second) and third != "does not hold"

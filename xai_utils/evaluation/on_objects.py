@@ -7,6 +7,7 @@ column for each map, NaN where there is nothing to mark.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -35,6 +36,7 @@ READINGS = {
     "full relevance": "full",
 }
 FEW = 8  # pictures in one relevance pass, whose graphs are kept in float64
+SAME_SKIP = "rollout, same skip"  #: see :func:`beside_same_skip`
 COLUMNS = ("model", "method", "picture", "object", "preference", "lift", "empty")
 
 
@@ -80,6 +82,26 @@ def maps(
 def on_grid(found: Mapping[str, Sequence[Attribution]]) -> dict[str, Tensor]:
     """Return the scores of maps of pictures, such as :func:`judged.explained` gives, as ``(picture, row, column)``."""
     return {label: torch.stack([one.picture() for one in some]) for label, some in found.items()}
+
+
+def beside_same_skip(
+    model: Model, pictures: Sequence[Picture], names: Sequence[str], targets: Sequence[int | str]
+) -> dict[str, Tensor]:
+    """Explain pictures, and add the plain rollout whose skip counts what it counts in gradient rollout.
+
+    Args:
+        model: a vision transformer.
+        pictures: at least one.
+        names: of :data:`methods.METHODS`, with ``"gradient_rollout"`` among them.
+        targets: class of each picture.
+
+    Returns:
+        By name ``(picture, row, column)``, and by :data:`SAME_SKIP` rollout at the median effective skip.
+    """
+    found = explained(model, pictures, {name: (name, {}) for name in names}, targets)
+    skip = median(one.details["skip"] for one in found["gradient_rollout"])
+    same = explained(model, pictures, {SAME_SKIP: ("rollout", {"residual": skip})}, targets)
+    return on_grid(found | same)
 
 
 def stages(model: Model, picture: Picture, layers: Sequence[str]) -> dict[str, tuple[int, int]]:
