@@ -1,11 +1,10 @@
-"""One list of dependencies, pinned whole; whole wheels; and a README whose commands, links and names exist."""
+"""One list of dependencies, pinned whole; whole wheels; and a README whose commands and names exist."""
 
 import re
 import tomllib
 from importlib import import_module
 from importlib.metadata import distributions
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from places import ROOT
@@ -123,8 +122,9 @@ def test_files_that_the_hooks_and_the_makefile_name_exist():
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
-def test_the_readme_says_where_the_former_modules_went():
-    table = README.partition("| formerly")[2].partition("\n\n")[0].splitlines()[2:]
+def test_the_page_of_the_package_says_where_the_former_modules_went():
+    page = (ROOT / "xai_utils/README.md").read_text()
+    table = page.partition("| formerly")[2].partition("\n\n")[0].splitlines()[2:]
     assert len(table) == 10
     for row in table:
         _, former, now, _ = row.split("|")
@@ -136,17 +136,3 @@ def test_the_readme_says_where_the_former_modules_went():
                 found = getattr(found, part)
     for command in re.findall(r"`python -m xai_utils (\w+)|, `(\w+)`", table[-1].split("|")[2]):
         assert "".join(command) in COMMANDS
-
-
-def links():
-    found = re.findall(r"\]\(<?([^)\s>]+)", README) + re.findall(r"(?:src|href)=\"([^\"]+)\"", README)
-    return sorted({link.partition("#")[0] for link in found if not re.match(r"[a-z]+:|#", link)})
-
-
-def test_the_readme_links_to_something():
-    assert links()
-
-
-@pytest.mark.parametrize("link", links())
-def test_links_of_the_readme_exist(link):
-    assert not link.startswith("/") and (ROOT / link).exists()
