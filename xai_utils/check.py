@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
+
+#: what a long loop calls between two steps; it raises where the work of this thread is to end
+stopped: ContextVar[Callable[[], None]] = ContextVar("stopped", default=lambda: None)
+
+
+def still_wanted() -> None:
+    """Let a long loop be ended between two of its steps, see :func:`stopping.stoppable`; else do nothing."""
+    stopped.get()()
 
 
 def finite(name: str, values: Tensor) -> None:

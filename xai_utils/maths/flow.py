@@ -130,6 +130,7 @@ def _deep(graph: Array, sources: list[int], sinks: list[int]) -> Array:
     if len(unproved := np.argwhere(~proved)):
         solve = _solver(graph)
         for row, column in unproved:
+            check.still_wanted()
             values[row, column] = min(values[row, column], solve(sources[row], sinks[column]))
     return values
 
@@ -181,6 +182,7 @@ def _fill(capacity: Array, mass: Array) -> Array:
     carried = narrower + others[:, None] * width  # by all pipes together, at the level of this pipe's width
     handed = np.zeros_like(mass)
     for token, amount in enumerate(mass):
+        check.still_wanted()
         pipe = np.searchsorted(carried[:, token], amount).clip(max=len(width) - 1)
         level = (amount - narrower[pipe, token]) / others[pipe]
         handed += np.minimum(capacity[:, token, None], level)

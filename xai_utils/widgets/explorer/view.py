@@ -258,15 +258,16 @@ def names_of(captured: Captured) -> list[str]:
     """
     prefix, labels = captured.batch.prefix, captured.batch.labels[0]
     if isinstance(captured.sample, Text):
-        unknown = getattr(captured.model.tokenizer, "unk_token", None)
-        pairs = zip(labels, captured.batch.spans[0], strict=True)
-        labels = tuple(_written(captured.sample.text, label, span, unknown) for label, span in pairs)
+        ids = captured.batch.inputs["input_ids"][0].tolist()
+        triples = zip(labels, captured.batch.spans[0], ids, strict=True)
+        labels = tuple(_written(captured, *one) for one in triples)
     return [*(["[CLS]", *(f"[{n}]" for n in range(1, prefix))][:prefix]), *labels]
 
 
-def _written(text: str, label: str, span: tuple[int, int], unknown: str | None) -> str:
-    word = text[slice(*span)].strip()
-    return f"{word} {label}" if word and label == unknown else word or label
+def _written(captured: Captured, label: str, span: tuple[int, int], token: int) -> str:
+    word, tokenizer = captured.sample.text[slice(*span)].strip(), captured.model.tokenizer  # type: ignore[union-attr]
+    unknown = word and token == tokenizer.unk_token_id
+    return f"{word} {tokenizer.unk_token}" if unknown else word or label
 
 
 def special(captured: Captured) -> list[int]:
