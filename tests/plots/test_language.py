@@ -46,6 +46,15 @@ def test_tasks_share_their_rows_and_say_how_many_prompts(fig):
     assert one.get_xlim() == other.get_xlim()
 
 
+def test_depths_are_named_and_the_random_ranking_is_dashed(fig):
+    lines = {"AttnLRP": [Interval(0.9, 0.8, 1.0, 30), Interval(0.2, 0.1, 0.3, 30)]}
+    language.by_depth(fig, {"one_task": lines, "other": lines}, [1, 30], {"one_task": 0.25, "other": 0.5})
+    one, other = fig.axes
+    assert one.get_title() == "one task" and [label.get_text() for label in one.get_xticklabels()] == ["1", "30"]
+    assert list(one.lines[0].get_ydata()) == [0.9, 0.2] and set(other.lines[-1].get_ydata()) == {0.5}
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["AttnLRP", "random ranking"]
+
+
 def test_what_comes_later_stays_white_and_zeros_before_it_do_not(fig):
     ax = fig.add_subplot()
     table = pd.DataFrame([[1.0, 0.0, -2.0, 0.0], [0.0, 3.0, 1.0, -1.5]], ["x", "y"], list("abcd"))

@@ -124,3 +124,33 @@ def test_every_measure_in_one_table(found):
     row = table.set_index(["task", "map", "measure"]).loc[("notes", "AttnLRP", "precision")]
     assert row["mean"] == pytest.approx(causes.marks(found, "notes")["AttnLRP", "precision"].mean()) and row.n == COUNT
     assert row.low <= row["mean"] <= row.high
+
+
+def test_templates_are_told_apart_and_share_out_the_mean(found):
+    table = causes.by_template(found, ["AttnLRP", "random"], "precision")
+    assert table.n.sum() == len(found) and list(table) == ["n", "AttnLRP", "random"]
+    for task in prompts.TASKS:
+        own, marks = table.loc[task], causes.marks(found, task)
+        assert len(own) == len({one.opening for one in prompts.draws(task, COUNT)})
+        assert (own.AttnLRP * own.n).sum() / COUNT == pytest.approx(marks["AttnLRP", "precision"].mean())
+
+
+def test_a_cascade_of_no_block_gives_the_marks_of_the_study_and_leaves_the_model(model, found):
+    before = model.module.get_input_embeddings().weight.clone()
+    seen = causes.cascade(model, found, ["AttnLRP", "gradient norm"], [0, 2], COUNT, seed=1)
+    for task, rows in seen.items():
+        marks = causes.marks(found, task)
+        for label in ("AttnLRP", "gradient norm"):
+            assert rows[label][0].mean == pytest.approx(marks[label, "precision"].mean())
+        assert list(rows) == ["AttnLRP", "gradient norm", causes.RIGHT] and rows[causes.RIGHT][0].n == COUNT
+    assert any(rows["AttnLRP"][0] != rows["AttnLRP"][1] for rows in seen.values()), "shuffling changes nothing"
+    assert (model.module.get_input_embeddings().weight == before).all()
+    again = causes.cascade(model, found, ["AttnLRP"], [0], COUNT)
+    assert again["notes"]["AttnLRP"][0].mean == pytest.approx(seen["notes"]["AttnLRP"][0].mean)
+
+
+def test_a_cascade_refuses_more_blocks_than_there_are_and_unknown_maps(model, found):
+    with pytest.raises(ValueError, match="99 blocks are to be shuffled; expected 0 to"):
+        causes.cascade(model, found, ["AttnLRP"], [1, 99], 2)
+    with pytest.raises(ValueError, match="'magic', expected one of"):
+        causes.cascade(model, found, ["magic"], [1], 2)

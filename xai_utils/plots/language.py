@@ -56,6 +56,28 @@ def by_task(
             ax.set_yticks(range(len(names)), [])
 
 
+def by_depth(
+    fig: Figure, found: Mapping[str, Mapping[str, Sequence[Interval]]], depths: Sequence[int], null: Mapping[str, float]
+) -> None:
+    """Draw lines with intervals over the number of shuffled blocks, one panel a task, one legend below.
+
+    Args:
+        fig: an empty figure with a constrained layout.
+        found: task to label to a mean and interval for each depth.
+        depths: how many blocks are shuffled.
+        null: task to the mean of a random ranking, a dashed line.
+    """
+    axes = fig.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    for ax, (task, rows) in zip(axes, found.items(), strict=True):
+        for label, line in rows.items():
+            base.interval_line(ax, range(len(depths)), line, label)
+        ax.axhline(null[task], color="black", linestyle="--", linewidth=1, label="random ranking")
+        ax.set_xticks(range(len(depths)), [str(one) for one in depths])
+        ax.set(title=task.replace("_", " "), xlabel="last blocks shuffled", ylim=(-0.03, 1.03))
+    axes[0].set_ylabel("average precision, or share")
+    base.legend_below(fig)
+
+
 def answer_table(ax: Axes, table: pd.DataFrame, unit: str, signed: bool = True, numbers: bool = False) -> None:
     """Show what every row is made of: rows are what is explained, columns what explains it.
 

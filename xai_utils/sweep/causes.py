@@ -13,6 +13,7 @@ The maps that are marked, besides the methods themselves and the rankings that k
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ SIGNED = ("AttCAT", "gradient × input", "CP-LRP", "AttnLRP")
 SHUFFLED = ("generic attention", "gradient norm", "CP-LRP", "AttnLRP")
 ECHOED = ("generic attention", "gradient norm", "CP-LRP", "AttnLRP")
 PART = 20  #: prompts in one part
+RIGHT = "right answers"  #: in :func:`cascade`
 
 
 def study(
@@ -214,3 +216,76 @@ def gains(
     }
     intervals, ps = paired.intervals(differences, seed), paired.p_values(differences, seed)
     return {key: stats.Gain(intervals[key], ps[key]) for key in differences if key in intervals}
+
+
+def by_template(study: pd.DataFrame, labels: Sequence[str], measure: str) -> pd.DataFrame:
+    """Return the mean of a measure on the prompts of each template: they are alike, so one template may carry a mean.
+
+    Args:
+        study: from :func:`study`.
+        labels: of maps.
+        measure: in :data:`on_prompts.MEASURES`.
+
+    Returns:
+        A row for each task and template, which is called by its beginning; ``n``, then a column a label.
+    """
+    kept = study[study.verdict.fillna("") == ""]
+    template = [_drawn(name).opening.strip() or "(a subject)" for name in kept.prompt]
+    numbers = kept[[f"{label}: {measure}" for label in labels]].astype(float).set_axis(list(labels), axis=1)
+    groups = numbers.groupby([kept.task, pd.Series(template, kept.index, name="template")], sort=False)
+    table = groups.mean()
+    table.insert(0, "n", groups.size())
+    return table
+
+
+def cascade(
+    model: Model, study: pd.DataFrame, labels: Sequence[str], depths: Sequence[int], number: int, seed: int = 0
+) -> dict[str, dict[str, list[stats.Interval]]]:
+    """Shuffle the weights of ever more of the last blocks: does a map follow what the model still says?
+
+    The words' vectors and their readout are one matrix here and stay as they are, and so do the blocks before.
+
+    Args:
+        model: has its own weights again afterwards.
+        study: from :func:`study`, of the same model.
+        labels: in :data:`QUICK`.
+        depths: how many blocks are shuffled, from the last one down.
+        number: of kept prompts of each task, at most.
+        seed: of the shuffling.
+
+    Returns:
+        Task to label to average precision at every depth; ``"right answers"`` is the share of prompts on which the
+        answer still has the greatest logit of its candidates.
+
+    Raises:
+        ValueError: more blocks than there are, or an unknown label.
+
+    Source: the cascading test of Adebayo et al. (2018), arXiv:1810.03292, judged by known causes.
+    """
+    blocks = [name for name in sanity.layers(model) if name.rpartition(".")[2].isdigit()]
+    if wrong := [depth for depth in depths if not 0 <= depth <= len(blocks)]:
+        raise ValueError(f"{wrong[0]} blocks are to be shuffled; expected 0 to {len(blocks)}, as {model.name} has.")
+    for label in labels:
+        check.one_of("label", label, tuple(QUICK))
+    found = {}
+    for task, own in study[study.verdict.fillna("") == ""].groupby("task", sort=False):
+        some = [_drawn(name) for name in own.prompt[:number]]
+        each = [_after_shuffle(model, some, labels, blocks[:depth], seed) for depth in depths]
+        found[str(task)] = {label: [one[label] for one in each] for label in (*labels, RIGHT)}
+    return found
+
+
+def _after_shuffle(
+    model: Model, some: Sequence[Prompt], labels: Sequence[str], blocks: Sequence[str], seed: int
+) -> dict[str, stats.Interval]:
+    with sanity.randomised(model, blocks, seed):
+        maps = on_prompts.explained(model, some, {label: QUICK[label] for label in labels})
+        right = on_prompts.verified(model, [replace(one, edits=()) for one in some]).right
+    marked = on_prompts.marks(model, some, maps, seed)
+    means = {label: stats.mean_interval(marked[label, "precision"].tolist(), seed) for label in labels}
+    return {**means, RIGHT: right}
+
+
+def _drawn(name: str) -> Prompt:
+    task, _, seed = name.partition(":")
+    return prompts.draw(task, int(seed))
