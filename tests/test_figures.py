@@ -212,3 +212,11 @@ def test_the_record_holds_the_hashes_of_what_it_describes(target):
     written = contents(target)
     told = json.loads(written.pop("01_curve.json"))["files"]
     assert told == {name: hashlib.sha256(content).hexdigest() for name, content in written.items()} and len(told) == 2
+
+
+def test_a_notebooks_parameter_moves_its_figures(monkeypatch):
+    monkeypatch.delenv("XAI_FIGURES")
+    monkeypatch.setattr(figures.runtime.record, "parameters", {"SEED": 0, "FIGURES": "exported_views"})
+    assert figures.folder() == figures.files.ROOT / "exported_views"
+    monkeypatch.setenv("XAI_FIGURES", "/elsewhere")
+    assert str(figures.folder()) == "/elsewhere"

@@ -103,7 +103,7 @@ def app(options: argparse.Namespace) -> int:
     """Serve the explorer alone, to this machine's browser only; the printed address holds its token."""
     from xai_utils.widgets.explorer import serve
 
-    serve.serve(options.port, not options.no_browser, options.notebook)
+    serve.serve(options.port, not options.no_browser, options.notebook or serve.NOTEBOOK)
     return 0
 
 
@@ -153,9 +153,7 @@ def parser() -> Parser:
     _train_arguments(made["train"])
     made["app"].add_argument("--port", type=count, default=8866, metavar="N", help="on 127.0.0.1 (default: 8866)")
     made["app"].add_argument("--no-browser", action="store_true", help="print the address only")
-    made["app"].add_argument(
-        "--notebook", type=Path, default=files.ROOT / "notebooks/10_explorer.ipynb", help="to show"
-    )
+    made["app"].add_argument("--notebook", type=Path, help="to show instead of the explorer alone")
     return top
 
 

@@ -23,8 +23,11 @@ _NAME = re.compile(r"\d\d_[a-z0-9_]+")
 
 
 def folder() -> Path:
-    """Return where figures go: ``$XAI_FIGURES`` if set, else the project's ``figures``."""
-    return Path(os.environ.get("XAI_FIGURES") or files.ROOT / "figures")
+    """Return where figures go: ``$XAI_FIGURES`` if set, else the notebook's parameter ``FIGURES``, else ``figures``.
+
+    The parameter is how a view exported by the explorer keeps out of the project's figures when it is made again.
+    """
+    return files.ROOT / (os.environ.get("XAI_FIGURES") or runtime.record.parameters.get("FIGURES", "figures"))
 
 
 def save(

@@ -87,3 +87,19 @@ def test_a_received_picture_is_named_by_its_content(tmp_path):
     with pytest.raises(ValueError, match="cannot be read as a picture"):
         files.received({"name": "half.png", "content": file.getvalue()[:40]}, tmp_path)
     assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_an_upload_is_found_again_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XAI_VIEWS", str(tmp_path / "views"))
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(file, "png")
+    kept = files.received({"name": "mine.png", "content": file.getvalue()}, files.folder())
+    request = replace(PICTURE, sample=kept.name)
+    paths = files.export(request, files.captured(request), files.folder())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    parameters = yaml.safe_load(paths[-1].read_text())
+    assert parameters["FIGURES"] == "exported_views", "what is made again keeps out of the project's figures"
+    assert files.captured(requested(parameters))["first"].sample.name == kept.name
+    monkeypatch.delenv("XAI_VIEWS")
+    assert files.folder().name == "exported_views" and files.folder().is_absolute()

@@ -27,7 +27,6 @@ from xai_utils.widgets.explorer.controls import EXAMPLES, Controls, fitting
 from xai_utils.widgets.explorer.linked import Linked
 from xai_utils.widgets.explorer.view import Captured, Request
 
-FOLDER = "exported_views"
 REDRAWN = ("layer", "head", "query", "change", "strength", "difference")  # chosen without asking the model again
 INPUTS = {"text": "the effects dazzle , but the story is lifeless and the jokes fall flat", "vision": "scene:3:2"}
 _CALLED = {"text": "sentences", "vision": "pictures"}
@@ -39,12 +38,12 @@ class Explorer:
     Args:
         request: the first view.
         device: of the models.
-        folder: where exported views and uploaded pictures go; made when first needed.
+        folder: where exported views and uploaded pictures go, :func:`files.folder` by default; made when needed.
     """
 
-    def __init__(self, request: Request, device: torch.device | str = "cpu", folder: str | Path = FOLDER) -> None:
+    def __init__(self, request: Request, device: torch.device | str = "cpu", folder: str | Path = "") -> None:
         """Load the first view; an error in it is shown as a message."""
-        self.request, self.device, self.folder = request, device, Path(folder)
+        self.request, self.device, self.folder = request, device, Path(folder or files.folder())
         self.controls, self.message = Controls(), widgets.HTML()
         self.pictures = {"first": Linked(), "second": Linked()}
         self.models: dict[str, Model] = {}
@@ -199,7 +198,7 @@ class Explorer:
             for kept in self.shown.values():
                 if kept.model is model and kept.target == target:
                     return kept
-        return view.capture(model, view.sample_of(model, asked.sample), target)
+        return view.capture(model, view.sample_of(model, asked.sample, self.folder), target)
 
     # showing what is captured: fast
 
@@ -292,7 +291,7 @@ class Explorer:
     def _uploaded(self) -> None:
         if self.controls.upload.value:
             file = files.received(self.controls.upload.value[0], self.folder)
-            self.controls.sample.value = str(file)
+            self.controls.sample.value = file.name
 
     def _export(self) -> None:
         written = files.export(self.request, self.shown, self.folder)
@@ -311,6 +310,6 @@ class Explorer:
         self.message.value = f"<p role='alert' style='color:{colour}'>{escape(words)}</p>" if words else ""
 
 
-def explore(request: Request, device: torch.device | str = "cpu", folder: str | Path = FOLDER) -> widgets.Widget:
+def explore(request: Request, device: torch.device | str = "cpu", folder: str | Path = "") -> widgets.Widget:
     """Return the explorer as one widget, with its first view loaded; see :class:`Explorer`."""
     return Explorer(request, device, folder).box

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ from xai_utils.widgets.explorer.view import Captured, Panel, Request
 
 LARGEST = 50_000_000  #: pixels of an uploaded picture
 COLUMNS = 5
+FOLDER = "exported_views"
+
+
+def folder() -> Path:
+    """Return where exported views and uploaded pictures go: ``$XAI_VIEWS`` if set, else ``exported_views``."""
+    return files.ROOT / (os.environ.get("XAI_VIEWS") or FOLDER)
 
 
 def places(request: Request) -> dict[str, str]:
@@ -45,7 +52,7 @@ def captured(request: Request, device: torch.device | str = "cpu") -> dict[str, 
     found = {}
     for place, name in places(request).items():
         model = models.load(name, device)
-        sample = exploration.sample_of(model, request.sample)
+        sample = exploration.sample_of(model, request.sample, folder())
         found[place] = exploration.capture(model, sample, target_of(request, name))
     return found
 
@@ -161,11 +168,13 @@ def export(request: Request, shown: Mapping[str, Captured], folder: Path) -> lis
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:10]
     weights = {captured.model.name: captured.model.sha256 for captured in shown.values()}
     record = {**runtime.record.as_dict(), "view": parameters, "weights": weights, "notebook": "10_explorer"}
-    about = "# papermill notebooks/10_explorer.ipynb OUT.ipynb -f THIS_FILE\n"
+    about = f"# from the project's folder: papermill notebooks/10_explorer.ipynb {FOLDER}/OUT.ipynb -f THIS_FILE\n"
     contents = {
         f"view_{key}.png": picture,
         f"view_{key}.json": (json.dumps(record, indent=1) + "\n").encode(),
-        f"view_{key}.yml": (about + yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)).encode(),
+        f"view_{key}.yml": (
+            about + yaml.safe_dump({**parameters, "FIGURES": FOLDER}, sort_keys=False, allow_unicode=True)
+        ).encode(),
     }
     return [files.write(folder / name, content) for name, content in contents.items()]
 

@@ -13,10 +13,8 @@ from typing import Any
 
 from voila.app import Voila
 
-from xai_utils import files
-
 HERE = Path(__file__).parent
-NOTEBOOK = files.ROOT / "notebooks" / "10_explorer.ipynb"
+NOTEBOOK = HERE / "voila" / "explorer.ipynb"
 
 
 class App(Voila):
@@ -33,7 +31,9 @@ class App(Voila):
 
 
 def serve(port: int, browser: bool = True, notebook: Path = NOTEBOOK) -> None:
-    """Serve until Ctrl-C.
+    """Serve until Ctrl-C; only ``exported_views`` is written.
+
+    A kernel with the first view waits before a browser asks for it; every browser gets a kernel of its own.
 
     Args:
         port: on 127.0.0.1; another one is taken if it is busy.
@@ -44,4 +44,5 @@ def serve(port: int, browser: bool = True, notebook: Path = NOTEBOOK) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     options = [str(notebook), "--token", "--Voila.ip=127.0.0.1", f"--port={port}", "--template=local"]
-    App.launch_instance([*options, "--progressive_rendering=True", *([] if browser else ["--no-browser"])])
+    ready = ["--preheat_kernel=True", "--pool_size=1"]
+    App.launch_instance([*options, *ready, *([] if browser else ["--no-browser"])])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,9 +129,16 @@ class Captured:
         return self.seen.view(0).attention
 
 
-def sample_of(model: Model, what: str) -> Sample:
-    """Read the sample of a request as this model takes it: a sentence, or a picture's name or file."""
-    return samples.text(what) if model.kind == "text" else samples.picture(what)
+def sample_of(model: Model, what: str, folder: Path | None = None) -> Sample:
+    """Read the sample of a request as this model takes it: a sentence, or a picture's name or file.
+
+    A file that was uploaded is named without its folder, which is where it is looked for, wherever one stands.
+    """
+    if model.kind == "text":
+        return samples.text(what)
+    name = what.strip()
+    kept = folder / name if folder is not None and name else None
+    return samples.picture(str(kept) if kept is not None and kept.is_file() else name)
 
 
 def capture(model: Model, sample: Sample, target: Target = None) -> Captured:
