@@ -12,6 +12,7 @@ import torch
 from xai_utils import methods, metrics
 from xai_utils.evaluation import judged
 from xai_utils.models import removal
+from xai_utils.result import Attribution
 from xai_utils.samples import Picture, Text
 
 TEXTS = [
@@ -182,3 +183,14 @@ def test_what_does_not_fit_is_refused():
         judged.judge(model, [replace(TEXTS[0], rationale=())], {"rollout": ones})
     with pytest.raises(ValueError, match="mass needs known evidence"):
         judged.judge(tiny.model("timm-vit"), [Picture(pictures()[0].image, "bare", {})], {"rollout": [torch.ones(16)]})
+
+
+def test_the_sizes_of_signed_maps_are_the_other_choice():
+    given = {"signed": ([-2.0, 1.0], True), "weights": ([2.0, 1.0], False)}
+    maps = {
+        name: [Attribution(torch.tensor(scores), ("a", "b"), "m", "model", signed=signed)]
+        for name, (scores, signed) in given.items()
+    }
+    found = judged.sizes(maps)
+    assert list(found) == ["signed (size)"] and found["signed (size)"][0].tolist() == [2, 1]
+    assert maps["signed"][0].scores.tolist() == [-2, 1], "what is given stays as it is"

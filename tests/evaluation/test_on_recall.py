@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from xai_utils import models
-from xai_utils.evaluation import on_recall
+from xai_utils.evaluation import judged, on_recall
 from xai_utils.samples import recall
 
 
@@ -40,25 +40,34 @@ def test_the_bundled_model_recalls_and_goes_by_the_answer_alone(model):
 
 def test_relevance_finds_the_answer(model):
     sequences = recall.grid([2, 20], 8, 30, 3)
-    found = on_recall.pointing(on_recall.scores_of("mamba_lrp", model, sequences), sequences)
-    assert found.exact.mean() > 0.8
+    maps = judged.explained(model, *_asked(sequences))
+    assert on_recall.marks(maps, sequences)["plain", "exact"].mean() > 0.8
 
 
-def test_many_methods_are_asked_where_the_answer_is(model):
+def _asked(sequences):
+    texts, labels = on_recall.texts(sequences)
+    return texts, {"plain": ("mamba_lrp", {}), "no rules": ("mamba_lrp", {"rules": ()})}, labels
+
+
+def test_many_maps_are_marked_as_each_alone(model):
     sequences = recall.grid([2, 5], 3, 12, 0)
-    asked = {"plain": ("mamba_lrp", {}), "no rules": ("mamba_lrp", {"rules": ()})}
-    found = on_recall.pointed(model, sequences, asked)
-    assert list(found) == list(asked)
-    for label, (name, options) in asked.items():
-        alone = on_recall.pointing(on_recall.scores_of(name, model, sequences, **options), sequences)
-        assert np.array_equal(found[label].exact, alone.exact) and np.array_equal(found[label].near, alone.near)
+    maps = judged.explained(model, *_asked(sequences))
+    found = on_recall.marks(maps, sequences)
+    assert list(found) == [(label, measure) for label in maps for measure in ("exact", "near")]
+    for label, own in maps.items():
+        alone = on_recall.pointing([one.scores for one in own], sequences)
+        assert np.array_equal(found[label, "exact"], alone.exact) and np.array_equal(found[label, "near"], alone.near)
+
+
+def test_texts_ask_for_the_answer():
+    (text,), (label,) = on_recall.texts([drawn(9, 4)])
+    assert text == recall.text_of(drawn(9, 4)) and recall.LETTERS[label] == drawn(9, 4).tokens[drawn(9, 4).place]
 
 
 def test_hits_are_counted_by_distance():
     sequences = recall.grid([2, 5], 2, 12, 0)
-    hits = np.array([True, False, True, True])
-    one = on_recall.Pointing(hits, hits, ~hits, 0.1, 0.3)
-    rates = on_recall.exact_by_distance(one, sequences)
+    hits = [1.0, 0.0, 1.0, 1.0]
+    rates = on_recall.by_distance(hits, sequences)
     assert {distance: (rate.mean, rate.n) for distance, rate in rates.items()} == {2: (0.5, 2), 5: (1.0, 2)}
     with pytest.raises(ValueError, match="shorter"):
-        on_recall.exact_by_distance(one, sequences[:3])
+        on_recall.by_distance(hits, sequences[:3])

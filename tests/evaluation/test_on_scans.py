@@ -6,11 +6,12 @@ import pytest
 import torch
 from transformers import Mamba2Config, Mamba2Model
 
-from xai_utils import methods, models
+from xai_utils import methods, models, samples
 from xai_utils.evaluation import conservation, on_scans
 from xai_utils.maths import hidden_attention
 from xai_utils.maths.selective_scan import Scan
 from xai_utils.methods.hidden import Look
+from xai_utils.methods.observation import observe
 from xai_utils.samples import recall
 
 TEXTS = [recall.text_of(one) for one in recall.grid([3, 7], 2, 10, 0)]
@@ -92,10 +93,37 @@ def test_memory_by_hand():
     assert on_scans.outlasting(one_layer([[0.1] * 7], [[-1.0]])) == [0.0], "half of it is left after 6.9 tokens"
 
 
+def test_more_channels_outlive_the_text_than_of_another_model():
+    long, short = (one_layer([[0.1] * 4] * 40, [[-rate]] * 40) for rate in (1.0, 5.0))
+    found = on_scans.longer_than(long, short, 0)
+    assert (found.mean, found.low, found.high, found.n) == (1, 1, 1, 80)
+    assert on_scans.longer_than(long, long, 0).mean == 0
+    mixed = one_layer([[0.1] * 4] * 40, [[-1.0], [-5.0]] * 20)
+    half = on_scans.longer_than(long, mixed, 0)
+    assert half.mean == 0.5 and 0.35 < half.low < 0.5 < half.high < 0.65
+
+
+def test_an_untrained_copy_is_drawn_anew_and_again_the_same(model):
+    before, state = models.state_sha256(model.module), torch.random.get_rng_state()
+    fresh, again, other = (on_scans.untrained(model, seed) for seed in (0, 0, 1))
+    assert fresh.sha256 == again.sha256 != other.sha256 != model.sha256 == before
+    assert torch.equal(torch.random.get_rng_state(), state) and not fresh.module.training
+    assert on_scans.look(fresh, TEXTS[0]).position == on_scans.look(model, TEXTS[0]).position
+
+
 def test_what_the_last_token_reads_is_what_the_methods_average(model, seen):
     for found, name in zip(on_scans.last_reads(seen), ("hidden_attention", "unified_attention"), strict=True):
         assert found.shape == (len(seen.layers), seen.position + 1)
         torch.testing.assert_close(found.mean(0), methods.explain(name, model, TEXTS[0]).scores)
+
+
+def test_rows_of_every_block_before_and_after_a_filter():
+    vim, (picture,) = models.load("vim-scenes"), samples.scene_pictures(1)
+    found = on_scans.filtered_rows(vim, picture, ("identity", "rank"))
+    assert {one.shape for one in found.values()} == {(8, 14, 14)}
+    assert not torch.allclose(found["identity"], found["rank"], atol=1e-4)
+    whole = observe(vim, [picture], gradient=False).view(0).attention.mean(1)[:, 0, 1:]
+    torch.testing.assert_close(found["identity"].flatten(1), whole)
 
 
 def test_a_copy_without_biases_leaves_the_model(model):

@@ -1,13 +1,14 @@
 """Charts of hidden attention: scales, places and nulls are those of the numbers."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
 
 from xai_utils.plots import scans
 from xai_utils.result import Attribution
-from xai_utils.stats import Interval, rate_interval
+from xai_utils.stats import rate_interval
 
 
 @pytest.fixture
@@ -66,6 +67,10 @@ def test_channels_are_in_order_of_their_slowest_state(ax, layers):
     *curves, length = ax.get_lines()
     assert len(curves) == layers and curves[0].get_ydata().tolist() == [3, 9, 30]
     assert set(length.get_ydata()) == {12} and len({curve.get_color() for curve in curves}) == layers
+    scans.half_lives(other := ax.figure.add_subplot(), [lives], 12, untrained=[2 * lives])
+    fresh, own, _ = other.get_lines()
+    assert fresh.get_ydata().tolist() == [6, 18, 60] and own.get_ydata().tolist() == [3, 9, 30]
+    assert fresh.get_color() == own.get_color() and fresh.get_linestyle() != own.get_linestyle()
 
 
 def test_every_layer_is_drawn_by_its_largest(ax):
@@ -74,15 +79,24 @@ def test_every_layer_is_drawn_by_its_largest(ax):
     assert texts_of(ax.yaxis) == ["layer 0", "layer 1"]
 
 
-def test_one_models_maps_are_drawn_without_those_of_other_scenes():
-    axes = Figure().subplots(1, 2)
-    names = ("rollout", "rollout, other scene", "uniform", "centre")
-    lifts = {(model, name): Interval(i, i, i, 9) for model in "ab" for i, name in enumerate(names)}
-    points = {key: Interval(one.mean / 10, 0, 1, 9) for key, one in lifts.items()}
-    scans.lift_and_pointing(axes, "b", lifts, points)
-    assert [texts_of(ax.yaxis) for ax in axes] == [["rollout", "centre"]] * 2
-    assert [ax.get_lines()[-1].get_xdata()[0] for ax in axes] == [2, pytest.approx(0.3)], "uniform, and the bell"
-    assert ("b", "uniform") in lifts, "what is given stays as it is"
+def test_every_map_stands_beside_its_own_null(ax):
+    names = ["mean", "low", "high", "shuffled", "shuffled, least", "shuffled, most"]
+    found = pd.DataFrame([[5, 4, 6, 1, 0, 2], [3, 2, 4, np.nan, np.nan, np.nan]], ["a", "b"], names, dtype=float)
+    scans.beside_nulls(ax, found, "lift", {"uniform": 1.0, "centre": 2.0})
+    drawn = [list(line.get_xdata()) for line in ax.get_lines()]
+    assert drawn[:4] == [[0, 2], [1], [4, 6], [5]] and drawn[6:8] == [[2, 4], [3]] and drawn[8:] == [[1, 1], [2, 2]]
+    assert texts_of(ax.yaxis) == ["a", "b"]
+    assert [one.get_text() for one in ax.get_legend().texts] == ["shuffled weights", "uniform", "centre"]
+
+
+def test_filters_are_drawn_layer_by_layer_on_one_scale():
+    fig = Figure()
+    rows = {name: torch.full((3, 2, 2), value) for name, value in (("before", 0.2), ("after", 0.5))}
+    rows["after"][1, 0, 0] = 0.9
+    scans.filtered(fig, np.zeros((3, 8, 8)), np.eye(8, dtype=bool), rows, "share")
+    *panels, bar = fig.axes
+    assert [ax.get_title() for ax in panels[:2]] == ["before\nblock 0", "\nblock 1"] and len(panels) == 6
+    assert len({ax.get_images()[1].get_clim() for ax in panels}) == 1 and bar.get_ylabel() == "share"
 
 
 def test_maps_lie_on_their_own_pictures_below_each_other():

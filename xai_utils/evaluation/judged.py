@@ -61,6 +61,16 @@ def explained(
     return found
 
 
+def sizes(maps: Mapping[str, Sequence[Attribution]]) -> dict[str, list[Tensor]]:
+    """Return the sizes ``(token,)`` of the scores of signed maps, each called ``"... (size)"``: the other choice.
+
+    Everywhere a negative score speaks against what was asked, and a map is judged as it is. Whoever asks only how much
+    a token matters, either way, judges these.
+    """
+    signed = {label: own for label, own in maps.items() if any(one.signed for one in own)}
+    return {f"{label} (size)": [one.scores.abs() for one in own] for label, own in signed.items()}
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What is known of one sample.

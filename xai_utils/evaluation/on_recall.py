@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from xai_utils import methods, stats
-from xai_utils.evaluation.judged import Methods
+from xai_utils import stats
+from xai_utils.evaluation.judged import Maps
 from xai_utils.models import Model
+from xai_utils.result import Attribution
 from xai_utils.samples import recall
+from xai_utils.samples.kinds import Text
 from xai_utils.samples.recall import Recall
 
 REACH = 3  # tokens that the convolution before a scan carries a letter on: taps - 1
@@ -58,14 +61,23 @@ def pointing(scores: Sequence[Tensor], sequences: Sequence[Recall]) -> Pointing:
     )
 
 
-def scores_of(
-    name: str, model: Model, sequences: Sequence[Recall], batch_size: int = 64, **options: object
-) -> list[Tensor]:
-    """Explain the right answer of every sequence by one method of the table, batched."""
-    texts = [recall.text_of(sequence) for sequence in sequences]
-    targets = [sequence.label for sequence in sequences]
-    found = methods.explain(name, model, texts, targets, batch_size=batch_size, **options)
-    return [one.scores for one in found]
+def texts(sequences: Sequence[Recall]) -> tuple[list[Text], list[int]]:
+    """Return the sequences as texts, and the class of each answer, as :func:`judged.explained` takes them."""
+    return [recall.text_of(one) for one in sequences], [one.label for one in sequences]
+
+
+def marks(maps: Maps, sequences: Sequence[Recall]) -> pd.DataFrame:
+    """Return whether each map points at the answer: a row a sequence, columns ``(map, "exact")`` and ``(map, "near")``.
+
+    Raises:
+        ValueError: as :func:`pointing`.
+    """
+    found: dict[tuple[str, str], np.ndarray] = {}
+    for label, own in maps.items():
+        scores = [one.scores if isinstance(one, Attribution) else one for one in own]
+        hits = pointing(scores, sequences)
+        found |= {(label, "exact"): hits.exact.astype(float), (label, "near"): hits.near.astype(float)}
+    return pd.DataFrame(found).rename_axis(columns=["map", "measure"])
 
 
 @torch.no_grad()
@@ -97,17 +109,9 @@ def _predicted(model: Model, sequences: Sequence[Recall]) -> np.ndarray:
     return model.logits({"input_ids": ids.to(model.device)}).argmax(1).cpu().numpy()
 
 
-def pointed(model: Model, sequences: Sequence[Recall], asked: Methods) -> dict[str, Pointing]:
-    """Ask many methods, each as name in the table and options, where the answer of every sequence is."""
-    return {
-        label: pointing(scores_of(name, model, sequences, **options), sequences)
-        for label, (name, options) in asked.items()
-    }
-
-
-def exact_by_distance(found: Pointing, sequences: Sequence[Recall]) -> dict[int, stats.Interval]:
-    """Return the share of exact hits with Wilson's interval for every distance from the answer to the end."""
-    hits: dict[int, list[bool]] = {}
-    for hit, sequence in zip(found.exact.tolist(), sequences, strict=True):
-        hits.setdefault(sequence.distance, []).append(hit)
-    return {distance: stats.rate_interval(some) for distance, some in hits.items()}
+def by_distance(hits: Sequence[float], sequences: Sequence[Recall]) -> dict[int, stats.Interval]:
+    """Return the share of hits with Wilson's interval for every distance from the answer to the end."""
+    found: dict[int, list[bool]] = {}
+    for hit, sequence in zip(hits, sequences, strict=True):
+        found.setdefault(sequence.distance, []).append(bool(hit))
+    return {distance: stats.rate_interval(some) for distance, some in found.items()}

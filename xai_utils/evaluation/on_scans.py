@@ -4,19 +4,23 @@ do they remember?
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xai_utils import stats
 from xai_utils.capture.scans import ScanTrace, capture_scans
-from xai_utils.maths import hidden_attention, hidden_maps
+from xai_utils.maths import diffusion, hidden_attention, hidden_maps, rollout
 from xai_utils.maths.selective_scan import selective_scan
 from xai_utils.methods.hidden import Look, looks, unified_maps
+from xai_utils.methods.observation import observe
 from xai_utils.models import Model, state_sha256
-from xai_utils.models.encoding import encode
-from xai_utils.samples.kinds import Text
+from xai_utils.models.encoding import encode, patch_grid
+from xai_utils.samples.kinds import Picture, Text
 
 
 def look(model: Model, sample: Text) -> Look:
@@ -121,7 +125,37 @@ def half_lives(seen: Look) -> list[Tensor]:
 
 def outlasting(seen: Look) -> list[float]:
     """Return per layer the share of channels whose slowest state has a half-life longer than the text."""
-    return [float((lives.amax(-1) > seen.position + 1).float().mean()) for lives in half_lives(seen)]
+    return [float(longer.mean()) for longer in _longer(seen)]
+
+
+def longer_than(seen: Look, other: Look, seed: int, level: float = 0.9) -> stats.Interval:
+    """Return how many more channels of one model than of another outlive the text, as a share of the channels.
+
+    Args:
+        seen: of the model.
+        other: of the same text in another, such as an :func:`untrained` copy; channels of the two do not correspond.
+        seed: of the bootstrap over channels of all layers, those of each model on their own.
+        level: of the interval; 0.9 for :func:`claims.equivalent`.
+    """
+    both = [np.concatenate(_longer(one)) for one in (seen, other)]
+    return stats.bootstrap_interval(both, _difference, seed, level=level)
+
+
+def _difference(one: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
+    return one.mean(axis) - other.mean(axis)
+
+
+def _longer(seen: Look) -> list[np.ndarray]:
+    """Return of every layer which channels' slowest state outlives the text, ``(channel,)`` 0 or 1."""
+    return [(lives.amax(-1) > seen.position + 1).double().cpu().numpy() for lives in half_lives(seen)]
+
+
+def untrained(model: Model, seed: int) -> Model:
+    """Return a copy with fresh weights, drawn as its class draws them: what comes of the initialisation alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = type(model.module)(deepcopy(model.module.config)).to(model.device).eval()
+    return replace(model, name=f"{model.name}, untrained", module=module, sha256=state_sha256(module))
 
 
 def last_reads(seen: Look) -> tuple[Tensor, Tensor]:
@@ -133,6 +167,23 @@ def last_reads(seen: Look) -> tuple[Tensor, Tensor]:
     """
     bare = hidden_maps.layer_maps(seen.layers)
     return bare[:, 0, seen.position], unified_maps(seen)[:, 0, seen.position]
+
+
+def filtered_rows(model: Model, picture: Picture, filters: Sequence[str]) -> dict[str, Tensor]:
+    """Return what the class token of Vision Mamba reads in every block, after filters of the spectrum.
+
+    Args:
+        model: a vision model.
+        picture: one.
+        filters: names in :data:`diffusion.FILTERS`; ``"identity"`` leaves the maps as they are.
+
+    Returns:
+        Filter to ``(layer, row, column)``, shares of what is read; the class token's own is left out.
+    """
+    view = observe(model, [picture], gradient=False).view(0)
+    maps, grid = rollout.fuse(view.attention).cpu(), patch_grid(model)
+    rows = {name: diffusion.diffuse(maps, name)[:, view.reading, view.prefix :] for name in filters}
+    return {name: one.unflatten(-1, grid) for name, one in rows.items()}
 
 
 def without_biases(model: Model) -> Model:
