@@ -137,6 +137,19 @@ def test_the_mask_itself_is_as_good_as_a_map_can_be_at_its_own_sharpness():
     assert (sharp["swapped"] < sharp["exact"]).all()
 
 
+def test_two_networks_are_marked_on_one_grid_each_by_its_own_masks():
+    found, truth = masks_and_maps()
+    one, other = {"one": found["one"]}, {"other": found["other"]}
+    joined = on_objects.on_one_grid((2, 2), (one, truth), (other, ~truth))
+    coarse = metrics.pictures.through(found["other"], (2, 2))
+    alone = on_objects.quality({"other": coarse}, ~truth)
+    for what, table in joined.items():
+        assert list(table) == ["one", "other"]
+        pd.testing.assert_series_equal(table["other"], alone[what]["other"])
+    fine = on_objects.on_one_grid((4, 4), (found, truth))
+    pd.testing.assert_frame_equal(fine["FAF"], on_objects.quality(found, truth)["FAF"])
+
+
 def test_published_tables_count_the_background():
     found, truth = masks_and_maps()
     table = on_objects.as_published(found, truth)

@@ -282,6 +282,20 @@ def quality(found: Mapping[str, Tensor], foreground: Tensor) -> dict[str, pd.Dat
     return {measure: pd.DataFrame({n: v.numpy() for n, v in columns.items()}) for measure, columns in measured.items()}
 
 
+def on_one_grid(grid: tuple[int, int], *sets: tuple[Mapping[str, Tensor], Tensor]) -> dict[str, pd.DataFrame]:
+    """Return :func:`quality` of maps of several networks, all brought to one grid by :func:`metrics.pictures.through`.
+
+    Args:
+        grid: rows and columns, no finer than any map's.
+        sets: maps of one network, by names of their own, and the masks as that network sees the same pictures.
+    """
+    tables = []
+    for found, foreground in sets:
+        coarse = {name: metrics.pictures.through(one, grid) for name, one in found.items()}
+        tables.append(quality(coarse, foreground))
+    return {what: pd.concat([one[what] for one in tables], axis=1) for what in tables[0]}
+
+
 def as_published(found: Mapping[str, Tensor], foreground: Tensor) -> pd.DataFrame:
     """Return pixel accuracy, mAP and mIoU in percent, means over pictures, a row a map, as published tables do.
 
