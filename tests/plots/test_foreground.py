@@ -81,6 +81,9 @@ def test_thresholds_and_comparison(ax):
     found = [{"a": Interval(0.5, 0.4, 0.6, 9)}, {"a": Interval(0.3, 0.2, 0.4, 9)}]
     foreground.thresholds(ax, (0.3, 0.7), found, {"a": 0.45})
     assert ax.get_lines()[0].get_ydata().tolist() == [0.5, 0.3] and ax.get_xticks().tolist() == [0.3, 0.7]
+    few = Figure().add_subplot()
+    foreground.thresholds(few, (0.3, 0.7), [found[0], {}], {})
+    assert few.get_lines()[0].get_ydata().tolist() == [0.5]
     other = Figure().add_subplot()
     foreground.compared(other, torch.tensor([0.2]), torch.tensor([0.3]))
     assert other.collections[0].get_offsets().tolist() == [[pytest.approx(0.2), pytest.approx(0.3)]]

@@ -159,14 +159,16 @@ def thresholds(
     Args:
         ax: where to draw.
         at: values of the threshold.
-        found: at each of them, by method.
+        found: at each of them, by method; where a method has no mean, its line leaves the value out.
         exact: by method, where known.
     """
-    for place, name in enumerate(found[0]):
-        means = [one[name] for one in found]
+    names = list(dict.fromkeys(name for one in found for name in one))
+    for place, name in enumerate(names):
+        there = [(value, one[name]) for value, one in zip(at, found, strict=True) if name in one]
+        means = [one for _, one in there]
         mean = np.array([one.mean for one in means])
         errors = np.abs(np.array([[one.low, one.high] for one in means]).T - mean)
-        shifted = np.asarray(at) + 0.006 * (place - (len(found[0]) - 1) / 2)  # so that bars do not hide each other
+        shifted = np.array([value for value, _ in there]) + 0.006 * (place - (len(names) - 1) / 2)  # bars side by side
         own = colour(name, place)
         ax.errorbar(shifted, mean, errors, color=own, marker="o", markersize=4, linewidth=1.2, label=name)
         if name in exact:
