@@ -88,7 +88,7 @@ def test_a_rationale_ends_before_the_next_token():
     ("text", "labels"),
     [
         ("naïve café", ("[CLS]", "naive", "cafe", "[SEP]")),
-        ("🙂 good", ("[CLS]", "[UNK]", "good", "[SEP]")),
+        ("🙂 good", ("[CLS]", "🙂", "good", "[SEP]")),
         ("  padded   out ", ("[CLS]", "padded", "out", "[SEP]")),
     ],
 )

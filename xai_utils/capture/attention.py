@@ -40,12 +40,13 @@ class Trace:
     values: list[Tensor] = field(default_factory=list)
     layers: list[int] = field(default_factory=list)
     seen: int = 0
+    entered: int = 0
 
     def clear(self) -> None:
         """Forget the pass before."""
         for kept in (self.attention, self.hidden, self.values, self.layers):
             kept.clear()
-        self.seen = 0
+        self.seen = self.entered = 0
 
     def stack(self) -> Tensor:
         """Return ``(layer, batch, head, query, key)`` without graph.
@@ -116,21 +117,59 @@ def capture_attention(
     if model.training:
         raise ValueError("the model is in training mode, so dropout would be inside the maps; call model.eval() first.")
     attentions = attention_modules(model)
-    if blocks is not None and blocks != len(attentions):
-        raise RuntimeError(f"expected {blocks} attention blocks, found {len(attentions)} in {type(model).__name__}.")
-    wanted = _wanted(layers, len(attentions))
+    count = layers_of(model, attentions)
+    if blocks is not None and blocks != count:
+        raise RuntimeError(f"expected {blocks} attention blocks, found {count} in {type(model).__name__}.")
+    wanted = _wanted(layers, count)
     trace = Trace()
     with ExitStack() as undo:
         undo.callback(model.register_forward_pre_hook(lambda *_: trace.clear()).remove)
         start_gradients(model, undo)
         _opener(model, attentions)(model, attentions, _keeper(trace, wanted), undo)
         if hidden:
-            _keep_hidden(blocks_of(model, len(attentions)), trace, undo)
+            _keep_hidden(list_of_blocks(model), trace, undo)
         if values:
             for i in wanted:
                 undo.callback(_keep_values(model, attentions[i], trace).remove)
-        undo.callback(model.register_forward_hook(lambda *_: _complete(trace, len(attentions))).remove)
+        undo.callback(model.register_forward_hook(lambda *_: _complete(trace, count)).remove)
         yield trace
+
+
+@contextmanager
+def capture_states(model: nn.Module) -> Iterator[Trace]:
+    """Record only the hidden states of every forward pass inside the block; attention is neither seen nor switched.
+
+    Raises:
+        ValueError: training mode.
+        TypeError: the model has no list of equal blocks.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode, so dropout would be inside the states; call model.eval().")
+    trace = Trace()
+    with ExitStack() as undo:
+        undo.callback(model.register_forward_pre_hook(lambda *_: trace.clear()).remove)
+        start_gradients(model, undo)
+        _keep_hidden(list_of_blocks(model), trace, undo)
+        yield trace
+
+
+def layers_of(model: Any, attentions: list[nn.Module]) -> int:
+    """Return how many maps a model shows: ALBERT, which has one block of attention, runs it layer after layer."""
+    config = getattr(model, "config", None)
+    told = getattr(getattr(config, "vision_config", config), "num_hidden_layers", None)
+    return told if isinstance(model, PreTrainedModel) and isinstance(told, int) else len(attentions)
+
+
+def list_of_blocks(model: Any) -> list[nn.Module]:
+    """Return the blocks of a model, also of one without attention, such as FNet."""
+    try:
+        return blocks_of(model, len(attention_modules(model)))
+    except TypeError:
+        count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+        for module in model.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == count and len({type(one) for one in module}) == 1:
+                return list(module)
+        raise
 
 
 def _keeper(trace: Trace, wanted: Collection[int]) -> Callable[[Tensor], None]:
@@ -176,6 +215,11 @@ def _complete(trace: Trace, count: int) -> None:
 
 def attention_modules(model: nn.Module) -> list[nn.Module]:
     """Find the attention blocks in the order they are registered, which is the order they run."""
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise TypeError(
+            f"{type(model).__name__} has an encoder and a decoder, with attention between them that no map of one text "
+            "holds. Take a model of one stack (BERT, RoBERTa, GPT-2, Llama)."
+        )
     if isinstance(model, PreTrainedModel):
         named = [m for m in model.modules() if "Attention" in type(m).__name__ and not list(_inner(m))]
     else:
@@ -203,17 +247,34 @@ def _opener(model: nn.Module, attentions: list[nn.Module]) -> Callable[..., None
 def _open_transformers(
     model: Any, attentions: list[nn.Module], keep: Callable[[Tensor], None], undo: ExitStack
 ) -> None:
-    """Switch to eager attention and take the maps from the attention modules, which return them second."""
+    """Switch to eager attention and ask the model for its maps, which it returns as they stand in its graph."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     undo.callback(model.set_attn_implementation, before)
+    undo.callback(
+        _without_library_hooks, {module: (set(module._forward_hooks), set(vars(module))) for module in model.modules()}
+    )
+
+    def ask(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, {**kwargs, "output_attentions": True}
 
     def take(_module: nn.Module, _args: Any, output: Any) -> None:
-        if isinstance(output, tuple) and len(output) > 1 and isinstance(output[1], Tensor):
-            keep(output[1])
+        for attention in getattr(output, "attentions", None) or ():
+            if isinstance(attention, Tensor):
+                keep(attention)
 
-    for attention in attentions:
-        undo.callback(attention.register_forward_hook(take).remove)
+    undo.callback(model.register_forward_pre_hook(ask, with_kwargs=True).remove)
+    undo.callback(model.register_forward_hook(take).remove)
+
+
+def _without_library_hooks(before: dict[nn.Module, tuple[set[int], set[str]]]) -> None:
+    """Take away the hooks that transformers leaves on a model which was asked for its attention, and their mark."""
+    for module, (known, marks) in before.items():
+        for key in [key for key in module._forward_hooks if key not in known]:
+            if getattr(module._forward_hooks[key], "__name__", "") == "output_capturing_hook":
+                del module._forward_hooks[key]
+        if "_output_capturing_hooks_installed" not in marks:
+            vars(module).pop("_output_capturing_hooks_installed", None)
 
 
 def _open_timm(_model: Any, attentions: list[nn.Module], keep: Callable[[Tensor], None], undo: ExitStack) -> None:
@@ -286,15 +347,23 @@ def _attention_inside(blocks: nn.Module) -> bool:
 
 
 def _keep_hidden(blocks: list[nn.Module], trace: Trace, undo: ExitStack) -> None:
-    def keep(state: Any) -> None:
+    """Keep what enters every block, each time it runs, and what leaves the last one at the end."""
+
+    def keep(state: Any, place: int) -> None:
+        del trace.hidden[place:]
         trace.hidden.append(with_gradient(state[0] if isinstance(state, tuple) else state))
+        trace.entered = place + 1
 
     def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keep(args[0] if args else kwargs["hidden_states"])
+        keep(args[0] if args else kwargs["hidden_states"], trace.entered)
+
+    def leave(_module: nn.Module, _args: Any, output: Any) -> None:
+        keep(output, trace.entered)
+        trace.entered -= 1  # a block that runs again enters in place of what left it
 
     for block in blocks:
         undo.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
-    undo.callback(blocks[-1].register_forward_hook(lambda _m, _a, out: keep(out)).remove)
+    undo.callback(blocks[-1].register_forward_hook(leave).remove)
 
 
 def _keep_values(model: nn.Module, attention: Any, trace: Trace) -> Any:

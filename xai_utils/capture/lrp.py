@@ -62,9 +62,16 @@ class Rules(TorchFunctionMode):
         """Take a table from torch's function names (without underscores) to rules."""
         super().__init__()
         self.table, self.keep_plain, self.plain = table, keep_plain, False
+        self.reason = ""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        try:
+            return self._by_rule(function, args, kwargs or {})
+        except TypeError as error:
+            self.reason = self.reason or str(error)  # torch turns the error of a right-hand operator into another
+            raise
+
+    def _by_rule(self, function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         name = function.__name__.strip("_")
         if name in STRUCTURE and name not in self.table:
             return function(*args, **kwargs)
@@ -192,4 +199,7 @@ def inside(model: nn.Module, rules: Rules) -> Iterator[None]:
                 undo.callback(delattr, module, "forward")
         undo.callback(model.register_forward_pre_hook(enter).remove)
         undo.callback(model.register_forward_hook(leave, always_call=True).remove)
-        yield
+        try:
+            yield
+        except TypeError as error:
+            raise TypeError(rules.reason or str(error)) from error

@@ -2,11 +2,13 @@
 
 Each takes a :class:`observation.View` and options, and returns ``(scores of every position, details)``. ``row`` says
 which row of the ``(query, key)`` matrix is read: ``"reader"``, the token that the answer is read from ([CLS] of a
-classifier, [MASK]); ``"max"`` or ``"mean"`` over queries; or a position.
+classifier, [MASK], the last one of a decoder; the mean of the rows where it is read from several); ``"max"`` or
+``"mean"`` over queries; or a position.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from xai_utils.maths import diffusion, flow, rollout, selective
 from xai_utils.methods.observation import View
 
 ROWS = ("reader", "max", "mean")
+MOST_READERS = 32  #: tokens from which a flow begins, at most
 Score = tuple[Tensor, dict[str, Any]]
 
 
@@ -28,7 +31,7 @@ def raw_attention(view: View, layer: int = -1, head: int | None = None, row: str
     maps = view.attention[layer]
     if head is not None:
         check.index("head", head, len(maps))
-    return read_row(maps.mean(0) if head is None else maps[head], row, view.reading), {}
+    return read_row(maps.mean(0) if head is None else maps[head], row, view.reads), {}
 
 
 def attention_rollout(
@@ -77,7 +80,7 @@ def selective_rollout(
     found = selective.selective_rollout(
         rollout.fuse(_below(view.attention, layer)), threshold, distance, residual=residual
     )
-    return read_row(found.rolled[-1], row, view.reading), {"used": found.used.nonzero()[:, 0].tolist()}
+    return read_row(found.rolled[-1], row, view.reads), {"used": found.used.nonzero()[:, 0].tolist()}
 
 
 def gradient_rollout(
@@ -110,12 +113,21 @@ def gradient_rollout(
 
 
 def attention_flow(view: View, residual: float = 0.5, layer: int = -1, row: int | None = None) -> Score:
-    """Maximum flow from one position behind a layer to every input token, as shares (see :mod:`flow`)."""
-    row = view.reading if row is None else row
-    check.index("row", row, view.attention.shape[-1])
-    _reads_others(view, row)
+    """Maximum flow from one position behind a layer to every input token, as shares (see :mod:`flow`).
+
+    By default from the readers, the mean of their shares.
+    """
+    if row is None and len(view.reads) > MOST_READERS:
+        raise ValueError(
+            f"the answer is read from {len(view.reads)} tokens, and flows from all of them take too long; say from "
+            "which one, such as row=0."
+        )
+    _reads_others(view, "reader" if row is None else row)
+    if row is not None:
+        check.index("row", row, view.attention.shape[-1])
+    rows = view.reads if row is None else [row % view.attention.shape[-1]]
     steps = rollout.mix(rollout.fuse(view.attention).double(), residual)
-    return flow.flow_shares(flow.flow(steps, layer, [row % steps.shape[-1]]))[0], {}
+    return flow.flow_shares(flow.flow(steps, layer, rows)).mean(0), {}
 
 
 def gradient_norm(view: View) -> Score:
@@ -147,26 +159,29 @@ def attcat(view: View, weight: str = "reader row") -> Score:
     assert view.states is not None and view.state_gradients is not None
     attention = view.attention[:, None]  # one sample
     real = torch.ones(1, attention.shape[-1], dtype=torch.bool, device=attention.device)
-    where = torch.tensor([view.reading], device=attention.device)
-    paid = attcat_maths.paid(attention, where) if weight == "reader row" else attcat_maths.received(attention, real)
+    if weight == "reader row":
+        rows = [attcat_maths.paid(attention, torch.tensor([one], device=attention.device)) for one in view.reads]
+        paid = torch.stack(rows).mean(0)
+    else:
+        paid = attcat_maths.received(attention, real)
     activation = attcat_maths.cat(view.states[:-1, None], view.state_gradients[:-1, None])
     return attcat_maths.attcat(paid, activation)[:, 0].sum(0), {"weight": weight}
 
 
-def read_row(matrix: Tensor, row: str | int, reading: int = 0) -> Tensor:
-    """Read a ``(query, key)`` matrix: the reader's row, ``"max"`` or ``"mean"`` over queries, or a position's row."""
+def read_row(matrix: Tensor, row: str | int, reads: Sequence[int] = (0,)) -> Tensor:
+    """Read a ``(query, key)`` matrix: the mean of the rows of the readers, ``"max"`` or ``"mean"``, or one row."""
     if isinstance(row, int):
         check.index("row", row, len(matrix))
         return matrix[row]
     check.one_of("row", row, ROWS)
     if row == "reader":
-        return matrix[reading]
+        return matrix[list(reads)].mean(0)
     return matrix.amax(0) if row == "max" else matrix.mean(0)
 
 
 def _reads_others(view: View, row: str | int) -> None:
     """Refuse to read the first token of a causal model: it comes before all others and reads none of them."""
-    first = (view.reading if row == "reader" else row) == 0
+    first = (view.reading if row == "reader" else row) == 0 and (row != "reader" or len(view.reads) == 1)
     if first and view.attention.shape[-1] > 1 and not view.attention[..., 0, 1:].any():
         raise ValueError(
             "the row that is read is that of the first token, which reads only itself in every layer and head, as in a "
@@ -182,6 +197,6 @@ def _below(maps: Tensor, layer: int) -> Tensor:
 
 def _roll(view: View, maps: Tensor, residual: float, row: str | int) -> Score:
     """Roll out; a single row is carried as a vector, which costs a token's share of the full product."""
-    if row == "reader" or isinstance(row, int):
+    if isinstance(row, int) or (row == "reader" and len(view.reads) == 1):
         return rollout.rollout_row(maps, view.reading if row == "reader" else int(row), residual, rescale=True), {}
-    return read_row(rollout.rollout(maps, residual, rescale=True)[-1], row), {}
+    return read_row(rollout.rollout(maps, residual, rescale=True)[-1], row, view.reads), {}

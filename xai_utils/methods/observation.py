@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from xai_utils.capture.attention import capture_attention
+from xai_utils.capture.attention import Trace, capture_attention, capture_states
 from xai_utils.capture.scans import capture_scans, scanning
 from xai_utils.maths.hidden_maps import direction_maps
-from xai_utils.models.encoding import Batch, encode
+from xai_utils.models.encoding import Batch, encode, specimen
 from xai_utils.models.kinds import Model
 from xai_utils.models.targets import Asked, Target, asked
 from xai_utils.samples.kinds import Sample
@@ -31,7 +33,7 @@ class View:
         readers: ``(token,)`` bool, the positions whose final state the answer is read from ([CLS]; also the
             distillation token where there are two heads; [MASK]), or ``None``.
         prefix: leading positions of a picture that stand for no patch.
-        reading: the one position that row methods read.
+        reading: the position that row methods read, the first of them if there are several.
     """
 
     attention: Tensor
@@ -41,6 +43,12 @@ class View:
     readers: Tensor | None = None
     prefix: int = 0
     reading: int = 0
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Positions that row methods read: [CLS], the last token of a decoder, or all where their mean is read."""
+        found = (self.reading,) if self.readers is None else tuple(self.readers.nonzero()[:, 0].tolist())
+        return found or (self.reading,)
 
     @property
     def embedding(self) -> Tensor | None:
@@ -60,10 +68,11 @@ class Observation:
     Attributes:
         model: the model.
         batch: the encoded samples.
-        attention: ``(layer, sample, head, query, key)``, padded to the longest sample.
+        attention: ``(layer, sample, head, query, key)``, padded to the longest sample; no layer where the model shows
+            none that can be read (see :func:`suits.attends`).
         asked: what is asked of each sample; ``None`` for a model without a head.
         logits: ``(sample, answer)`` or ``None``.
-        reading: the position that each answer is read from, ``(sample,)``.
+        reading: the position that each answer is read from, ``(sample,)``; the first of them if there are several.
         gradient: of the sum of the numbers asked for by ``attention``, or ``None``.
         states: ``(layer + 1, sample, token, width)``, see :class:`View`, or ``None``.
         state_gradients: likewise.
@@ -129,31 +138,183 @@ def observe(
     batch = encode(model, samples)
     if gradient and not model.classes:
         raise ValueError(f"{model.name} has no classifier, so no class to explain; try minilm-sst2.")
+    if model.padding != "any" and len(batch) > 1:
+        raise ValueError(
+            f"{model.name} reads padding, so it takes one text at a time; methods.explain does so by itself."
+        )
     if scanning(model.module):
         return _observe_scans(model, batch, target, gradient)
     inputs = batch.inputs if specials == "kept" else without_specials(model, batch.inputs)
-    reading = model.reading(batch.inputs) if model.classes else torch.zeros(len(batch), dtype=torch.long)
+    seen = sees(model)
+    if seen.attention:
+        with torch.set_grad_enabled(gradient), capture_states(model.module) as trace:
+            return _observed(model, batch, inputs, target, gradient, trace)
     with torch.set_grad_enabled(gradient), capture_attention(model.module, model.blocks, hidden=gradient) as trace:
-        logits, question = _answer(model, inputs, target)
-        if not gradient:
-            return Observation(model, batch, trace.stack(), question, logits, reading)
-        assert logits is not None and question is not None
-        question.score(logits).sum().backward()
-        slopes = torch.stack([trace.hidden_grad(place) for place in range(len(trace.hidden))])
-        states = torch.stack([state.detach() for state in trace.hidden])
-        return Observation(
-            model, batch, trace.stack(), question, logits.detach(), reading, trace.stack_grad(), states, slopes,
-            slopes[-1].any(-1),
-        )  # fmt: skip
+        return _observed(model, batch, inputs, target, gradient, trace)
+
+
+def _observed(
+    model: Model, batch: Batch, inputs: Mapping[str, Tensor], target: Target, gradient: bool, trace: Trace
+) -> Observation:
+    """Run the passes of :func:`observe` inside a capture."""
+    logits, question = _answer(model, inputs, target)
+    positions = max(batch.length(i) for i in range(len(batch)))
+    if trace.attention and (reason := placed(trace.attention, positions)):
+        raise TypeError(f"the attention of {model.name} cannot be read: {reason}")
+    attention = trace.stack() if trace.attention else torch.zeros(0, len(batch), 1, positions, positions)
+    if not gradient:
+        readers = _read_positions(model, batch, inputs)
+        return Observation(model, batch, attention, question, logits, _first(readers), readers=readers)
+    assert logits is not None and question is not None
+    question.score(logits).sum().backward()
+    if len({state.shape for state in trace.hidden}) != 1:
+        raise TypeError(f"the blocks of {model.name} do not keep their tokens, so there is no gradient at each.")
+    slopes = torch.stack([trace.hidden_grad(place) for place in range(len(trace.hidden))])
+    states, readers = torch.stack([state.detach() for state in trace.hidden]), slopes[-1].any(-1)
+    maps, slope = (trace.stack(), trace.stack_grad()) if trace.attention else (attention, None)
+    return Observation(model, batch, maps, question, logits.detach(), _first(readers), slope, states, slopes, readers)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What can be seen of a model: ``""``, or the reason why its attention, or states or words one by one, cannot."""
+
+    attention: str = ""
+    states: str = ""
+    words: str = ""
+
+
+_SEEN: WeakKeyDictionary[nn.Module, Seen] = WeakKeyDictionary()
+_READ: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def sees(model: Model) -> Seen:
+    """Try once what can be seen of a model of an unknown architecture; those of the table are known."""
+    blind = model.kind == "vision" and model.preprocessing is None  # it is not known which pictures it takes
+    if model.blocks is not None or blind or scanning(model.module):
+        return Seen()
+    if model.module not in _SEEN:
+        inputs, positions = specimen(model)
+        _SEEN[model.module] = Seen(*(see(model, inputs, positions) for see in (_attention, _states, _words)))
+    return _SEEN[model.module]
+
+
+def _attention(model: Model, inputs: dict[str, Tensor], positions: int) -> str:
+    """Look at the attention, and see that the model answers as it does when nobody looks."""
+    with torch.no_grad():
+        plain = model.run(inputs)
+        try:
+            with capture_attention(model.module) as trace:
+                seen = model.run(inputs)
+        except (TypeError, RuntimeError, ValueError) as error:
+            return str(error)
+    near = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1
+    if (plain - seen).abs().max() > near * plain.abs().max():
+        return f"the model answers otherwise where it shows its attention, by {float((plain - seen).abs().max()):.2g}."
+    return placed(trace.attention, positions)
+
+
+def _states(model: Model, inputs: dict[str, Tensor], positions: int) -> str:
+    try:
+        with torch.no_grad(), capture_states(model.module) as trace:
+            model.run(inputs)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    rows = len(next(iter(inputs.values())))
+    wrong = [tuple(state.shape) for state in trace.hidden if state.shape[:-1] != (rows, positions)]
+    if wrong:
+        return f"a block takes {wrong[0]}, but {rows} samples of {positions} tokens were given."
+    return "" if trace.hidden else "its blocks run without being called as modules, so what they take is not seen."
+
+
+def _words(model: Model, inputs: dict[str, Tensor], positions: int) -> str:
+    """See whether as many words are embedded as were given."""
+    module: Any = model.module
+    if model.kind == "vision" or not hasattr(module, "get_input_embeddings"):
+        return ""
+    seen: list[Tensor] = []
+    handle = module.get_input_embeddings().register_forward_hook(lambda _m, _a, output: seen.append(output))
+    try:
+        with torch.no_grad():
+            model.run(inputs)
+    finally:
+        handle.remove()
+    if len(seen) == 1 and seen[0].shape[1] == positions:
+        return ""
+    told = [tuple(one.shape) for one in seen]
+    return f"it embeds {told}, but {positions} words were given: it pads them by itself. Try leave_one_out."
+
+
+def placed(maps: Sequence[Tensor], positions: int) -> str:
+    """Check that maps are attention over the tokens that were encoded; the one place where positions are compared.
+
+    Args:
+        maps: of every layer, ``(sample, head, query, key)``.
+        positions: tokens of the longest sample; of a picture its patches and prefix tokens.
+
+    Returns:
+        ``""``, or what is wrong.
+    """
+    for layer, one in enumerate(maps):
+        if one.ndim != 4 or one.shape[-2:] != (positions, positions):
+            return (
+                f"layer {layer} shows a map {tuple(one.shape)}, but {positions} tokens were given, each to each. "
+                "Models of windows (Swin, Longformer) or stages have no map of the whole input; try integrated_gradients."
+            )
+        if one.min() < 0 or (one.sum(-1) - 1).abs().max() > 0.02:
+            return f"the rows of layer {layer} are no shares: they do not add up to 1."
+    return "" if maps else "it shows no attention."
+
+
+#: where an answer can be read from: ``(positions, number of prefix tokens, last position) -> bool``
+READERS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
+    "first": lambda at, _prefix, _last: at == 0,
+    "last": lambda at, _prefix, last: at == last,
+    "patches": lambda at, prefix, _last: at >= prefix,
+    "prefix": lambda at, prefix, _last: at < prefix,
+}
+
+
+def _read_positions(model: Model, batch: Batch, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the positions that each answer is read from, ``(sample, token)`` bool.
+
+    Of a classifier they are those whose final state has a gradient; they are looked for once and follow a rule.
+    A picture's encoder without a head and without [CLS] is read by the mean of its patches.
+    """
+    lengths = [batch.length(i) for i in range(len(batch))]
+    if model.classes and model.head != "classes":
+        return F.one_hot(model.reading(inputs), max(lengths)).bool()
+    rule = _READ.get(model.module, "") if model.classes else "first" if batch.prefix or not batch.grid else "patches"
+    if not rule:
+        found = _with_gradient(model, inputs)
+        if min(lengths) > batch.prefix + 2:
+            rules = (name for name in READERS if torch.equal(found, _by_rule(name, batch.prefix, lengths).to(found)))
+            _READ[model.module] = next(rules, "")
+        return found
+    return _by_rule(rule, batch.prefix, lengths).to(model.device)
+
+
+def _by_rule(rule: str, prefix: int, lengths: Sequence[int]) -> Tensor:
+    at = torch.arange(max(lengths))
+    return torch.stack([READERS[rule](at, prefix, length - 1) & (at < length) for length in lengths])
+
+
+def _with_gradient(model: Model, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the positions whose final state the answer depends on."""
+    with torch.inference_mode(False), torch.enable_grad(), capture_states(model.module) as trace:
+        logits = model.logits({name: values.clone() for name, values in inputs.items()})
+        logits.amax(-1).sum().backward()
+        return trace.hidden_grad(-1).any(-1)
+
+
+def _first(readers: Tensor) -> Tensor:
+    return readers.long().argmax(1)
 
 
 def _answer(model: Model, inputs: Mapping[str, Tensor], target: Target) -> tuple[Tensor | None, Asked | None]:
     """Run the model inside a capture; of one without a head there is nothing to ask."""
-    if not model.classes:
-        model.module(**inputs)
-        return None, asked(model, 0, target)
-    logits = model.logits(inputs)
-    return logits, asked(model, logits, target)
+    found = model.run(inputs)
+    return (found, asked(model, found, target)) if model.classes else (None, asked(model, 0, target))
 
 
 def without_specials(model: Model, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,12 +6,17 @@ The table of methods carries one of these in every row; the explorer, the sweep 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import nn
 
 from xai_utils.capture.attention import attention_modules
+from xai_utils.capture.lrp import MODIFIED, lrp_rules, relevance_rules
 from xai_utils.capture.scans import scanning
+from xai_utils.methods.observation import sees
 from xai_utils.models.attention_classifier import AttentionClassifier
+from xai_utils.models.encoding import specimen
 from xai_utils.models.kinds import Model
 from xai_utils.models.vim import Vim
 
@@ -35,7 +40,16 @@ def attends(model: Model) -> str:
 
 def reads_tokens(model: Model) -> str:
     """Suit a model with a head whose blocks take tokens, so that a gradient at a token is there."""
-    return attends(model) or answers(model)
+    if isinstance(model.module, AttentionClassifier):
+        return _attention(model)
+    if model.blocks == 0 and not scanning(model.module):
+        return _attention(model) or answers(model)
+    return sees(model).states or answers(model)
+
+
+def pays(model: Model) -> str:
+    """Suit a model with a head, attention that can be seen, and blocks that take tokens."""
+    return weighs(model) or reads_tokens(model)
 
 
 def weighs(model: Model) -> str:
@@ -45,18 +59,45 @@ def weighs(model: Model) -> str:
     return _attention(model) or answers(model)
 
 
-def follows_rules(model: Model) -> str:
-    """Suit a transformer with a head, for which there are rules of relevance."""
+def follows_rules(preset: str, model: Model) -> str:
+    """Suit a transformer with a head, for whose functions there are rules of relevance."""
     if scanning(model.module):
         return "its rules are those of transformers. Try mamba_lrp."
-    return _attention(model) or answers(model)
+    return _attention(model) or answers(model) or _ruled(preset, model)
 
 
 def follows_positive_rules(model: Model) -> str:
     """Suit a transformer with a head and layers as in BERT and ViT, for which the z+ rules were written."""
     if model.head == "next":
         return "its z+ rules are for LayerNorm and plain layers, not for decoders. Try attnlrp or generic_attention."
-    return follows_rules(model)
+    return follows_rules("transformer_attribution", model)
+
+
+def embeds(model: Model) -> str:
+    """Suit a model with a head whose input embedding takes the words as they are given."""
+    return answers(model) or sees(model).words
+
+
+_RULED: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()
+
+
+def _ruled(preset: str, model: Model) -> str:
+    """Try the rules once on a model of an unknown architecture; return ``""`` or which function has none."""
+    if model.blocks is not None or (model.kind == "vision" and model.preprocessing is None):
+        return ""
+    known = _RULED.setdefault(model.module, {})
+    if preset not in known:
+        rules = lrp_rules if preset in MODIFIED else relevance_rules
+        inputs, _ = specimen(model)
+        try:
+            with torch.inference_mode(False), torch.enable_grad(), rules(model.module, preset):
+                model.logits(inputs).amax(-1).sum().backward()
+            known[preset] = ""
+        except TypeError as error:
+            known[preset] = str(error)
+        except RuntimeError as error:
+            known[preset] = f"there is no relevance rule for how it is written: {error}."
+    return known[preset]
 
 
 def precise(model: Model, half: bool) -> str:
@@ -95,7 +136,7 @@ def convolves(model: Model) -> str:
     """Suit a convolutional network."""
     if model.kind == "text":
         return "it reads texts; Grad-CAM on attention is the method 'attention_gradcam'."
-    if scanning(model.module) or not _attention(model):
+    if scanning(model.module) or _has_attention(model):
         return "it is no convolutional network; Grad-CAM on attention is the method 'attention_gradcam'."
     return answers(model)
 
@@ -110,6 +151,13 @@ def of_kind(kinds: Sequence[str], model: Model) -> str:
     return "" if model.kind in kinds else f"it is a null of {' and '.join(kinds)} models."
 
 
+def _has_attention(model: Model) -> bool:
+    try:
+        return bool(attention_modules(model.module))
+    except TypeError:
+        return False
+
+
 def _attention(model: Model) -> str:
     if isinstance(model.module, AttentionClassifier):
         return "its one layer has forms of its own; take closed_attention or closed_gradient_mean."
@@ -117,4 +165,4 @@ def _attention(model: Model) -> str:
         attention_modules(model.module)
     except TypeError as error:
         return str(error)
-    return ""
+    return sees(model).attention

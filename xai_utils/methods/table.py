@@ -96,6 +96,7 @@ def explain(
     if isinstance(many, Mapping) and not count:
         encode(model, many)  # says what is wrong with them
     questions = per_sample(target, count)
+    batch_size = batch_size if model.padding == "any" else 1  # it reads padding, so each goes alone
     found: list[Attribution] = []
     for start in range(0, count, batch_size):
         chosen = slice(start, start + batch_size)
@@ -190,7 +191,7 @@ def _closed(name: str, model: Model, samples: Sequence[Sample] | Tensors, questi
 _attention = partial(Method, asks=False, unit="share of the input", suits=suits.attends)
 _weighted = partial(Method, unit="gradient-weighted attention", suits=suits.weighs)
 _of_tokens = partial(Method, suits=suits.reads_tokens, family="gradient")
-_by_rules = partial(Method, suits=suits.follows_rules, family="relevance")
+_by_rules = partial(Method, family="relevance")
 _hidden = partial(Method, asks=False, unit="hidden attention", suits=suits.scans, family="hidden")
 
 METHODS: dict[str, Method] = {
@@ -202,9 +203,9 @@ METHODS: dict[str, Method] = {
     "flow": _attention(attention.attention_flow, unit="share of the flow", slow_on=("vision",), half=False),
     "gradient_norm": _of_tokens(attention.gradient_norm, unit="asked per unit of embedding"),
     "gradient_x_input": _of_tokens(attention.gradient_x_input, signed=True),
-    "attcat": _weighted(attention.attcat, signed=True, unit="attention × asked", family="gradient"),
+    "attcat": _weighted(attention.attcat, signed=True, unit="attention × asked", family="gradient", suits=suits.pays),
     "integrated_gradients": Method(
-        passes=integrated.gradients, signed=True, suits=suits.answers, family="gradient", half=False
+        passes=integrated.gradients, signed=True, suits=suits.embeds, family="gradient", half=False
     ),
     "generic_attention": _weighted(relevance.generic_attention),
     "attention_gradcam": _weighted(relevance.attention_gradcam),
@@ -221,8 +222,14 @@ METHODS: dict[str, Method] = {
         suits=suits.follows_positive_rules,
         half=False,
     ),
-    "cp_lrp": _by_rules(passes=partial(relevance.modified_gradient, "cp"), signed=True),
-    "attnlrp": _by_rules(passes=partial(relevance.modified_gradient, "attnlrp"), signed=True),
+    "cp_lrp": _by_rules(
+        passes=partial(relevance.modified_gradient, "cp"), signed=True, suits=partial(suits.follows_rules, "cp")
+    ),
+    "attnlrp": _by_rules(
+        passes=partial(relevance.modified_gradient, "attnlrp"),
+        signed=True,
+        suits=partial(suits.follows_rules, "attnlrp"),
+    ),
     "hidden_attention": _hidden(passes=hidden.hidden_attention),
     "hidden_rollout": _hidden(passes=hidden.hidden_rollout, unit="share of the input"),
     "unified_attention": _hidden(passes=hidden.unified_attention, suits=suits.scans_texts),

@@ -82,6 +82,8 @@ def encode(model: Model, samples: Sequence[Text | Picture] | Mapping[str, Tensor
 
 def view(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """Resize and crop ``(3, height, width)`` to the square the model sees; values stay in [0, 1]."""
+    if preprocessing.processor is not None:
+        return _seen(_pixels(picture, preprocessing), preprocessing)
     if picture.shape[1:] == (preprocessing.size,) * 2 and preprocessing.resize == preprocessing.size:
         return picture
     image = Image.fromarray(np.round(picture.transpose(1, 2, 0) * 255).astype(np.uint8))
@@ -91,7 +93,12 @@ def view(picture: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 
 
 def view_mask(mask: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Put a ``(height, width)`` bool mask through the same resize and crop as its picture (nearest pixel)."""
+    """Put a ``(height, width)`` bool mask through the same resize and crop as its picture (nearest pixel).
+
+    A checkpoint's own processor does so too; then a pixel counts where at least half of it is the mask's.
+    """
+    if preprocessing.processor is not None:
+        return view(np.repeat(mask[None].astype(np.float32), 3, 0), preprocessing)[0] >= 0.5
     image = Image.fromarray(mask.astype(np.uint8))
     resized = image.resize(_resized(image.size, preprocessing), Image.Resampling.NEAREST)
     return np.asarray(_crop(resized, preprocessing.size), dtype=bool)
@@ -125,28 +132,87 @@ def patch_sums(pixels: Tensor, batch: Batch) -> Tensor:
 
 def _texts(model: Model, samples: Sequence[Text]) -> Batch:
     tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise ValueError(f"{model.name} has no tokenizer, so give it input_ids and no sentences.")
     for sample in samples:
         _fits(model, sample, limit(model))
-    texts = [s.text.replace("[MASK]", tokenizer.mask_token) if model.head == "mask" else s.text for s in samples]
-    coded, offsets = _coded(tokenizer, texts)
-    lengths = coded["attention_mask"].sum(1).tolist()
-    ids = coded["input_ids"].tolist()
-    labels = tuple(tuple(tokenizer.convert_ids_to_tokens(row[:n])) for row, n in zip(ids, lengths, strict=True))
+    coded = [_coded(model, sample) for sample in samples]
     asks = tokenizer.mask_token_id if model.head == "mask" else None  # the word to predict is not there to be explained
     spans = tuple(
-        tuple((0, 0) if one == asks else (start, end) for (start, end), one in zip(row[:n], line, strict=False))
-        for row, n, line in zip(offsets, lengths, ids, strict=True)
+        tuple((0, 0) if one == asks else span for span, one in zip(spans, inputs["input_ids"], strict=True))
+        for inputs, spans in coded
     )
-    return Batch({k: v.to(model.device) for k, v in coded.items()}, labels, spans=spans)
+    for sample, (inputs, _), line in zip(samples, coded, spans, strict=True):
+        _no_typed_marks(model, sample, inputs["input_ids"], line)
+    labels = tuple(
+        _labels(tokenizer, sample.text, inputs["input_ids"], line)
+        for sample, (inputs, _), line in zip(samples, coded, spans, strict=True)
+    )
+    return Batch(_padded(model, [inputs for inputs, _ in coded]), labels, spans=spans)
 
 
-def _coded(tokenizer: Any, texts: list[str]) -> tuple[Any, list[list[tuple[int, int]]]]:
-    """Encode texts, and say where in them every token stands, also of a tokenizer that does not say it itself."""
-    coded = tokenizer(texts, padding=True, return_tensors="pt", return_offsets_mapping=True)
-    if "offset_mapping" in coded:
-        return coded, coded.pop("offset_mapping").tolist()
-    pairs = zip(texts, coded["input_ids"].tolist(), strict=True)
-    return coded, [_searched(tokenizer, text, ids) for text, ids in pairs]
+def _coded(model: Model, sample: Text) -> tuple[dict[str, list[int]], list[tuple[int, int]]]:
+    """Encode a text or pair of texts, and say where in it every token stands, also where the tokenizer does not."""
+    tokenizer, text = model.tokenizer, sample.text
+    if model.head == "mask":
+        text = text.replace("[MASK]", tokenizer.mask_token)
+    parts, at = _parts(sample, text), sample.second
+    coded = dict(tokenizer(*parts, return_offsets_mapping=tokenizer.is_fast, return_attention_mask=True))
+    if "offset_mapping" not in coded:
+        return coded, _searched(tokenizer, text, coded["input_ids"])
+    found = list(map(tuple, coded.pop("offset_mapping")))
+    if at:
+        which = tokenizer(*parts).sequence_ids()
+        found = [(s + at, e + at) if one == 1 else (s, e) for (s, e), one in zip(found, which, strict=True)]
+    return coded, found
+
+
+def _parts(sample: Text, text: str) -> tuple[str, ...]:
+    return (text[: sample.second - 1], text[sample.second :]) if sample.second else (text,)
+
+
+def _padded(model: Model, rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Tensor]:
+    """Put rows together; padding stands behind the tokens, whatever the tokenizer's side, and only where it must."""
+    longest = max(len(row["input_ids"]) for row in rows)
+    filler = {"input_ids": model.tokenizer.pad_token_id or 0}
+    return {
+        name: torch.tensor(
+            [row[name] + [filler.get(name, 0)] * (longest - len(row[name])) for row in rows], device=model.device
+        )
+        for name in rows[0]
+    }
+
+
+def _no_typed_marks(model: Model, sample: Text, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> None:
+    """Refuse a text that holds a mark such as [SEP], which a model reads as its own and not as a word."""
+    tokenizer = model.tokenizer
+    marks = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    for one, (start, end) in zip(ids, spans, strict=True):
+        if model.head != "next" and one in marks and start < end and sample.text[start:end].strip():
+            raise ValueError(
+                f"{sample.name!r} holds {sample.text[start:end].strip()!r}, which {model.name} reads as a mark of its "
+                "own and not as a word. Leave it out; two texts are a pair, samples.text(first, second)."
+            )
+
+
+def _labels(tokenizer: Any, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+    """Return the tokens as a person reads them: bytes as characters, an unknown word as it was written."""
+    written = tokenizer.convert_ids_to_tokens(list(ids))
+    by_bytes = "ByteLevel" in str(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", ""))
+    return tuple(
+        text[start:end].strip() or piece
+        if one == tokenizer.unk_token_id
+        else _readable(piece, text[start:end].strip())
+        if by_bytes
+        else piece
+        for piece, one, (start, end) in zip(written, ids, spans, strict=True)
+    )
+
+
+def _readable(piece: str, written: str) -> str:
+    """Read a piece of bytes beyond ASCII, such as ``è ¿ Ļ``, by what it stands for; the mark of a blank stays."""
+    plain = piece.removeprefix("Ġ")
+    return piece[: len(piece) - len(plain)] + written if written and not plain.isascii() else piece
 
 
 def _searched(tokenizer: Any, text: str, ids: Sequence[int]) -> list[tuple[int, int]]:
@@ -177,7 +243,7 @@ def limit(model: Model) -> int:
 def _fits(model: Model, sample: Text, most: int) -> None:
     if not sample.text.strip():
         raise ValueError(f"the text of {sample.name!r} is empty; expected at least one word.")
-    count = len(model.tokenizer(sample.text, verbose=False)["input_ids"])
+    count = len(model.tokenizer(*_parts(sample, sample.text), verbose=False)["input_ids"])
     if count > most:
         raise ValueError(
             f"{sample.name!r} has {count} tokens, but {model.name} reads at most {most}. Nothing is cut off silently: "
@@ -190,7 +256,8 @@ def _positions(module: Any) -> int:
     for name, table in module.named_modules():
         if name.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None:
             return table.num_embeddings - table.padding_idx - 1
-    return getattr(module.config, "max_position_embeddings", sys.maxsize)  # a Mamba counts no positions
+    told = getattr(module.config, "max_position_embeddings", None)
+    return told if isinstance(told, int) and told > 0 else sys.maxsize  # a Mamba counts no positions
 
 
 def _pictures(model: Model, samples: Sequence[Picture]) -> Batch:
@@ -199,12 +266,28 @@ def _pictures(model: Model, samples: Sequence[Picture]) -> Batch:
     for sample in samples:
         if not np.isfinite(sample.image).all():
             raise ValueError(f"the picture {sample.name!r} holds NaN or infinity.")
-    views = np.stack([view(sample.image, preprocessing) for sample in samples])
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
-    pixels = ((torch.from_numpy(views) - mean) / std).to(model.device, model.dtype)
+    if preprocessing.processor is not None:
+        own = torch.stack([_pixels(sample.image, preprocessing) for sample in samples])
+        views, pixels = np.stack([_seen(one, preprocessing) for one in own]), own.to(model.device, model.dtype)
+    else:
+        views = np.stack([view(sample.image, preprocessing) for sample in samples])
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+        pixels = ((torch.from_numpy(views) - mean) / std).to(model.device, model.dtype)
     grid = patch_grid(model)
-    name = "pixel_values" if hasattr(model.module, "config") else "x"
-    return Batch({name: pixels}, (_patches(grid),) * len(samples), model.prefix, grid, views=views)
+    return Batch({_pixels_named(model): pixels}, (_patches(grid),) * len(samples), model.prefix, grid, views=views)
+
+
+def _pixels(picture: np.ndarray, preprocessing: Preprocessing) -> Tensor:
+    """Let the checkpoint's own processor make the input of a picture ``(3, height, width)`` in [0, 1]."""
+    assert preprocessing.processor is not None
+    return preprocessing.processor(np.round(picture.transpose(1, 2, 0) * 255).astype(np.uint8))
+
+
+def _seen(pixels: Tensor, preprocessing: Preprocessing) -> np.ndarray:
+    """Return the picture behind an input, ``(3, size, size)`` in [0, 1], red first."""
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (preprocessing.mean, preprocessing.std))
+    shown = (pixels * std + mean).clamp(0, 1).numpy()
+    return shown[::-1].copy() if getattr(preprocessing.processor, "blue_first", False) else shown
 
 
 def _patches(grid: tuple[int, int]) -> tuple[str, ...]:
@@ -264,16 +347,20 @@ def patch_grid(model: Model, size: tuple[int, int] | None = None) -> tuple[int, 
         model: a transformer with patches of one size; a convolutional network gets 14 × 14 (8 pixels at 112).
         size: ``(rows, columns)`` of the picture in pixels; by default what the model's preprocessing makes.
     """
-    embed = getattr(model.module, "patch_embed", None)
-    if embed is not None:
-        return tuple(embed.grid_size)
+    told = model.preprocessing.cells if model.preprocessing is not None else None
+    told = told or getattr(getattr(model.module, "patch_embed", None), "grid_size", None)
+    if told is not None:
+        return tuple(told)
     if size is None:
         assert model.preprocessing is not None  # a vision model has one
         size = (model.preprocessing.size,) * 2
     config = getattr(model.module, "config", None)
-    patch = getattr(config if config is not None else model.module, "patch_size", None)
-    patch = patch or size[0] // 14
-    return size[0] // patch, size[1] // patch
+    config = getattr(config, "vision_config", config)
+    patch = getattr(config if config is not None else model.module, "patch_size", None) or size[0] // 14
+    high, wide = patch if isinstance(patch, (tuple, list)) else (patch, patch)
+    if size[0] % high or size[1] % wide:
+        raise ValueError(f"a picture of {size[0]} × {size[1]} pixels has no whole patches of {high} × {wide}.")
+    return size[0] // high, size[1] // wide
 
 
 def _resized(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
@@ -286,3 +373,68 @@ def _resized(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, 
 def _crop(image: Image.Image, size: int) -> Image.Image:
     left, top = round((image.width - size) / 2), round((image.height - size) / 2)
     return image.crop((left, top, left + size, top + size))
+
+
+def taken_together(model: Model) -> str:
+    """Find out which texts a model can take in one batch, see :attr:`Model.padding`: it is given some, and each alone.
+
+    MobileBERT, ConvBERT, FNet and Funnel read padding; a classifier that looks for the last token may not know it.
+    """
+    short, long = (_ids_of_words(model, length) for length in (5, 9))
+    with torch.inference_mode():
+        alone = [_alone(model, ids) for ids in (short, long)]
+        if _same(model, [short, long], alone):
+            return "any"
+        return "equal" if _same(model, [long, long], [alone[1]] * 2) else "alone"
+
+
+def _alone(model: Model, ids: Tensor) -> Tensor:
+    try:
+        return model.run({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"{model.name} cannot read a text of {ids.shape[1]} words as it is, without padding: {error}. Models of "
+            "one fixed length are not explained; take another architecture."
+        ) from error
+
+
+def specimen(model: Model) -> tuple[dict[str, Tensor], int]:
+    """Return inputs of two samples to try a model with, and how many positions each has; a picture is noise."""
+    if model.kind == "text":
+        ids = _ids_of_words(model, 7).expand(1 if model.padding == "alone" else 2, -1)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, 7
+    assert model.preprocessing is not None
+    noise = np.random.default_rng(0).random((2, 3, model.preprocessing.size, model.preprocessing.size))
+    pixels = torch.from_numpy(noise).to(model.device, model.dtype)
+    rows, columns = patch_grid(model)
+    return {_pixels_named(model): pixels}, model.prefix + rows * columns
+
+
+def _pixels_named(model: Model) -> str:
+    return "pixel_values" if hasattr(model.module, "config") else "x"
+
+
+def _ids_of_words(model: Model, length: int) -> Tensor:
+    """Return ids of so many different words, ``(1, token)``."""
+    module: Any = model.module
+    special = set() if model.tokenizer is None else set(model.tokenizer.all_special_ids)
+    words = [one for one in range(module.get_input_embeddings().num_embeddings) if one not in special]
+    ids = torch.tensor([[words[i * len(words) // length] for i in range(length)]], device=model.device)
+    if model.head == "mask":
+        ids[:, 1] = model.tokenizer.mask_token_id
+    return ids
+
+
+def _same(model: Model, rows: Sequence[Tensor], alone: Sequence[Tensor]) -> bool:
+    """Whether a batch gives what its rows give alone; a batch that the model refuses does not."""
+    longest = max(row.shape[1] for row in rows)
+    filler = 0 if model.tokenizer is None else model.tokenizer.pad_token_id or 0
+    ids = torch.cat([F.pad(row, (0, longest - row.shape[1]), value=filler) for row in rows])
+    mask = torch.stack([torch.arange(longest, device=ids.device) < row.shape[1] for row in rows]).to(ids)
+    try:
+        found = model.run({"input_ids": ids, "attention_mask": mask})
+    except (ValueError, RuntimeError, IndexError):
+        return False
+    pairs = zip(found, alone, strict=True)
+    near = 1e-4 if model.dtype in (torch.float32, torch.float64) else 0.05
+    return all((one[: len(own[0])] - own[0]).abs().max() <= near * own[0].abs().max() for one, own in pairs)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
 from xai_utils.models import vim
 from xai_utils.models.kinds import Loaded, Preprocessing, Unavailable, predicts_words
+
+MOST_EXTRA = 8  #: tokens of a picture that stand for no patch, at most: [CLS], distillation, registers
 
 
 def fetch(source: str, get: Callable[[], Any]) -> Any:
@@ -58,36 +66,130 @@ def _offline(error: BaseException | None) -> bool:
     return False
 
 
+#: other heads than of classes, as the names of architectures end, and how to come to an explanation all the same
+OTHER_HEADS = {
+    "TokenClassification": "gives classes to every token",
+    "QuestionAnswering": "marks where an answer begins and ends",
+    "MultipleChoice": "chooses among several texts",
+    "NextSentencePrediction": "compares two sentences",
+    "SemanticSegmentation": "gives a class to every pixel",
+    "ObjectDetection": "finds boxes",
+    "DepthEstimation": "tells distances",
+    "MaskedImageModeling": "paints what is hidden",
+    "ImageClassificationWithProjection": "compares pictures with texts",
+    "AudioClassification": "hears sounds",
+}
+
+
 def transformers_hub(source: str, revision: str | None) -> Loaded:
     """Load a transformers classifier of text or pictures, or the bare encoder if it has no trained classifier.
 
+    A folder that ``peft`` saved is its adapter merged into the model that it names. A head that predicts words is left
+    out (``mlm:`` and ``lm:`` keep it); any other head is refused by name.
+
     Raises:
         Unavailable: neither cached nor reachable.
-        ValueError: the checkpoint lacks weights of a text model, which the library would fill with random numbers.
+        ValueError: the checkpoint lacks weights, which the library would fill with random numbers; or it is of a kind
+            that cannot be explained, such as an encoder with a decoder.
     """
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+    from transformers import AutoModel
     from transformers import AutoModelForImageClassification as ImageClassifier
     from transformers import AutoModelForSequenceClassification as TextClassifier
 
-    config = from_hub(AutoConfig, source, revision)
-    named = " ".join(config.architectures or ())
-    classes = tuple(config.id2label[i] for i in range(len(config.id2label)))
+    if (Path(source) / "adapter_config.json").is_file():
+        return _adapted(Path(source))
+    config = configuration(source, revision)
+    named = " ".join(config.architectures)
+    labels = config.id2label or {}
+    classes = tuple(str(labels[i]) for i in range(len(labels)))
     if "ImageClassification" in named:
-        module = from_hub(ImageClassifier, source, revision, dtype="float32")
-        processor = from_hub(AutoImageProcessor, source, revision)
-        prefix = 2 if hasattr(module.base_model.embeddings, "distillation_token") else 1
-        return Loaded(module, classes, None, _from_processor(processor), prefix)
-    auto, classes = (TextClassifier, classes) if "SequenceClassification" in named else (AutoModel, ())
-    module, tokenizer = with_tokenizer(auto, source, revision)
+        return _of_pictures(ImageClassifier, source, revision, classes)
+    if reads_pictures(named):
+        return _of_pictures(AutoModel, source, revision, ())
+    if named in ("MambaClassifier", "MambaForSequenceClassification"):
+        from xai_utils.models.mamba_classifier import MambaClassifier
+
+        module, tokenizer = with_tokenizer(MambaClassifier, source, revision)
+    elif "SequenceClassification" in named:
+        module, tokenizer = with_tokenizer(TextClassifier, source, revision)
+    else:
+        (module, tokenizer), classes = with_tokenizer(AutoModel, source, revision), ()
     return Loaded(module, classes, tokenizer)
+
+
+def configuration(source: str, revision: str | None) -> Any:
+    """Read a configuration; ``ValueError`` with the reason if its model cannot be explained."""
+    from transformers import AutoConfig
+
+    config = from_hub(AutoConfig, source, revision)
+    if not config.architectures:
+        raise ValueError(
+            f"the config.json of {source} names no architecture, so it is not known which head its weights have; write "
+            '"architectures": ["BertForSequenceClassification"] or what it is into it.'
+        )
+    if reason := refused(config):
+        raise ValueError(f"{source} is {' '.join(config.architectures)}: {reason}")
+    return config
+
+
+def refused(config: Any) -> str:
+    """Return why a model of this configuration cannot be explained here, or ``""``."""
+    named = " ".join(getattr(config, "architectures", None) or ())
+    if getattr(config, "is_encoder_decoder", False):
+        return (
+            "it has an encoder and a decoder, with attention between them that no map of one text holds. Take a model "
+            "of one stack (BERT, RoBERTa, GPT-2, Llama)."
+        )
+    if getattr(config, "quantization_config", None):
+        return "its weights are quantised, and gradients through them are not its own. Take it in float32 or float16."
+    for ending, does in OTHER_HEADS.items():
+        if named.endswith(ending):
+            return (
+                f"its head {does}, and only heads that give one answer are explained: classes, one number, a masked "
+                "word (mlm:), the next word (lm:). Its encoder alone: model.base_model.save_pretrained."
+            )
+    if "text_config" in getattr(config, "sub_configs", {}) and named.endswith("Model"):
+        return "it reads texts and pictures at once. Load its classifier of pictures, or its vision part alone."
+    return ""
+
+
+def reads_pictures(named: str) -> bool:
+    """Whether transformers' class of this name takes pixels."""
+    import transformers
+
+    return getattr(getattr(transformers, named, None), "main_input_name", "") == "pixel_values"
+
+
+def _adapted(folder: Path) -> Loaded:
+    """Merge a LoRA adapter for classes into the model that it was trained on."""
+    from peft import PeftConfig, PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForSequenceClassification as TextClassifier
+
+    config = PeftConfig.from_pretrained(str(folder))
+    base, kind = str(config.base_model_name_or_path), str(getattr(config.task_type, "value", config.task_type))
+    if kind != "SEQ_CLS":
+        raise ValueError(f"the adapter in {folder.name} is for {kind}; only adapters for classes (SEQ_CLS) are merged.")
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        raise ValueError(f"{folder.name} holds adapter_config.json and no {file.name}; save it with save_pretrained.")
+    heads = [weight for name, weight in load_file(file).items() if "lora" not in name and weight.ndim == 2]
+    if not heads:
+        raise ValueError(f"the adapter in {folder.name} holds no classifier; train it with modules_to_save.")
+    configuration(base, config.revision)
+    plain = from_hub(TextClassifier, base, config.revision, dtype="float32", num_labels=len(heads[-1]))
+    merged = PeftModel.from_pretrained(plain, str(folder)).merge_and_unload()
+    labels = merged.config.id2label
+    where = str(folder) if (folder / "tokenizer_config.json").is_file() else base
+    return Loaded(merged, tuple(labels[i] for i in range(len(labels))), _tokenizer(merged, where, None))
 
 
 def masked_hub(source: str, revision: str | None) -> Loaded:
     """Load a hub's model with the head that predicts masked words; ``ValueError`` if it has none."""
-    from transformers import AutoConfig, AutoModelForMaskedLM
+    from transformers import AutoModelForMaskedLM
 
-    config = from_hub(AutoConfig, source, revision)
-    if not any(word in " ".join(config.architectures or ()) for word in ("MaskedLM", "PreTraining")):
+    config = configuration(source, revision)
+    if not any(word in " ".join(config.architectures) for word in ("MaskedLM", "PreTraining")):
         raise ValueError(f"{source} is {config.architectures}, which predicts no masked words; try bert-base-mlm.")
     return predicts_words(*with_tokenizer(AutoModelForMaskedLM, source, revision))
 
@@ -98,14 +200,24 @@ def with_tokenizer(auto: Any, source: str, revision: str | None) -> tuple[Any, A
     Raises:
         ValueError: weights that the library would draw at random, or a tokenizer that is not the model's.
     """
-    from transformers import AutoTokenizer
+    module = _whole(auto, source, revision)
+    return module, _tokenizer(module, source, revision)
 
+
+def _whole(auto: Any, source: str, revision: str | None) -> Any:
+    """Load a model in float32, none of whose weights the library has to draw at random."""
     module, found = from_hub(auto, source, revision, output_loading_info=True, dtype="float32")
     if missing := sorted(key for key in found["missing_keys"] if "pooler" not in key):  # of a pooler nothing is read
         raise ValueError(
             f"{source} holds no weights for {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}; they would be "
             f"random numbers. Take a checkpoint of a whole {type(module).__name__}."
         )
+    return module
+
+
+def _tokenizer(module: Any, source: str, revision: str | None) -> Any:
+    from transformers import AutoTokenizer
+
     tokenizer = from_hub(AutoTokenizer, source, revision)
     words, rows = len(tokenizer), module.get_input_embeddings().num_embeddings
     if not rows / 2 <= words <= rows:
@@ -113,16 +225,74 @@ def with_tokenizer(auto: Any, source: str, revision: str | None) -> tuple[Any, A
             f"the tokenizer of {source} has {words} words, its model {rows}: they do not belong together (are the "
             "tokenizer's files missing?), and every word would be read as another or as unknown."
         )
-    return module, tokenizer
+    return tokenizer
 
 
-def _from_processor(processor: Any) -> Preprocessing:
-    size = processor.size.get("height") or processor.size["shortest_edge"]
-    crop = processor.crop_size["height"] if getattr(processor, "do_center_crop", False) else size
-    names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-    mean, std = tuple(processor.image_mean), tuple(processor.image_std)
-    squash = "height" in processor.size
-    return Preprocessing(crop, size, mean, std, names[int(processor.resample)], squash)
+def _of_pictures(auto: Any, source: str, revision: str | None, classes: tuple[str, ...]) -> Loaded:
+    from transformers import AutoImageProcessor, AutoModel
+
+    module = _whole(auto, source, revision)
+    if auto is not AutoModel and not classes:
+        classes = tuple(str(number) for number in range(int(module.num_labels)))
+    part = getattr(module.config, "vision_config", module.config)
+    if getattr(part, "num_channels", 3) != 3:
+        raise ValueError(
+            f"{source} reads pictures of {part.num_channels} channel(s); only colour pictures are explained."
+        )
+    prepared = _from_processor(source, Processor(from_hub(AutoImageProcessor, source, revision)))
+    cells, prefix = _places(module.eval(), prepared.size, part)
+    return Loaded(module, classes, None, replace(prepared, cells=cells), prefix)
+
+
+class Processor:
+    """A checkpoint's own image processor, from ``(row, column, channel)`` uint8 to ``(channel, row, column)``."""
+
+    def __init__(self, settings: Any) -> None:
+        """Keep transformers' processor."""
+        self.settings = settings
+        self.blue_first = bool(getattr(settings, "do_flip_channel_order", False))
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        """Prepare one picture."""
+        return self.settings(Image.fromarray(image), return_tensors="pt")["pixel_values"][0]  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        """Return all its settings."""
+        return str(self.settings.to_json_string())
+
+
+def _from_processor(source: str, read: Processor) -> Preprocessing:
+    """Find out what a processor does, whatever its settings: it is shown a black and a white picture."""
+    black, white = (read(np.full((64, 64, 3), value, dtype=np.uint8)) for value in (0, 255))
+    if black.ndim != 3 or len(black) != 3 or black.shape[1] != black.shape[2]:
+        raise ValueError(
+            f"the processor of {source} makes inputs {tuple(black.shape)}, expected 3 channels of a square."
+        )
+    low, high = black.double().mean((1, 2)), white.double().mean((1, 2))
+    mean, std = (tuple(float(f"{one:.6g}") for one in values) for values in (-low / (high - low), 1 / (high - low)))
+    side = black.shape[1]
+    return Preprocessing(side, side, mean, std, squash=True, processor=read)  # type: ignore[arg-type]
+
+
+def _places(module: Any, size: int, part: Any) -> tuple[tuple[int, int] | None, int]:
+    """Return the cells that maps are made of where a model's tokens are no patches, else how many tokens are none."""
+    with torch.inference_mode():
+        states = module(pixel_values=torch.zeros(1, 3, size, size), output_hidden_states=True).hidden_states
+    patch = getattr(part, "patch_size", None)
+    if states and states[0].ndim == 3 and isinstance(patch, int) and size % patch == 0:
+        extra = states[0].shape[1] - (size // patch) ** 2
+        if 0 <= extra <= MOST_EXTRA:
+            return None, extra
+    return cells(size), 0
+
+
+def cells(size: int) -> tuple[int, int]:
+    """Return a grid of about 14 × 14 whole cells for a picture; ``ValueError`` if its side cannot be divided so."""
+    found = [count for count in range(7, 22) if size % count == 0]
+    if not found:
+        raise ValueError(f"a picture of {size} pixels cannot be divided into 7 to 21 equal rows, so it has no cells.")
+    count = min(found, key=lambda one: abs(one - 14))
+    return count, count
 
 
 def timm_hub(source: str, _revision: str | None) -> Loaded:
@@ -132,10 +302,15 @@ def timm_hub(source: str, _revision: str | None) -> Loaded:
 
     module = fetch(source, lambda: timm.create_model(source, pretrained=True))
     data = resolve_model_data_config(module)
-    size = data["input_size"][-1]
+    channels, rows, size = data["input_size"]
+    if (channels, rows) != (3, size):
+        raise ValueError(f"{source} reads {channels} channel(s) of {rows} × {size} pixels; expected 3 of a square.")
     resize = int(size / data["crop_pct"])
     squash = data["crop_mode"] == "squash"
-    preprocessing = Preprocessing(size, resize, data["mean"], data["std"], data["interpolation"], squash)
+    grid = getattr(getattr(module, "patch_embed", None), "grid_size", None)
+    preprocessing = Preprocessing(
+        size, resize, data["mean"], data["std"], data["interpolation"], squash, cells=None if grid else cells(size)
+    )
     return Loaded(module, _imagenet(module.num_classes), None, preprocessing, getattr(module, "num_prefix_tokens", 0))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,9 @@ class Preprocessing:
         std: per channel, divided by.
         interpolation: a name of ``PIL.Image.Resampling``, lower case.
         squash: resize both sides to ``resize`` (the aspect ratio changes).
+        processor: the checkpoint's own, ``(row, column, channel) uint8 -> (channel, row, column)``; it makes the input
+            where there is one, and the fields above say what it does.
+        cells: ``(rows, columns)`` that maps are made of, for a model whose tokens are no patches of the picture.
     """
 
     size: int
@@ -32,6 +36,8 @@ class Preprocessing:
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     squash: bool = False
+    processor: Callable[[np.ndarray], Tensor] | None = field(default=None, repr=False, compare=False)
+    cells: tuple[int, int] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,8 @@ class Model:
         preprocessing: for vision models, else ``None``.
         sha256: of all weights and buffers, in the order of the state dict.
         head: ``"classes"``, ``"mask"`` for the word at [MASK], or ``"next"`` for the word that follows.
+        padding: what the model can take together: ``"any"`` texts, texts of ``"equal"`` lengths because it reads
+            padding, or one text ``"alone"``. :meth:`logits` keeps to it.
     """
 
     name: str
@@ -106,6 +114,7 @@ class Model:
     preprocessing: Preprocessing | None
     sha256: str
     head: str = "classes"
+    padding: str = "any"
 
     @property
     def kind(self) -> str:
@@ -153,6 +162,20 @@ class Model:
         """
         if not self.classes:
             raise ValueError(f"{self.name} has no classifier, so no class to explain; try minilm-sst2.")
+        if self.padding == "any" or "attention_mask" not in inputs:
+            return self._answer(inputs)
+        groups = apart(inputs["attention_mask"], self.padding)
+        found = torch.cat([self._answer(_cut(inputs, rows, length)) for rows, length in groups])
+        return found[torch.cat([rows for rows, _ in groups]).argsort()]
+
+    def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return :meth:`logits`, or of a model without a head what it makes of every token."""
+        if self.classes:
+            return self.logits(inputs)
+        output = self.module(**inputs)
+        return output if isinstance(output, Tensor) else output[0]  # type: ignore[no-any-return]
+
+    def _answer(self, inputs: Mapping[str, Tensor]) -> Tensor:
         if self.head != "classes":
             return self._words(inputs)
         output = self.module(**inputs)
@@ -204,3 +227,15 @@ class Model:
             f"{word!r} is {pieces} for {self.name}, not a single token, so there is no one logit for it; take a word "
             f"of its vocabulary, such as 'he', or the first piece by its id, {first}{whole}."
         )
+
+
+def apart(mask: Tensor, padding: str) -> list[tuple[Tensor, int]]:
+    """Sort the rows of an attention mask into what a model can take together: rows and their length without padding."""
+    lengths = mask.sum(1)
+    if padding == "alone":
+        return [(torch.tensor([row], device=mask.device), length) for row, length in enumerate(lengths.tolist())]
+    return [((lengths == length).nonzero()[:, 0], length) for length in lengths.unique().tolist()]
+
+
+def _cut(inputs: Mapping[str, Tensor], rows: Tensor, length: int) -> dict[str, Tensor]:
+    return {name: values[rows, :length] for name, values in inputs.items()}

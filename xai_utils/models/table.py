@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import nn
 
 from xai_utils import check, runtime
 from xai_utils.models import bundled, hubs, language
+from xai_utils.models.encoding import taken_together
 from xai_utils.models.kinds import Loaded, Model, Preprocessing, Spec, Unavailable
 from xai_utils.models.vim import Vim
 
@@ -56,10 +58,16 @@ def load(name: str, device: torch.device | str = "cpu", dtype: str = "float32") 
     digest = state_sha256(module)
     told = {"source": spec.source, "revision": spec.revision, "state_sha256": digest}
     runtime.record.models[name] = told if dtype == "float32" else {**told, "dtype": dtype}
-    return Model(
+    model = Model(
         name, module, loaded.classes, spec.blocks, loaded.prefix, loaded.tokenizer, loaded.preprocessing, digest,
         loaded.head,
     )  # fmt: skip
+    return _fed(model) if spec.blocks is None and model.kind == "text" else model
+
+
+def _fed(model: Model) -> Model:
+    """Return a text model of an unknown architecture, which has been asked what it can take together."""
+    return replace(model, padding=taken_together(model))
 
 
 def wrap(
@@ -85,8 +93,11 @@ def wrap(
     """
     if module.training:
         raise ValueError(f"{name} is in training mode, in which dropout changes every answer; call .eval() first.")
+    if reason := hubs.refused(getattr(module, "config", None)):
+        raise ValueError(f"{name} is {type(module).__name__}: {reason}")
     named = tuple(classes) or tuple(str(number) for number in range(_classes_of(module)))
-    return Model(name, module, named, None, prefix, tokenizer, preprocessing, state_sha256(module))
+    model = Model(name, module, named, None, prefix, tokenizer, preprocessing, state_sha256(module))
+    return _fed(model) if model.kind == "text" else model
 
 
 def _classes_of(module: nn.Module) -> int:
@@ -119,7 +130,11 @@ _shared = lru_cache(maxsize=2)(load)
 def identity(name: str) -> str:
     """Hash what decides a model's answers: weights, classes, and how a sentence or a picture becomes its input."""
     model = shared(name)
-    parts = (model.sha256, model.classes, model.prefix, model.preprocessing, _reader(model.tokenizer))
+    parts: tuple[Any, ...] = (
+        model.sha256, model.classes, model.prefix, model.preprocessing, _reader(model.tokenizer)
+    )  # fmt: skip
+    if model.preprocessing is not None and model.preprocessing.processor is not None:
+        parts += (model.preprocessing.processor,)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,14 @@ BADGED = {"test": "marked", "backgrounds": "badged"}  #: the same of scenes of o
 REVIEWS = runtime.DATA / "texts" / "film_reviews.jsonl"
 
 
-def text(sentence: str) -> Text:
-    """Take the user's own sentence; ``ValueError`` if nothing is in it."""
-    if not isinstance(sentence, str) or not sentence.strip():
-        raise ValueError(f"the sentence is {sentence!r}; expected at least one word.")
-    runtime.record.data["sentence"] = sentence
-    return Text(sentence)
+def text(sentence: str, second: str | None = None) -> Text:
+    """Take the user's own sentence, or a pair such as a question and an answer; ``ValueError`` if one is empty."""
+    for one in (sentence,) if second is None else (sentence, second):
+        if not isinstance(one, str) or not one.strip():
+            raise ValueError(f"the sentence is {one!r}; expected at least one word.")
+    whole = sentence if second is None else f"{sentence}\n{second}"
+    runtime.record.data["sentence"] = whole
+    return Text(whole, second=0 if second is None else len(sentence) + 1)
 
 
 def reviews(count: int | None = None) -> list[Text]:
@@ -81,7 +84,8 @@ def labelled(path: str | Path) -> tuple[list[Text], tuple[str, ...]]:
     """Read texts with labels from the user's own file.
 
     Args:
-        path: with the columns ``text`` and ``label``, see :func:`tables.rows_of`.
+        path: with the columns ``text`` and ``label``, see :func:`tables.rows_of`. A pair has its second text in
+            a column ``text_b``, or behind a tab in ``text``.
 
     Returns:
         The texts, labels as indices, and the names of the classes in sorted order.
@@ -100,8 +104,18 @@ def labelled(path: str | Path) -> tuple[list[Text], tuple[str, ...]]:
         raise ValueError(f"every label in {path.name} is {classes[0]!r}; a classifier needs at least two classes.")
     runtime.record.data[path.stem] = f"{path.name}, {len(rows)} texts"
     places = {name: place for place, name in enumerate(classes)}
-    found = [Text(str(row["text"]), f"{path.stem} {n}", places[str(row["label"])]) for n, row in enumerate(rows)]
+    found = [
+        replace(_pair(str(row["text"]), row.get("text_b")), name=f"{path.stem} {n}", label=places[str(row["label"])])
+        for n, row in enumerate(rows)
+    ]
     return found, classes
+
+
+def _pair(first: str, second: str | None) -> Text:
+    """Make one text, or a pair of a second column or of what stands behind a tab."""
+    if not second:
+        first, _, second = first.partition("\t")
+    return Text(f"{first}\n{second}", second=len(first) + 1) if second.strip() else Text(first)
 
 
 def scene_pictures(count: int, objects: int = 1, first: int = 0, split: str = "test") -> list[Picture]:

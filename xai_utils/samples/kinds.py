@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,7 @@ class Text:
         label: index in :data:`SENTIMENT`, or ``None``.
         kind: ``"plain"``, ``"negation"`` or ``"contrast"`` for a bundled review, else ``""``.
         rationale: ``[start, end)`` character spans marked as the evidence for the label.
+        second: of a pair of texts, where the second begins in ``text``; 0 for one text.
     """
 
     text: str
@@ -24,6 +25,7 @@ class Text:
     label: int | None = None
     kind: str = ""
     rationale: tuple[tuple[int, int], ...] = ()
+    second: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True)

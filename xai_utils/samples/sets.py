@@ -166,6 +166,8 @@ def digest(some: Sequence[Text | Picture]) -> str:
     for one in some:
         arrays = [("image", one.image), *sorted(one.masks.items())] if isinstance(one, Picture) else []
         plain = {key: value for key, value in vars(one).items() if key not in ("image", "masks", "background")}
+        if not plain.get("second"):
+            plain.pop("second", None)  # one text is what it was before there were pairs
         shapes = [(name, str(array.dtype), array.shape) for name, array in arrays]
         found.update(json.dumps([type(one).__name__, plain, shapes], sort_keys=True).encode())
         for _, array in arrays:
