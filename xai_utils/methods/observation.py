@@ -259,7 +259,7 @@ def placed(maps: Sequence[Tensor], positions: int) -> str:
         if one.ndim != 4 or one.shape[-2:] != (positions, positions):
             return (
                 f"layer {layer} shows a map {tuple(one.shape)}, but {positions} tokens were given, each to each. "
-                "Models of windows (Swin, Longformer) or stages have no map of the whole input; try integrated_gradients."
+                "Models of windows (Swin, Longformer) or stages have no map of all tokens; try integrated_gradients."
             )
         if one.min() < 0 or (one.sum(-1) - 1).abs().max() > 0.02:
             return f"the rows of layer {layer} are no shares: they do not add up to 1."
