@@ -1,16 +1,19 @@
 """Closed forms over many texts: parts survive an interruption, measures are what they say, reviews are judged."""
 
+from dataclasses import replace
 from math import inf
 
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from scipy.stats import spearmanr
 
-from xai_utils import stats
+from xai_utils import models, samples, stats
 from xai_utils.maths import lime
 from xai_utils.methods import closed_forms as forms
 from xai_utils.methods.closed_forms import Sampling
+from xai_utils.methods.observation import observe
 from xai_utils.samples import Text
 from xai_utils.sweep import closed_forms
 
@@ -79,14 +82,17 @@ def test_flat_attention_is_what_the_limit_needs(model):
 def test_reviews_are_judged_by_size_against_chance(model):
     labels, reviews = ("attention mean", "gradient L2", "LIME"), [TEXT, Text("a warm plot", 1, rationale=((2, 6),))]
     agrees, finds, decides = closed_forms.judge(model, reviews, labels, 3)
-    assert list(agrees) == ["gradient L2", "LIME"] and list(finds) == [*labels, "random"] and len(decides) == 2
-    read = forms.read(model, TEXT)
+    assert list(agrees) == ["gradient L2", "LIME"] and len(decides) == 2
+    assert list(finds) == [*labels, "LIME (size)", "random"]
+    read = forms.read(model, TEXT, TEXT.label)
     found = forms.word_scores(read, labels)
     noise = np.random.default_rng(3).random((closed_forms.GUESSES + 1, 9))
     above = 1 + (noise > noise[:, 8:]).sum(1)  # rank of the one marked word, the last
-    size = found["LIME"].abs()
-    mine = 1 / float(1 + (size > size[8]).sum())
-    assert finds.LIME[0] == pytest.approx(mine - (1 / above[:-1]).mean())
+    for name, scores in (("LIME", found["LIME"]), ("LIME (size)", found["LIME"].abs())):
+        mine = 1 / float(1 + (scores > scores[8]).sum())
+        assert finds[name][0] == pytest.approx(mine - (1 / above[:-1]).mean())
+    other = forms.word_scores(forms.read(model, TEXT, 1), ["LIME"])["LIME"]
+    assert not np.allclose(other, found["LIME"]), "the label is explained, not the class of the others"
     assert finds.random[0] == pytest.approx(1 / above[-1] - (1 / above[:-1]).mean())
     assert decides.right[0] == (forms.class_scores(model, [TEXT.text])[0].argmax() == 0)
 
@@ -105,5 +111,41 @@ def test_columns_are_summed_up_as_stats_does(model):
     table = pd.DataFrame({"one": np.linspace(0, 1, 12), "other": np.linspace(-1, 2, 12) ** 2})
     found = closed_forms.intervals(table, 5)
     assert found == {name: stats.mean_interval(table[name].tolist(), 5) for name in table}
-    p = closed_forms.p_values(table, 5)
-    assert p == stats.holm({name: stats.permutation_p(table[name].tolist(), 5) for name in table})
+    narrow = closed_forms.intervals(table, 5, 0.5)["one"]
+    assert found["one"].low < narrow.low < narrow.high < found["one"].high
+
+
+def test_texts_are_joined_reviews_or_read_from_a_file_and_fit_the_model(model, tmp_path, monkeypatch):
+    assert closed_forms.texts_of(model, "reviews", 3, 0) == samples.paragraphs(3, 0, most=5)
+    limit = model.module.config.max_position_embeddings
+    long, own = "plot " * (limit + 20), tmp_path / "own.csv"
+    own.write_text(f"text,label\n{long},good\na warm film,bad\n")
+    found = closed_forms.texts_of(model, str(own), 9, 0)
+    assert sorted(len(one.text.split()) for one in found) == [3, limit - 1]
+    assert len(forms.read(model, max(found, key=lambda one: len(one.text))).labels) == limit
+    monkeypatch.setattr(samples, "imdb", lambda: TEXTS)
+    drawn = closed_forms.texts_of(model, "imdb", 2, 1)
+    assert len(drawn) == 2 and all(one in TEXTS for one in drawn)
+    with pytest.raises(FileNotFoundError):
+        closed_forms.texts_of(model, "nowhere.csv", 2, 1)
+
+
+def test_the_share_of_the_class_tokens_row(model):
+    read = forms.read(model, TEXT)
+    row = closed_forms.measure(read, FEW, 0)
+    back = read.autograd()
+    assert row["class_row"] ** 2 == pytest.approx(float(back[0].square().sum() / back.square().sum()))
+    assert row["published_whole"] == pytest.approx(row["class_row"] * row["published_gradient"], rel=1e-6)
+
+
+def test_attention_tells_the_gradient_where_the_class_token_reads_tokens_directly():
+    deep = tiny.model("bert")
+    some = [replace(text, label=1) for text in TEXTS]
+    found = closed_forms.by_block(deep, some * 3, batch=5)
+    assert found.shape == (12, tiny.BLOCKS) and np.allclose(found[:4], found[4:8], atol=0.05)
+    view = observe(deep, some[:1], [1]).view(0)
+    weights = view.attention[-1].mean(0)[0, 1:-1]
+    slopes = view.state_gradients[-2, 1:-1].norm(dim=-1)
+    assert found.iloc[0, -1] == pytest.approx(spearmanr(weights, slopes).statistic)
+    with pytest.raises(ValueError, match="no class token in front"):
+        closed_forms.by_block(models.load("mamba-sst2", "cpu"), some[:1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from math import inf
 from pathlib import Path
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from xai_utils import check, files, stats
+from xai_utils import check, files, samples, stats
 from xai_utils.maths import lime
 from xai_utils.methods import closed_forms
 from xai_utils.methods.closed_forms import Document, Sampling
+from xai_utils.methods.observation import View, observe
 from xai_utils.metrics import agreement, rankings
 from xai_utils.models import Model
 from xai_utils.samples import sets
@@ -28,6 +29,28 @@ from xai_utils.sweep import parts
 
 SETTINGS = "settings.json"
 GUESSES = 20  #: random rankings of a text's words, whose mean precision is chance
+
+
+def texts_of(model: Model, data: str, count: int, seed: int) -> list[Text]:
+    """Return texts to compare the closed forms on, each as long as the model's positions allow.
+
+    Args:
+        model: an attention classifier.
+        data: ``"reviews"``, one to five bundled ones joined at random; ``"imdb"`` or ``"sst2"``, the test part of
+            IMDB or the validation part of SST-2 (a hub or its cache); or the path of a ``.csv`` or ``.jsonl`` with the
+            columns ``text`` and ``label``.
+        count: of texts at most, drawn at random; of reviews exactly so many.
+        seed: of the drawing.
+
+    Raises:
+        FileNotFoundError: another name, and no such file.
+    """
+    if data == "reviews":
+        return samples.paragraphs(count, seed, most=5)
+    public: dict[str, Callable[[], list[Text]]] = {"imdb": samples.imdb, "sst2": samples.sst2}
+    found = public[data]() if data in public else samples.labelled(data)[0]
+    drawn = np.random.default_rng(seed).permutation(len(found))[:count]
+    return [closed_forms.shortened(model, found[i]) for i in drawn]
 
 
 def compare(
@@ -69,19 +92,22 @@ def measure(read: Document, how: Sampling, seed: int) -> dict[str, Any]:
     Returns:
         ``words``: distinct ones; ``tokens``; ``gradient``: largest difference between closed form and back-propagation
         over the largest gradient; ``gradient_single``: the same in single precision; ``published_gradient``: error of
-        the published form in the row of the class token, over the length of that row; and, over the length of the
-        exact slopes, the error of the LIME that is sampled (``sampled``), of the limit for many words (``limit``, equal
-        weights), and of the published approximation against the same kernel (``published``) and against equal weights
-        (``published_equal``); ``published_correlation`` with the exact slopes.
+        the published form in the row of the class token, over the length of that row; ``class_row``: the length of that
+        row over that of the whole gradient; ``published_whole``: error of the published form over the length of the
+        whole gradient; and, over the length of the exact slopes, the error of LIME that is sampled (``sampled``), of
+        the limit for many words (``limit``, equal weights), and of the published approximation against the same kernel
+        (``published``) and against equal weights (``published_equal``); ``published_correlation`` with exact slopes.
     """
     right, equal = lime.exact_each(read.ratio(), (how.width, inf)).mean(1)
-    coarse = read.published_lime().mean(0)
+    coarse, back, short = read.published_lime().mean(0), read.autograd(), read.gradient(query_term=False).mean(0)
     return {
         "words": len(read.words),
         "tokens": len(read.labels),
         "gradient": _gap(read),
         "gradient_single": _gap(read.single()),
-        "published_gradient": error(read.gradient(query_term=False).mean(0)[0], read.autograd()[0]),
+        "published_gradient": error(short[0], back[0]),
+        "class_row": float(back[0].norm() / back.norm()),
+        "published_whole": error(short, back),
         "sampled": error(read.sampled_lime(seed, how).mean(0), right),
         "limit": error(read.limit_lime().mean(0), equal),
         "published": error(coarse, right),
@@ -135,6 +161,42 @@ def flattened_errors(model: Model, texts: Sequence[Text], factors: Sequence[floa
     return table.groupby(["kind", "factor", "length"]).error.median().unstack()[halves]
 
 
+def by_block(model: Model, texts: Sequence[Text], batch: int = 32) -> pd.DataFrame:
+    """Measure in every block of a deep transformer how well attention tells the size of the gradient.
+
+    In the closed form attention is a factor of every gradient. Around a block stand a skip, normalisation and a
+    feed-forward part, and tokens have been mixed below it.
+
+    Args:
+        model: a transformer that classifies texts.
+        texts: whose label is what is differentiated, of one without label the last class.
+        batch: texts in one pass.
+
+    Returns:
+        A row for each text, a column for each block: Spearman's correlation over tokens, the class token and the
+        separator left out, between the class token's attention, mean over heads, and the length of the gradient at
+        what enters the block.
+
+    Raises:
+        ValueError: a model that reads its answer elsewhere than from the first token, such as a Mamba.
+    """
+    rows = []
+    for start in range(0, len(texts), batch):
+        some = texts[start : start + batch]
+        seen = observe(model, some, [-1 if one.label is None else one.label for one in some])
+        if seen.reading.any() or seen.state_gradients is None:
+            raise ValueError(f"{model.name} has no class token in front that reads the others; try minilm-sst2.")
+        rows += [_by_block(seen.view(place)) for place in range(len(some))]
+    return pd.DataFrame(rows)
+
+
+def _by_block(view: View) -> list[float]:
+    assert view.state_gradients is not None
+    weights = view.attention.mean(1)[:, view.reading, 1:-1]
+    slopes = view.state_gradients[:-1].norm(dim=-1)[:, 1:-1]
+    return [float(agreement.spearman(*pair)) for pair in zip(weights, slopes, strict=True)]
+
+
 def judge(
     model: Model, reviews: Sequence[Text], labels: Sequence[str], seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -148,10 +210,11 @@ def judge(
 
     Returns:
         Three tables of one row a review. ``agrees``: Spearman's correlation over distinct words between the first form
-        and the size of each other. ``finds``: average precision of each size for the marked words, minus that of a
-        random ranking (the mean of :data:`GUESSES`), and ``random``, one more such ranking. ``decides``: whether the
-        review is judged rightly (``right``), and how much the word that is first by the first form speaks for the class
-        that was chosen, by exact LIME in the unit of the score (``pull``).
+        and the size of each other. ``finds``: average precision of each form for the marked words, minus that of a
+        random ranking (the mean of :data:`GUESSES`); signed forms explain the review's label and are judged as they
+        are, and once more by their size, called ``"... (size)"``; and ``random``, one more such ranking. ``decides``:
+        whether the review is judged rightly (``right``), and how much the word that is first by the first form speaks
+        for the class that was chosen, by exact LIME in the unit of the score (``pull``).
     """
     noise = np.random.default_rng(seed)
     tables: tuple[list[dict[str, float]], ...] = [], [], []
@@ -159,7 +222,8 @@ def judge(
         read = closed_forms.read(model, review)
         scores = closed_forms.word_scores(read, labels)
         tables[0].append(_agrees(scores))
-        tables[1].append(_finds(scores, read.marked, noise))
+        asked = read if review.label in (None, read.target) else closed_forms.read(model, review, review.label)
+        tables[1].append(_finds(closed_forms.word_scores(asked, labels), read.marked, noise))
         tables[2].append(_decides(model, read, scores))
     agrees, finds, decides = map(pd.DataFrame, tables)
     return agrees, finds, decides
@@ -173,7 +237,8 @@ def _agrees(scores: Mapping[str, Tensor]) -> dict[str, float]:
 def _finds(scores: Mapping[str, Tensor], marked: Tensor, noise: np.random.Generator) -> dict[str, float]:
     guesses = torch.from_numpy(noise.random((GUESSES + 1, len(marked))))
     *chances, guess = rankings.average_precisions(guesses, marked.expand(guesses.shape)).tolist()
-    found = {label: rankings.average_precision(one.abs(), marked) for label, one in scores.items()}
+    signed = {f"{label} (size)": one.abs() for label, one in scores.items() if closed_forms.FORMS[label].signed}
+    found = {label: rankings.average_precision(one, marked) for label, one in {**scores, **signed}.items()}
     return {label: value - float(np.mean(chances)) for label, value in {**found, "random": guess}.items()}
 
 
@@ -184,11 +249,6 @@ def _decides(model: Model, read: Document, scores: Mapping[str, Tensor]) -> dict
     return {"right": float(chosen == read.text.label), "pull": sign * float(scores["LIME"][most])}
 
 
-def intervals(table: pd.DataFrame, seed: int) -> dict[str, Interval]:
+def intervals(table: pd.DataFrame, seed: int, level: float = 0.95) -> dict[str, Interval]:
     """Return the mean of every column with its bootstrap interval, see :func:`stats.mean_interval`."""
-    return {str(name): stats.mean_interval(values.tolist(), seed) for name, values in table.items()}
-
-
-def p_values(differences: pd.DataFrame, seed: int) -> dict[str, float]:
-    """Return the p-value of every column's mean paired difference, by permutation, adjusted over columns (Holm)."""
-    return stats.holm(stats.permutation_ps({str(name): one.tolist() for name, one in differences.items()}, seed))
+    return {str(name): stats.mean_interval(values.tolist(), seed, level) for name, values in table.items()}
