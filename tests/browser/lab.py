@@ -81,7 +81,14 @@ def served(home: Path) -> Iterator[str]:
     port, token = free_port(), secrets.token_hex(16)
     folders = {
         name: str(home / name.lower())
-        for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "XAI_FIGURES")
+        for name in (
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTER_RUNTIME_DIR",
+            "IPYTHONDIR",
+            "XAI_FIGURES",
+            "XAI_VIEWS",
+        )
     }
     environment = {
         **os.environ, **folders, "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "JUPYTER_PREFER_ENV_PATH": "1",

@@ -1,5 +1,6 @@
 """The explorer as a person uses it, in JupyterLab and as an app: drag, hover, click, type, export, make mistakes."""
 
+import hashlib
 import http.client
 import os
 import re
@@ -10,6 +11,8 @@ import time
 import pytest
 
 from tests.browser import lab
+from xai_utils import models, samples
+from xai_utils.widgets.explorer import decided, view
 
 pytestmark = pytest.mark.browser
 (NOTEBOOK,) = [path for path in lab.NOTEBOOKS if path.name.startswith("10")]
@@ -47,7 +50,6 @@ class Seen:
     def choose(self, label: str, value: str) -> None:
         field = self.box(label)
         field.fill(value)
-        field.press("Enter")
         field.press("Tab")
 
     def until(self, condition, what: str) -> None:
@@ -66,14 +68,14 @@ def test_in_jupyterlab(address, tmp_path):
         seen = Seen(page)
         seen.root.scroll_into_view_if_needed()
         page.screenshot(path=lab.SHOTS / "10_explorer_picture.png")
-        check_dragging(seen)
+        check_dragging(seen, 6)  # four methods, rollout before and after
         check_hovering_and_clicking(seen)
         check_a_sentence_and_a_second_model(seen)
         check_mistakes(seen)
         assert not lab.errors(page)
 
 
-def check_dragging(seen):
+def check_dragging(seen, count):
     slider = seen.page.locator(".widget-hslider", has_text="layer").first.locator(".noUi-handle")
     for layer in (6, 5):
         before = seen.drawing()
@@ -82,8 +84,8 @@ def check_dragging(seen):
         seen.until(lambda layer=layer: f"layer {layer}," in seen.title, f"layer {layer}")
         seen.until(lambda before=before: seen.drawing() != before, "a redraw")
     maps = seen.root.locator(".linked-maps canvas")
-    assert maps.count() == 6  # four methods, rollout before and after
-    assert all(maps.nth(n).evaluate("it => it.width") == 200 for n in range(6))
+    assert maps.count() == count
+    assert all(maps.nth(n).evaluate("it => it.width") == 200 for n in range(count))
 
 
 def check_hovering_and_clicking(seen):
@@ -106,6 +108,39 @@ def check_hovering_and_clicking(seen):
     seen.until(lambda: rows.count() == 197, "the table")
     assert "read by 4,8" in seen.root.locator(".linked-table thead").inner_text()
     seen.page.get_by_label("numbers as a table").uncheck()
+
+
+def check_taking_away(seen):
+    """Masking tells the probability that the package gives; the first five of a map go beside random ones."""
+    model = models.load("vit-scenes")
+    shown = view.capture(model, samples.picture("scene:3:2"), None)
+    assert seen.root.locator(".linked-decision").inner_text() == decided.said(model, shown.logits)
+    assert seen.root.locator(".linked-input img").is_visible()
+    told, taken = seen.root.locator(".linked-told"), seen.root.get_by_role("button", name="take away by click")
+    taken.click()
+    seen.root.locator(".linked-picture").click(position={"x": 150, "y": 90})
+    patch = view.names_of(shown).index("4,7") - shown.batch.prefix
+    seen.until(lambda: told.count() and decided.told(shown, [patch]) in told.inner_text(), "the new probability")
+    taken.click()
+    seen.root.get_by_role("button", name="put all back").click()
+    seen.until(lambda: not told.count(), "the whole input")
+    seen.root.locator(".linked-best").last.click()
+    seen.until(lambda: told.count() and "as many at random" in told.inner_text(), "five of a map and five at random")
+    seen.root.get_by_role("button", name="put all back").click()
+    seen.until(lambda: not told.count(), "the whole input")
+
+
+def check_keyboard(page):
+    """Tab reaches every group of controls."""
+    page.get_by_role("button", name="Look").focus()
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("() => document.activeElement.closest('.widget-inline-hbox, button')?.innerText.trim()")
+        )
+    wanted = {"model", "second model", "input", "examples", "class", "against", "rollout", "Export view", "change"}
+    assert wanted <= {one.splitlines()[0] for one in reached if one}, reached
 
 
 def check_a_sentence_and_a_second_model(seen):
@@ -142,13 +177,11 @@ def check_mistakes(seen):
 
 
 def test_as_an_app(tmp_path):
-    lab.copied(NOTEBOOK, tmp_path)
-    port = lab.free_port()
-    command = [
-        sys.executable, "-m", "xai_utils", "app", "--notebook", str(tmp_path / NOTEBOOK.name), "--no-browser",
-        f"--port={port}",
-    ]  # fmt: skip
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(lab.ROOT)}
+    port, before = lab.free_port(), kept()
+    command = [sys.executable, "-m", "xai_utils", "app", "--no-browser", f"--port={port}"]
+    views = str(tmp_path / "views")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(lab.ROOT), "XAI_VIEWS": views}
+    environment.pop("XAI_FIGURES", None)
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -161,12 +194,24 @@ def test_as_an_app(tmp_path):
         with lab.browsing(tmp_path / "profile", "10_explorer_app") as page:
             page.goto(f"http://127.0.0.1:{port}/?token={token}", timeout=lab.PATIENCE * 1000)
             seen = Seen(page)
-            check_dragging(seen)
-            assert page.get_by_label("class", exact=True).evaluate("it => it.selectedOptions[0].text") == "predicted"
+            page.set_viewport_size({"width": 1280, "height": 800})
+            assert seen.root.locator(".linked-picture").bounding_box()["y"] < 300, "the picture is in the first screen"
+            page.screenshot(path=lab.SHOTS / "10_explorer_app_first.png")
+            check_dragging(seen, 4)
+            assert page.get_by_label("class", exact=True).get_attribute("placeholder") == "predicted"
+            check_taking_away(seen)
+            check_keyboard(page)
+            assert kept() == before, "the app writes into exported_views only"
             assert not page.locator(".jp-OutputArea-output[data-mime-type*=stderr]").count()
     finally:
         server.terminate()
         server.wait(30)
+
+
+def kept() -> dict[str, str]:
+    """Return the hash of every figure, table and notebook of the project."""
+    found = [*(lab.ROOT / "figures").iterdir(), *(lab.ROOT / "notebooks").iterdir()]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in found if file.is_file()}
 
 
 def check_who_is_answered(port: int, token: str) -> None:

@@ -153,6 +153,12 @@ def test_a_mistake_becomes_a_message_and_the_view_stays(one, control, value, wor
     assert one.pictures["first"].title.startswith("tiny bert: layer 1") and not one.message.value
 
 
+def test_a_misspelt_model_is_told_what_was_meant(one):
+    one.controls.model.value = "vit-scene"
+    one.wait()
+    assert "Did you mean vit-scenes?" in one.message.value and one.request == VIEW
+
+
 def test_stop_ends_what_is_running_and_the_view_stays(one, monkeypatch):
     begun, go = held(monkeypatch)
     one.controls.sample.value = "a warm plot"

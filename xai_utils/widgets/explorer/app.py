@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from difflib import get_close_matches
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,11 @@ class Explorer:
     def _model(self, name: str) -> Model:
         if name not in self.models:
             self.controls.progress.description = f"loading {name}"
-            self.models[name] = models.load(name, self.device)
+            try:
+                self.models[name] = models.load(name, self.device)
+            except ValueError as error:
+                near = get_close_matches(name, models.MODELS, 1)
+                raise ValueError(f"Did you mean {near[0]}? {error}" if near else str(error)) from error
         return self.models[name]
 
     def _of_its_kind(self, asked: Request) -> Request:

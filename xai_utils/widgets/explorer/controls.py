@@ -17,7 +17,7 @@ from xai_utils.samples import prompts
 from xai_utils.widgets.explorer import decided, view
 from xai_utils.widgets.explorer.view import CHANGES, Captured, Request
 
-STYLE = {"description_width": "6.5em"}
+STYLE = {"description_width": "7.5em"}
 BESIDE = " · "  #: stands between a class and its probability
 PREDICTED = ""
 OFFERED_CLASSES, OFFERED_REVIEWS, OFFERED_PROMPTS = 1000, 12, 4
@@ -121,7 +121,7 @@ class Controls:
     def _arranged(self) -> widgets.VBox:
         narrow = (*self.slow[:-1], self.examples, self.layer, self.change, self.strength, self.progress)
         for one in narrow:
-            one.style, one.layout = STYLE, widgets.Layout(width="100%")
+            one.style, one.layout = STYLE, widgets.Layout(width="auto")
         for one in (self.look, self.stop, self.export):
             one.layout = widgets.Layout(width="auto")
         widgets.link((self.play, "value"), (self.layer, "value"))
@@ -135,7 +135,7 @@ class Controls:
         }  # fmt: skip
         top = [widgets.HBox([self.look, self.stop, self.export]), self.progress]
         parts = [widgets.VBox([widgets.HTML(f"<b>{name}</b>"), *group]) for name, group in groups.items()]
-        return widgets.VBox([*top, *parts], layout=widgets.Layout(width="20em", flex="0 0 auto"))
+        return widgets.VBox([*top, *parts], layout=widgets.Layout(width="22em", flex="0 0 auto"))
 
     def asked(self, before: Request) -> Request:
         """Read the slow controls into a request; classes chosen for another model do not count."""

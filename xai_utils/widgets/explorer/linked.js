@@ -256,7 +256,10 @@ function render({ model, el }) {
   function drawMaps() {
     const [all, tokens] = [floats(model, "scores"), names().length - prefix()];
     let place = 0;
-    maps.replaceChildren();
+    const signed = model.get("maps").some((one) => one.signed && !one.problem);
+    const against = signed ? "; where scores have signs orange speaks for and violet against, white is 0" : "";
+    maps.replaceChildren(element("p", { class: "linked-scale",
+      text: `Colours: each map from 0 (dark) to its own greatest value (yellow)${against}.` }));
     for (const about of model.get("maps")) {
       const caption = element("figcaption", { text: about.title });
       const box = element("figure", {}, caption);
