@@ -235,3 +235,27 @@ def test_scores_of_nan_and_curves_of_another_length_are_refused():
         removal_curve(lambda keep: torch.full((len(keep),), NAN), torch.tensor([0]), 1, (0, 1))
     with pytest.raises(ValueError, match="1 points does not belong to 11 fractions"):
         area(vector(1))
+
+
+def weighted(keep):
+    return (keep * torch.arange(1.0, 9.0, dtype=torch.float64)).sum(-1)
+
+
+def test_the_best_order_is_rarely_met_at_random_and_the_worst_always():
+    best, steps = torch.arange(1.0, 9.0), tuple(n / 8 for n in range(9))
+    maps = torch.stack([best, -best])
+    found = removal_curves.beside_random(weighted, maps, torch.arange(8), 8, steps, draws=199, seed=1)
+    assert found.p.tolist() == pytest.approx([1 / 200, 1]) and found.random.shape == (199, 9)
+    own = removal_curve(weighted, torch.arange(8).flip(0), 8, steps)
+    assert torch.equal(found.curves[0], own) and (found.random[:, 0] == 36).all()
+    assert (found.random.mean(0) - torch.linspace(36, 0, 9)).abs().max() < 1  # on average a straight line
+
+
+def test_a_constant_map_is_as_good_as_a_random_order():
+    found = [removal_curves.beside_random(weighted, torch.ones(1, 8), torch.arange(8), 8, seed=n).p for n in range(60)]
+    assert 0.35 < torch.cat(found).mean() < 0.65
+
+
+def test_no_random_order_compares_nothing():
+    with pytest.raises(ValueError, match="draws"):
+        removal_curves.beside_random(weighted, torch.ones(1, 8), torch.arange(8), 8, draws=0)

@@ -53,3 +53,14 @@ def test_a_table_is_written_on_its_colours_with_one_frame_a_row():
     (frame,) = ax.patches
     assert frame.get_xy() == (0.53, -0.45) and ax.get_xlabel() == "skip"
     assert [one.get_text() for one in ax.get_yticklabels()] == ["rollout", "heat"]
+
+
+def test_removals_are_lines_over_the_band_of_random_orders():
+    ax = plt.Figure().subplots()
+    random = torch.linspace(0, 1, 101, dtype=torch.float64)[:, None].expand(-1, 3)
+    compared.removals(ax, (0, 0.05, 1), {"one": torch.tensor([0.9, 0.2, 0.1])}, random)
+    (band,), (line,) = ax.collections, ax.lines
+    edges = band.get_paths()[0].vertices[:, 1]
+    assert (edges.min(), edges.max()) == (0.05, 0.95) and line.get_label() == "one"
+    np.testing.assert_allclose(line.get_xydata(), [[0, 0.9], [1, 0.2], [2, 0.1]])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0%", "5%", "100%"]

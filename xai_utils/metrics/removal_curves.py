@@ -8,6 +8,7 @@ the same emptied input at the end, insertion is ``lerf`` read backwards, so its 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -256,3 +257,52 @@ def _drop(full: Tensor, others: Tensor) -> Tensor:
         raise ValueError(f"full is {tuple(full.shape)}, the others {tuple(others.shape)}; expected the same or a bin.")
     check.finite("probabilities", others)
     return full - others if others.ndim == full.ndim else (full[..., None] - others).mean(-1)
+
+
+@dataclass(frozen=True)
+class BesideRandom:
+    """Removal curves of maps of one input, and of random orders of the same tokens.
+
+    Attributes:
+        curves: answers after each step, ``(map, step)``, most relevant first.
+        random: the same in random orders, ``(draw, step)``.
+        p: of each map, how often a random order empties the answer as fast, its area being as small, ``(map,)``; at
+            least 1 / (draws + 1).
+    """
+
+    curves: Tensor
+    random: Tensor
+    p: Tensor
+
+
+def beside_random(
+    score: Callable[[Tensor], Tensor],
+    scores: Tensor,
+    places: Tensor,
+    tokens: int,
+    fractions: Sequence[float] = TENTHS,
+    draws: int = 99,
+    seed: int = 0,
+) -> BesideRandom:
+    """Remove tokens of one input as each map ranks them, and as often in random orders.
+
+    Args:
+        score: as in :func:`removal_curve`.
+        scores: of the tokens that may go, ``(map, rank)``; equal ones in random order.
+        places: which tokens of the input these are, ``(rank,)``.
+        tokens: of the input.
+        fractions: of the tokens that are gone after each step.
+        draws: random orders.
+        seed: of random orders and ties.
+
+    Raises:
+        ValueError: no draw; NaN; from :func:`keep_masks`.
+    """
+    check.at_least_one("draws", draws)
+    noise = torch.rand(draws, len(places), generator=torch.Generator().manual_seed(seed)).argsort(-1)
+    orders = places[torch.cat([ranking(scores, seed), noise])]
+    found = removal_curve(score, orders, tokens, fractions)
+    areas = area(found, fractions)
+    own, random = areas[: len(scores)], areas[len(scores) :]
+    p = (1 + (random <= own[:, None]).sum(1)) / (draws + 1)
+    return BesideRandom(found[: len(scores)], found[len(scores) :], p)

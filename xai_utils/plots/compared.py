@@ -75,6 +75,25 @@ def table(ax: Axes, values: pd.DataFrame, boxed: Mapping[str, float] | None = No
     ax.set_xlabel(values.columns.name or "")
 
 
+def removals(ax: Axes, fractions: Sequence[float], curves: Mapping[str, Tensor], random: Tensor) -> None:
+    """Draw what a model still answers as tokens go, a line a map, over the band of 90 % of random orders.
+
+    Args:
+        ax: where to draw.
+        fractions: of the tokens that are gone, a step each; steps are drawn equally far apart.
+        curves: name to ``(step,)``, most relevant first.
+        random: the same in random orders, ``(draw, step)``.
+    """
+    steps = range(len(fractions))
+    low, high = torch.quantile(random, torch.tensor([0.05, 0.95], dtype=random.dtype), dim=0)
+    ax.fill_between(steps, low, high, color="0.8", linewidth=0, label="90 % of random orders")
+    for (name, curve), mark in zip(curves.items(), "os^Dv", strict=False):
+        ax.plot(steps, curve, marker=mark, markersize=4, label=name)
+    ax.set_xticks(steps, [f"{one:.0%}" for one in fractions])
+    ax.set(ylim=(0, 1.02), ylabel="probability of what was predicted")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
 def relative(scores: Tensor) -> Tensor:
     """Divide a map by its greatest absolute score, so that maps in different units can share a scale; zeros stay."""
     top = scores.abs().max()
