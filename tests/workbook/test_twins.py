@@ -1,13 +1,19 @@
 """Named runs whose models only a hub has, gone through with random twins of the same depth from local folders."""
 
+import json
+
 import nbformat
+import numpy as np
 import pytest
+import timm
 import tiny
 import torch
 import transformers as hf
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from xai_utils import figures, samples
+from xai_utils.models import bundled, detector
 from xai_utils.models.vim import Vim
 from xai_utils.workbook import runs
 
@@ -104,3 +110,48 @@ def test_a_pretrained_transformer_and_a_picture_of_two_photographs(number, execu
         )
     else:
         assert "03_rollouts_picture" in drawn and "03_layers_vim" not in drawn
+
+
+def random_detector(name):
+    """Make a Mask R-CNN that was never trained and calls everything a dog."""
+    torch.manual_seed(0)
+    card, _ = bundled.bundled_weights("maskrcnn-scenes")
+    module = detector.build_small(card["arguments"])
+    module.roi_heads.score_thresh, module.roi_heads.detections_per_img = 0.0, 3
+    torch.nn.init.constant_(module.roi_heads.mask_predictor.mask_fcn_logits.bias, 9.0)  # boxes are masks
+    return detector.Detector(name, module, ("background", *["dog"] * len(card["classes"])))
+
+
+@pytest.fixture
+def dogs(tmp_path):
+    """Write six photographs, each half a dog, in the layout of a folder with masks; every class means a dog."""
+    noise = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (tmp_path / "dogs" / part).mkdir(parents=True)
+    for n in range(6):
+        mask = np.zeros((96, 128), dtype=np.uint8)
+        mask[:, 10 * n : 64 + 10 * n] = 1
+        picture = noise.integers(0, 99, (96, 128, 3)) + 120 * mask[..., None]
+        Image.fromarray(picture.astype(np.uint8)).save(tmp_path / f"dogs/images/{n}.png")
+        Image.fromarray(mask).save(tmp_path / f"dogs/masks/{n}_dog.png")
+    (tmp_path / "dogs/classes.json").write_text(json.dumps({"dog": list(range(1000))}))
+    return str(tmp_path / "dogs")
+
+
+@pytest.mark.parametrize("run", ["coco", "foreground"])
+def test_a_pretrained_transformer_a_detector_and_a_residual_network_on_photographs(
+    run, executed, dogs, tmp_path, monkeypatch, capsys
+):
+    create = timm.create_model
+    narrow = {"deit": {"embed_dim": 24}, "resn": {"layers": (1, 1, 1, 1)}}
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name, **narrow[name[:4]]))
+    monkeypatch.setitem(detector.DETECTORS, "maskrcnn_resnet50_fpn_v2", random_detector)
+    torch.manual_seed(0)
+    known = executed("05", run, PICTURES=dogs, SCORE=0.0, DEVICE="cpu")
+    assert known["vision_model"].name == "deit_tiny" and len(known["pictures"]) == 6 and known["control"] is None
+    drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert {"05_maps", "05_skip", "05_supervision"} <= drawn
+    assert ({"05_one_grid", "05_detector"} <= drawn) == (run == "foreground")
+    tests = figures.read_table("05_tests", tmp_path / "figures")
+    assert tests["p"].between(0, 1).all() and ("Grad-CAM" in " ".join(tests["test"])) == (run == "foreground")
+    assert "published table, ratio of means" in capsys.readouterr().out
