@@ -91,3 +91,20 @@ def test_a_change_is_that_of_the_means_over_the_draws():
     after = {"definitions": np.stack([before["definitions"] - 1, before["definitions"] - 3])}
     interval, p = removal.change(ASKED, before, after, 0)["definitions"]
     assert interval.mean == pytest.approx(-2) and p == pytest.approx(0.5), "two pairs of words exchange in four ways"
+
+
+def test_what_goes_first_is_a_share_of_what_there_was():
+    before = {"definitions": np.array([2.0, 4.0, 2.0, 4.0]), "occupations": np.array([1.0, 1.0, 1.0, 1.0])}
+    after = {"definitions": np.array([1.0, 1.0, 1.0, 1.0]), "occupations": np.array([0.5, 1.0, 0.5, 1.0])}
+    interval, p = removal.first_to_go(ASKED, before, after, 0)
+    assert interval.mean == pytest.approx(2 / 3 - 1 / 4) and interval.n == 6, "two pairs of words, four occupations"
+    assert p > 0.1
+    assert removal.first_to_go(ASKED, before, before, 0)[0].mean == 0
+
+
+def test_the_summary_has_a_row_for_every_change_and_the_range_of_its_draws():
+    before = {"definitions": np.array([1.0, -1.0])}
+    table = removal.summary(before, {"random": {"definitions": np.array([[1.0, 1.0], [3.0, -1.0], [2.0, 4.0]])}})
+    assert list(table.index) == [("as it is", "definitions"), ("random", "definitions")]
+    assert table.loc[("as it is", "definitions")].tolist() == [0, 0, 0, 0.5]
+    assert table.loc[("random", "definitions")].tolist() == pytest.approx([5 / 3, 1, 3, 5 / 6])

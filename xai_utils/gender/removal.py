@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +20,7 @@ from xai_utils.gender import erasure, findings
 from xai_utils.gender import probes as asked_of
 from xai_utils.gender.erasure import Erasure
 from xai_utils.gender.findings import Tested
+from xai_utils.metrics import agreement
 from xai_utils.models import Model
 from xai_utils.models.encoding import encode
 from xai_utils.samples import gender
@@ -27,9 +29,9 @@ from xai_utils.samples.kinds import Text
 
 #: What is measured, and what larger numbers mean.
 OUTCOMES = {
-    "definitions": "log odds of the pronoun that the definition asks for",
+    "definitions": "log odds of the right pronoun",
     "occupations": "distance of log P(he)/P(she) from its mean",
-    "agreement": "log odds of the verb form that the noun asks for",
+    "agreement": "log odds of the right verb form",
     "running text": "log P of a hidden word piece",
 }
 
@@ -146,6 +148,35 @@ def change(
     """
     less = {name: np.atleast_2d(after[name]).mean(0) - np.atleast_2d(before[name]).mean(0) for name in after}
     return {name: findings.paired(values, seed, asked.clusters(name)) for name, values in less.items()}
+
+
+def first_to_go(asked: Asked, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], seed: int) -> Tested:
+    """Return how much larger a share the definitions lose than the occupations, with the p of shuffled membership.
+
+    A loss is what is less after than before, as a share of the outcome's mean before. Pairs of words are held against
+    occupations, each with the mean of its sentences.
+    """
+    lost = []
+    for name in ("definitions", "occupations"):
+        less = (before[name] - after[name]) / before[name].mean()
+        lost.append(pd.Series(less).groupby(asked.clusters(name)).mean().to_numpy())
+    return agreement.group_difference(lost[0], lost[1], seed)
+
+
+def summary(before: Mapping[str, np.ndarray], changed: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """Return one row a change and outcome: its mean, that of the least and greatest draw, and the share above 0.
+
+    Args:
+        before: by outcome ``(sample,)``.
+        changed: by change and outcome ``(sample,)``, or ``(draw, sample)`` of a control.
+    """
+    rows = []
+    for change, found in {"as it is": before, **changed}.items():
+        for outcome, values in found.items():
+            means = np.atleast_2d(values).mean(1)
+            rows.append((change, outcome, means.mean(), means.min(), means.max(), float((values > 0).mean())))
+    heads = ["change", "outcome", "mean", "least draw", "greatest draw", "above 0"]
+    return pd.DataFrame(rows, columns=heads).set_index(heads[:2])
 
 
 def price(model: Model, texts: Sequence[str]) -> np.ndarray:
