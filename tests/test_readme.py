@@ -50,6 +50,18 @@ SAID = [
     ("notebooks/README.md", f"on pairs: {MEAN}.", "04_tests", {"claim": PREFERS("gradient_x_input")}),
     ("notebooks/README.md", f"attribution does: {MEAN}.", "04_tests", {"claim": PREFERS("transformer_attribution")}),
     ("notebooks/README.md", f"prefers nothing: {MEAN}.", "04_tests", {"claim": PREFERS("gradcam layer2")}),
+    ("notebooks/README.md", f"effective skip {MEAN} is left", "05_tests",
+     {"test": "FAF, vit-scenes: gradient_rollout above rollout of the same skip"}),
+    ("notebooks/README.md", f"of a gain of {MEAN}", "05_tests",
+     {"test": "FAF, vit-scenes: gradient_rollout above rollout"}),
+    ("notebooks/README.md", f"lie the gain is {MEAN}", "05_tests",
+     {"test": "FAF, vit-scenes-plain: gradient_rollout above rollout"}),
+    ("notebooks/README.md", f"plain rollout, by {MEAN}", "05_tests",
+     {"test": "average precision, vit-scenes: gradient_rollout above rollout"}),
+    ("notebooks/README.md", f"rollout included: {MEAN}", "05_tests",
+     {"test": "average precision, vit-scenes: rollout above contrast"}),
+    ("notebooks/README.md", f"above it by {MEAN}", "05_tests",
+     {"test": "average precision on 4 × 4, Grad-CAM: transformer above CNN"}),
 ]  # fmt: skip
 #: numbers that are no result of ours: file and sentence
 PUBLISHED = [("notebooks/README.md", "6.5 and 3.1 are claimed for larger models")]
