@@ -64,10 +64,11 @@ def test_standings_of_another_table_are_refused_until_it_is_summed_up_again(tmp_
     assert leaderboard.read(out)[1].model.unique().tolist() == ["m"]
 
 
-def test_the_bundled_table_is_read_without_a_key_though_its_code_had_no_rooms():
-    about = parts.provenance(leaderboard.FILE)
-    assert "key" not in about and "scoring" in about["sweeps"]["leaderboard"]["code"]
-    assert len(leaderboard.read()[0]) == about["rows"] > 1e6
+def test_the_bundled_table_says_what_made_it():
+    about, plans = parts.provenance(leaderboard.FILE), leaderboard.PLANS
+    assert "key" not in about and set(about["sweeps"]) == set(plans)
+    assert all("xai_utils.evaluation.scoring" in about["sweeps"][name]["code"] for name in plans)
+    assert len(leaderboard.read()[0]) == about["rows"] > 1e5
 
 
 def test_a_file_that_is_cut_off_or_no_sweep_is_refused(tmp_path):

@@ -28,6 +28,7 @@ KEY = ["model", "method", "sample", "metric", "operator"]
 LEFT_OUT = ("insertion",)  #: not bundled: it is deletion plus delta_af
 CHEAP = ("pixel_gradient", "gradient_x_input", "closed_gradient_x_input")  #: scored again to see that nothing changed
 RESAMPLES = 1000
+PERMUTATIONS = 19999  #: of pairs: some 200 tests a model, corrected, must be able to fall below 5 %
 #: two truths that are never mixed: what is known to decide the answer of this very model, because it is planted,
 #: drawn or swapped; and what people marked as decisive, whatever the model reads
 CAUSE, MARKS = "known cause", "human marks"
@@ -126,7 +127,7 @@ def pairs(table: pd.DataFrame, models: Sequence[str], metric: str = TRUTH) -> pd
         gaps = pd.DataFrame({f"{one} {other}": wide[one] - wide[other] for one, other in combinations(wide, 2)})
         again = np.stack([drawn[one] - drawn[other] for one, other in combinations(wide, 2)])
         low, high = np.quantile(again, [0.025, 0.975], axis=1)
-        told = pd.DataFrame({"gap": gaps.mean(), "low": low, "high": high, "p": standings.p_values(gaps)})
+        told = pd.DataFrame({"gap": gaps.mean(), "low": low, "high": high, "p": standings.p_values(gaps, PERMUTATIONS)})
         names = pd.DataFrame(combinations(wide, 2), columns=["one", "other"]).assign(model=model)
         found.append(pd.concat([names, told.reset_index(drop=True)], axis=1))
     return pd.concat(found, ignore_index=True)[["model", "one", "other", "gap", "low", "high", "p"]]

@@ -153,10 +153,13 @@ def intervals(wide: pd.DataFrame, *names: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict({one: (i.mean, i.low, i.high) for one, i in found.items()}, "index", columns=names)
 
 
-def p_values(gaps: pd.DataFrame) -> pd.Series:
-    """Test the columns of paired differences as one family; 1 where all are zero, which is no test, or one sample."""
+def p_values(gaps: pd.DataFrame, permutations: int = PERMUTATIONS) -> pd.Series:
+    """Test the columns of paired differences as one family; 1 where all are zero, which is no test, or one sample.
+
+    The smallest p is 2 / (1 + ``permutations``) times the number of columns: take enough for a large family.
+    """
     tested = {name: gaps[name].tolist() for name in gaps if gaps[name].any() and len(gaps) > 1}
-    adjusted = stats.holm(stats.permutation_ps(tested, SEED, PERMUTATIONS, shared(gaps)))
+    adjusted = stats.holm(stats.permutation_ps(tested, SEED, permutations, shared(gaps)))
     return pd.Series({name: adjusted.get(name, 1.0) for name in gaps})
 
 
