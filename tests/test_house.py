@@ -48,13 +48,14 @@ MAY_IMPORT = {
         "check", "evaluation", "files", "maths", "methods", "metrics", "models", "runtime", "samples",
         "settings", "stats",
     },
+    "survey": {"check", "files", "methods", "models", "result", "runtime", "samples"},
     "plots": {"check", "maths", "metrics", "result", "stats", "sweep"},
     "widgets": {
         "capture", "check", "evaluation", "files", "gender", "maths", "methods", "metrics", "models", "plots", "result",
         "runtime", "samples",
     },
     "workbook": {"files", "settings"},
-    "__main__": {"files", "runtime", "sweep", "train", "widgets", "workbook"},
+    "__main__": {"files", "runtime", "survey", "sweep", "train", "widgets", "workbook"},
 }  # fmt: skip
 ONLY_IN = {
     "anywidget": {"widgets"},
@@ -76,10 +77,10 @@ ONLY_IN = {
     "pyarrow": {"sweep", "workbook"},
     "rich": {"workbook"},
     "safetensors": {"gender", "models", "train"},
-    "timm": {"models"},
-    "tokenizers": {"models", "train"},
+    "timm": {"models", "survey"},
+    "tokenizers": {"models", "survey", "train"},
     "torchvision": {"models", "train"},
-    "transformers": {"capture", "models", "runtime", "train"},
+    "transformers": {"capture", "models", "runtime", "survey", "train"},
 }
 ALL = sorted(PACKAGE.rglob("*.py"))
 DOORS = [path for path in ALL if path.name == "__init__.py" and path.parent != PACKAGE]

@@ -107,7 +107,23 @@ def app(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {run.__name__: run for run in (figures, golden, report, sweep, leaderboard, summary, train, app)}
+def architectures(options: argparse.Namespace) -> int:
+    """Try every method on a tiny model of every family of architectures, and write what works; a few minutes."""
+    from xai_utils import runtime
+    from xai_utils.survey import architectures as survey
+
+    runtime.quiet()
+    found = survey.survey(options.only)
+    only = f' --only "{";".join(options.only)}"' if options.only else ""
+    survey.written(found, options.out, f"{PROGRAM} architectures{only}")
+    counts = ", ".join(f"{count} {result}" for result, count in found["result"].value_counts().items())
+    print(f"{found['family'].nunique()} families, {len(found)} rows: {counts}; in {options.out.with_suffix('.csv')}")
+    return int((found["result"] == "wrong").any())
+
+
+COMMANDS = {
+    run.__name__: run for run in (figures, golden, report, sweep, leaderboard, summary, train, app, architectures)
+}
 KEPT = "; what had finished is kept, and the same command continues"
 INTERRUPTED = {"figures": KEPT, "sweep": KEPT, "train": "; the same command continues from the last checkpoint, if any"}
 
@@ -151,6 +167,13 @@ def parser() -> Parser:
     made["summary"].add_argument("table", type=Path, help="what sweep wrote: runs/sweeps/NAME.parquet")
     made["summary"].add_argument("--out", type=Path, required=True, help="folder and name, without an ending")
     _train_arguments(made["train"])
+    made["architectures"].add_argument(
+        "--only", default=[], type=lambda text: [one.strip() for one in text.split(";")], metavar="NAMES",
+        help='of families, such as "BERT;Llama" (default: all)',
+    )  # fmt: skip
+    made["architectures"].add_argument(
+        "--out", type=Path, default=files.DATA / "architectures", help="the table (default: data/architectures.csv)"
+    )
     made["app"].add_argument("--port", type=count, default=8866, metavar="N", help="on 127.0.0.1 (default: 8866)")
     made["app"].add_argument("--no-browser", action="store_true", help="print the address only")
     made["app"].add_argument("--notebook", type=Path, help="to show instead of the explorer alone")

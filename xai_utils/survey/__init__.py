@@ -1,0 +1,1 @@
+"""Which architectures can be explained by which methods: a table made from tiny random models."""
