@@ -12,7 +12,7 @@ import transformers as hf
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from xai_utils import figures, samples
+from xai_utils import figures, models, samples
 from xai_utils.models import bundled, detector
 from xai_utils.models.vim import Vim
 from xai_utils.workbook import runs
@@ -155,3 +155,67 @@ def test_a_pretrained_transformer_a_detector_and_a_residual_network_on_photograp
     tests = figures.read_table("05_tests", tmp_path / "figures")
     assert tests["p"].between(0, 1).all() and ("Grad-CAM" in " ".join(tests["test"])) == (run == "foreground")
     assert "published table, ratio of means" in capsys.readouterr().out
+
+
+@pytest.fixture
+def few_words(monkeypatch):
+    """Ask about every eighth occupation, and of the definitions a dozen couples a template."""
+    whole, couples = samples.gender.probes, samples.gender.definitions()[:36]
+    monkeypatch.setattr(samples.gender, "probes", lambda *kind: whole(*kind)[:: 8 if kind[0] == "occupation" else 1])
+    monkeypatch.setattr(samples.gender, "definitions", lambda: couples)
+
+
+@pytest.fixture
+def published_pairs(tmp_path):
+    """Write some sentences of each corpus of gender as they are published."""
+    for name in ("winogender", "winobias", "crows_pairs"):
+        (tmp_path / name).mkdir()
+    jobs = ("nurse", "teacher", "clerk", "doctor", "lawyer", "driver")
+    rows = [
+        f"{job}.patient.1.{side}.txt\tThe {job} said that {word} left."
+        for job in jobs
+        for side, word in (("male", "he"), ("female", "she"))
+    ]
+    (tmp_path / "winogender" / "all_sentences.tsv").write_text("\n".join(["sentid\tsentence", *rows, ""]))
+    shares = [f"{job}\t50\t{90 - 10 * place}\t2015" for place, job in enumerate(jobs)]
+    heads = "occupation\tbergsma_pct_female\tbls_pct_female\tbls_year"
+    (tmp_path / "winogender" / "occupations-stats.tsv").write_text("\n".join([heads, *shares, ""]))
+    for side, word in (("pro", "he"), ("anti", "she")):
+        for kind in ("type1", "type2"):
+            file = tmp_path / "winobias" / f"{side}_stereotyped_{kind}.txt.test"
+            file.write_text("".join(f"{n + 1} [The {job}] said that [{word}] left.\n" for n, job in enumerate(jobs)))
+    crows = [f"{n},The {job} said he left.,The {job} said she left.,gender" for n, job in enumerate(jobs)]
+    (tmp_path / "crows_pairs" / "crows_pairs_anonymized.csv").write_text(
+        "\n".join([",sent_more,sent_less,bias_type", *crows, ""])
+    )
+    return str(tmp_path)
+
+
+def masked_twin(folder, layers):
+    """Write a random BERT for masked words that is as deep as asked for, narrow, and knows BERT's vocabulary."""
+    torch.manual_seed(layers)
+    reader = models.load("minilm-mlm", "cpu").tokenizer
+    config = hf.BertConfig(
+        vocab_size=len(reader), hidden_size=16, num_attention_heads=2, intermediate_size=32, num_hidden_layers=layers
+    )
+    hf.BertForMaskedLM(config).save_pretrained(folder)
+    reader.save_pretrained(folder)
+    return f"mlm:{folder}"
+
+
+@pytest.mark.usefixtures("few_words")
+@pytest.mark.parametrize(("run", "layers"), [("gender-bert", 12), ("gender-bert-large", 24)])
+def test_the_study_of_gender_on_a_deeper_bert(run, layers, executed, tmp_path, published_pairs):
+    twin = masked_twin(tmp_path / "bert", layers)
+    known = executed("06", run, MODEL=twin, GENDER_DATA=published_pairs, DEVICE="cpu", SOLVED=200, SHUFFLES=99)
+    assert known["LAYERS"] == layers + 1 and set(known["contrasts"]) == {"winogender", "winobias", "crows_pairs"}
+    assert figures.read_table("06_findings", tmp_path / "figures")["p (Holm)"].between(0, 1).all()
+    assert len(figures.read_table("06_extraction", tmp_path / "figures")) == layers + 1
+
+
+@pytest.mark.usefixtures("few_words")
+def test_known_truth_of_gender_on_bert_base(executed, tmp_path):
+    twin = masked_twin(tmp_path / "bert", 12)
+    small = {"DRAWS": 2, "REVIEWS": 8, "EVERY": 40, "LANGUAGE_MODEL": "", "SHUFFLES": 99}
+    known = executed("12", "gender-bert", MODEL=twin, DEVICE="cpu", **small)
+    assert known["patched"].effect.shape[0] == 13 and set(known["means"]) == {"people", twin}
