@@ -40,8 +40,10 @@ faults: $(STAMP)  ## kill and damage at random (SEED=0 KILLS=80 DAMAGES=200 PROG
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m tests.faults --seed $(or $(SEED),0) --kills $(or $(KILLS),80) \
 	--damages $(or $(DAMAGES),200) --programs $(or $(PROGRAMS),4) --errors $(or $(ERRORS),320)
 
-bench: $(STAMP)  ## time the methods
-	$(BIN)/python -m tests.bench
+bench: $(STAMP)  ## time the methods in one table (QUICK=1 ONLY=part; PEERS=1 installs other programs into .bench/ first)
+	$(if $(filter 1,$(PEERS)),$(BIN)/python -m pip install -q --no-deps --upgrade --target .bench -r requirements-bench.txt)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=tests:.bench $(BIN)/python -m tests.bench $(if $(filter 1,$(QUICK)),--quick) \
+	$(if $(ONLY),--only $(ONLY))
 
 explore: $(STAMP)  ## open the notebooks in JupyterLab, on this machine only
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(ROOT_MAY) notebooks

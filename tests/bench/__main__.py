@@ -1,44 +1,66 @@
 """Time the methods: ``python -m tests.bench`` prints one table of ratios, all measured in one run.
 
-Times are seconds of the processor on one thread, medians of runs taken in turn after one warm-up, so that other work on
-the machine hardly counts. ``--quick`` makes everything smaller; its ratios are only a rough guide. Every
-``bench_NAME.py`` beside this file with ``rows(quick)`` is a part of the table.
+A row is a hot path: our time, the time of the plain pass or plain loop that it is made of, the time of another program
+that people use for the same, and ours divided by each. Below 1 we are faster. ``--quick`` makes everything smaller; its
+ratios are only a rough guide. Every ``bench_NAME.py`` beside this file with ``rows(quick)`` is a part of the table; one
+that fails is a row that says so. Other programs are optional: ``requirements-bench.txt`` lists them.
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
+from tests.bench.measure import DEVICE, Against, Row
 from xai_utils import runtime
 
-COLUMNS = ("case", "ours", "compared with", "seconds", "theirs (s)", "ratio", "target")
+COLUMNS = ("hot path", "ours (s)", "plain", "(s)", "ratio", "other program", "(s)", "ratio", "peak (MB)")
 PARTS = tuple(path.stem.removeprefix("bench_") for path in sorted(Path(__file__).parent.glob("bench_*.py")))
 
 
-def lines(rows: Iterable[dict[str, object]]) -> Iterator[str]:
-    """Write rows as a table in Markdown, each as it comes: numbers with three digits, missed targets marked."""
+def lines(rows: Iterable[Row]) -> Iterator[str]:
+    """Write rows as a table in Markdown, each as it comes: numbers with three digits, missed limits marked."""
     yield f"| {' | '.join(COLUMNS)} |"
     yield f"| {' | '.join('---' for _ in COLUMNS)} |"
     for row in rows:
-        shown = []
-        for column in COLUMNS:
-            value = row.get(column)
-            shown.append("" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value))
-        if row.get("target"):
-            missed = float(row["ratio"]) > float(row["target"])  # type: ignore[arg-type]
-            shown[-1] = f"≤ {row['target']:g}{' (missed)' if missed else ''}"
-        yield f"| {' | '.join(shown)} |"
+        cells = [row.path, _number(row.ours), *_against(row.ours, row.plain), *_against(row.ours, row.peer)]
+        yield f"| {' | '.join([*cells, _number(row.memory)])} |"
 
 
-def measured(parts: Sequence[str], quick: bool) -> Iterator[dict[str, object]]:
-    """Measure part by part."""
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _against(ours: float | None, other: Against | None) -> tuple[str, str, str]:
+    """Return the name, the seconds, and the ratio with its limit."""
+    if other is None:
+        return "", "", ""
+    if ours is None or not other.seconds:
+        return other.name, "", ""
+    ratio = ours / other.seconds
+    limit = "" if other.limit is None else f" (≤ {other.limit:.3g}{', missed' if ratio > other.limit else ''})"
+    return other.name, _number(other.seconds), f"{ratio:.3g}{limit}"
+
+
+def measured(parts: Sequence[str], quick: bool) -> Iterator[Row]:
+    """Measure part by part; one that fails is a row, and the others go on."""
     for part in parts:
-        yield from import_module(f"tests.bench.bench_{part}").rows(quick)
+        try:
+            yield from import_module(f"tests.bench.bench_{part}").rows(quick)
+        except Exception as error:
+            said = " ".join(str(error).split())[:120]
+            yield Row(f"{part}: failed, {type(error).__name__}: {said}".replace("|", "/"))
+
+
+def machine() -> str:
+    """Return one line on what the times were taken on."""
+    where = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{platform.machine()} processor"
+    return f"{where}, {torch.get_num_threads()} thread, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def main() -> None:
@@ -49,6 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     runtime.quiet()
     torch.set_num_threads(1)
+    print(machine(), end="\n\n", flush=True)
     for line in lines(measured([arguments.only] if arguments.only else PARTS, arguments.quick)):
         print(line, flush=True)
 

@@ -1,13 +1,14 @@
-"""Time the closed forms of the attention classifier: against back-propagation, and against LIME by forward passes."""
+"""Time the closed forms of the attention classifier: against back-propagation, forward passes, and the lime package."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from itertools import cycle
 
 import numpy as np
 import torch
 
-from tests.bench.bench_capture import in_turn, row
+from tests.bench.measure import Against, Row, in_turn, program
 from xai_utils.maths import lime, mask_ratio
 from xai_utils.methods import closed_forms
 from xai_utils.methods.closed_forms import Document
@@ -30,53 +31,51 @@ def text(words: int) -> tuple[Model, Document]:
     return model, closed_forms.read(model, Text(" ".join(vocabulary[i] for i in chosen)))
 
 
-def rows(quick: bool = False) -> list[dict[str, object]]:
-    """Measure gradient, sampled LIME and exact LIME."""
-    repeats, count, words = (3, 1000, 60) if quick else (7, 5000, 200)
+def package(model: Model, read: Document, count: int) -> Callable[[], object]:
+    """Return the lime package's explanation of the same text, asked as its documentation asks."""
+    from lime.lime_text import LimeTextExplainer
+
+    explainer = LimeTextExplainer(class_names=list(model.classes), bow=True, random_state=0)
+
+    def probabilities(texts: list[str]) -> np.ndarray:
+        return closed_forms.class_scores(model, texts).softmax(-1).numpy()
+
+    whole = " ".join(read.words)
+    return lambda: explainer.explain_instance(whole, probabilities, num_features=len(read.words), num_samples=count)
+
+
+def rows(quick: bool = False) -> Iterator[Row]:
+    """Measure the closed gradient, sampled LIME and exact LIME, and the widget."""
+    repeats, count, words = (3, 200, 60) if quick else (7, 1000, 60)
     _, long = text(255)
-    closed, back = "closed gradient of every head", "back-propagation"
-    times = in_turn(
-        {
-            closed: lambda: long.gradient(),
-            back: lambda: long.autograd(),
-        },
-        repeats,
-    )
-    lines = [row("gradient, 256 tokens, 6 heads, double precision", closed, back, times)]
+    times = in_turn({"ours": long.gradient, "back": long.autograd}, repeats)
+    back = Against("back-propagation", times["back"])
+    yield Row("closed gradient of 6 heads, 256 tokens, float64", times["ours"], back)
     model, read = text(words)
     masks, parts = lime.sample(words, count, 0), read.ratio()
-    affine, passes = "scores as a ratio", "texts, tokens and forward passes"
-    times = in_turn(
-        {
-            affine: lambda: mask_ratio.outputs(parts, masks),
-            passes: lambda: closed_forms.class_scores(model, closed_forms.masked_texts(read, masks)),
-        },
-        1,
-    )
-    lines.append(row(f"{count} masks of {words} words, 6 heads", affine, passes, times, HUNDREDTH))
-    exact, drawn = "exact LIME", f"masks, ratio and regression, {count} samples"
-    times = in_turn(
-        {
-            exact: lambda: lime.exact(parts),
-            drawn: lambda: lime.regress(masks := lime.sample(words, count, 0), mask_ratio.outputs(parts, masks)),
-        },
-        repeats,
-    )
-    lines.append(row(f"LIME of {words} words, 6 heads", exact, drawn, times))
-    return [*lines, widget(repeats)]
+    works: dict[str, Callable[[], object]] = {
+        "ours": lambda: lime.regress(drawn := lime.sample(words, count, 0), mask_ratio.outputs(parts, drawn)),
+        "passes": lambda: closed_forms.class_scores(model, closed_forms.masked_texts(read, masks)),
+        "exact": lambda: lime.exact(parts),
+    }
+    name = program("lime", works, lambda: package(model, read, count))
+    times = in_turn(works, 1 if quick else 3)
+    peer = Against(name, times.get(name), 1.0)
+    passes = Against(f"{count:,} texts, tokens, forward passes", times["passes"], HUNDREDTH)
+    yield Row(f"LIME of {words} words from {count:,} masks", times["ours"], passes, peer)
+    drawn = Against(f"our own {count:,} masks", times["ours"])
+    yield Row(f"LIME of {words} words, exact: the limit of all masks", times["exact"], drawn, peer)
+    yield widget(repeats)
 
 
-def widget(repeats: int) -> dict[str, object]:
+def widget(repeats: int) -> Row:
     """Choose another head in the widget, against the closed forms that it shows."""
     model, read = text(12)
     box = closed_form.sentence_and_head(model, " ".join(read.words))
     chooser, heads = box.children[0].children[1], cycle(range(read.layer.heads))
-    redraw, forms = "another head chosen", "the closed forms alone"
-    times = in_turn(
-        {
-            redraw: lambda: setattr(chooser, "value", next(heads)),
-            forms: lambda: closed_forms.highlights(read.head(0), closed_form.SHOWN),
-        },
-        repeats,
-    )
-    return row("widget on the closed forms, 12 words", redraw, forms, times)
+    works: dict[str, Callable[[], object]] = {
+        "ours": lambda: setattr(chooser, "value", next(heads)),
+        "forms": lambda: closed_forms.highlights(read.head(0), closed_form.SHOWN),
+    }
+    times = in_turn(works, repeats)
+    return Row("another head in the widget, 12 words", times["ours"], Against("its closed forms", times["forms"]))

@@ -1,19 +1,20 @@
-"""Time language models: relevance against a plain pass and the published library, leaving out, rollout; peak memory.
+"""Time language models: relevance against a plain pass and LXT, leaving out, rollout; memory of a long prompt.
 
 The prompts are random words, on a Llama of SmolLM2's size with random weights: times do not depend on them.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.bench.bench_capture import eager, graph_from_the_embedding, in_turn, row
+from tests.bench.bench_capture import graph_from_the_embedding
+from tests.bench.measure import DEVICE, Against, Row, in_turn, named, peak, there
 from xai_utils.methods import occlusion, relevance
 from xai_utils.methods.observation import observe
 from xai_utils.methods.table import attribute
@@ -21,23 +22,32 @@ from xai_utils.models import Model
 from xai_utils.models.encoding import encode
 
 RELEVANCE, LEFT_OUT, LIBRARY = 1.6, 1 / 0.85, 1.0
-MEMORY, LONG = 6.0, 1024  # GB, tokens
-#: peak of a process that explains one long prompt, in GB
+CHEAP, MEMORY, LONG = 0.05, 6000, 1024  # of a pass, MB, tokens
+#: peak of a process that explains one long prompt, in MB
 PEAK = """
 import resource, torch
 from tests.bench import bench_language as bench
 torch.set_num_threads(1)
 bench.explain(bench.decoder(), {tokens})
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
 """
-#: AttnLRP by LXT, which patches classes for good, so in a process of its own; seconds of the processor
+#: AttnLRP by LXT, which patches classes for good, so in a process of its own; seconds of the processor. LXT 2.1 asks
+#: transformers for two names and one method that it has no more; none of them is used in what is timed.
 LXT = """
 import torch
+from transformers import pytorch_utils
+for name in ("find_pruneable_heads_and_indices", "prune_linear_layer"):
+    if not hasattr(pytorch_utils, name):
+        setattr(pytorch_utils, name, None)
 from lxt.efficient import monkey_patch
 from transformers.models.llama import modeling_llama
 monkey_patch(modeling_llama)
+class Functions(dict):
+    def get_interface(self, name, default):
+        return self.get(name, default)
+modeling_llama.ALL_ATTENTION_FUNCTIONS = Functions(modeling_llama.ALL_ATTENTION_FUNCTIONS)
 from tests.bench import bench_language as bench
-from tests.bench.bench_capture import in_turn
+from tests.bench.measure import in_turn
 torch.set_num_threads(1)
 model = bench.decoder()
 ids = bench.prompt({tokens})["input_ids"]
@@ -56,13 +66,13 @@ def decoder() -> Model:
         vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
         num_key_value_heads=3, max_position_embeddings=8192, tie_word_embeddings=True,
     )  # fmt: skip
-    module = LlamaForCausalLM(config).eval().requires_grad_(False)
+    module = LlamaForCausalLM(config).eval().requires_grad_(False).to(DEVICE)
     return Model("decoder", module, tuple(map(str, range(49152))), 30, 0, None, None, "", "next")
 
 
 def prompt(tokens: int) -> dict[str, torch.Tensor]:
     """Draw one prompt."""
-    ids = torch.randint(5, 49152, (1, tokens), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(5, 49152, (1, tokens), generator=torch.Generator().manual_seed(0)).to(DEVICE)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
@@ -71,7 +81,7 @@ def explain(model: Model, tokens: int) -> None:
     relevance.modified_gradient("attnlrp", model, encode(model, prompt(tokens)), [5])
 
 
-def rows(quick: bool = False) -> list[dict[str, object]]:
+def rows(quick: bool = False) -> Iterator[Row]:
     """Measure one prompt on one thread."""
     tokens, repeats = (16, 1) if quick else (64, 5)
     model = decoder()
@@ -83,59 +93,47 @@ def rows(quick: bool = False) -> list[dict[str, object]]:
         with graph_from_the_embedding(model.module):
             model.logits(batch.inputs)[:, 5].sum().backward()
 
-    def plain_eager() -> None:
-        with eager(model.module):
-            plain()
-
+    @torch.inference_mode()
     def own() -> None:
-        with torch.inference_mode():
-            model.logits(shorter)
+        model.logits(shorter)
 
+    @torch.inference_mode()
     def forward() -> None:
-        with torch.inference_mode():
-            model.logits(batch.inputs)
+        model.logits(batch.inputs)
 
-    base, passes = "forward + backward", f"{tokens} plain passes of {tokens - 1} tokens, one batch"
-    works = {
-        base: plain,
-        f"eager {base}": plain_eager,
+    works: dict[str, Callable[[], object]] = {
+        "plain": plain,
         "AttnLRP": lambda: explain(model, tokens),
         "CP-LRP": lambda: relevance.modified_gradient("cp", model, batch, [5]),
         "forward": forward,
-        "rollout, given the maps": lambda: attribute("rollout", seen),
+        "rollout": lambda: attribute("rollout", seen),
     }
-    times = in_turn(works, repeats)
-    slow = in_turn(
-        {passes: own, "leave one out": lambda: occlusion.leave_one_out(model, batch, [5])}, 1 if quick else 3
-    )
-    case = f"language model of 135 M, {tokens} tokens"
-    return [
-        row(case, "AttnLRP", base, times, RELEVANCE),
-        row(case, "AttnLRP", f"eager {base}", times),
-        row(case, "CP-LRP", base, times, RELEVANCE),
-        row(case, "rollout, given the maps", "forward", times),
-        row(case, "leave one out", passes, slow, LEFT_OUT),
-        _library(case, times["AttnLRP"], tokens, repeats),
-        _memory(64 if quick else LONG),
-    ]
+    times, case = in_turn(works, repeats), f"language model of 135 M weights, {tokens} tokens"
+    base = Against("forward + backward", times["plain"], RELEVANCE)
+    yield Row(f"AttnLRP, {case}", times["AttnLRP"], base, _library(tokens, repeats), peak(works["AttnLRP"]))
+    yield Row(f"CP-LRP, {case}", times["CP-LRP"], base, None, peak(works["CP-LRP"]))
+    yield Row(f"rollout from its maps, {case}", times["rollout"], Against("forward", times["forward"], CHEAP))
+    works = {"plain": own, "ours": lambda: occlusion.leave_one_out(model, batch, [5])}
+    times = in_turn(works, 1 if quick else 3)
+    passes = Against(f"{tokens} passes of {tokens - 1} tokens, one batch", times["plain"], LEFT_OUT)
+    yield Row(f"leave one out, {case}", times["ours"], passes, None, peak(works["ours"]))
+    yield _memory(64 if quick else LONG)
 
 
-def _library(case: str, ours: float, tokens: int, repeats: int) -> dict[str, object]:
-    """Compare with LXT, or say that it is not there."""
-    if importlib.util.find_spec("lxt") is None:
-        return {"case": case, "ours": "AttnLRP", "compared with": "LXT: not installed, skipped"}
+def _library(tokens: int, repeats: int) -> Against:
+    """Compare with LXT, or say that it is not there, or why it does not run (it is made for one version)."""
+    if not there("lxt"):
+        return Against(named("lxt"))
     try:
-        theirs = float(_run(LXT.format(tokens=tokens, repeats=repeats)))
-    except subprocess.CalledProcessError as error:  # made for another version of transformers
-        return {"case": case, "ours": "AttnLRP", "compared with": f"LXT: {error.stderr.strip().splitlines()[-1][:90]}"}
-    return row(case, "AttnLRP", "LXT", {"AttnLRP": ours, "LXT": theirs}, LIBRARY)
+        return Against(named("lxt"), float(_run(LXT.format(tokens=tokens, repeats=repeats))), LIBRARY)
+    except subprocess.CalledProcessError as error:
+        return Against(f"{named('lxt')}: {error.stderr.strip().splitlines()[-1][:90]}")
 
 
-def _memory(tokens: int) -> dict[str, object]:
-    peak = float(_run(PEAK.format(tokens=tokens)))
-    ours = f"AttnLRP of {tokens} tokens, peak {peak:.1f} GB"
-    return {"case": "memory of a process", "ours": ours, "compared with": f"{MEMORY:g} GB", "ratio": peak / MEMORY,
-            "target": 1.0}  # fmt: skip
+def _memory(tokens: int) -> Row:
+    """Explain a long prompt in a process of its own: its whole peak counts, weights and libraries included."""
+    case = f"AttnLRP, {tokens} tokens, whole process (at most {MEMORY:g} MB)"
+    return Row(case, memory=float(_run(PEAK.format(tokens=tokens))))
 
 
 def _run(code: str) -> str:

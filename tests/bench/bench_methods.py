@@ -1,33 +1,32 @@
-"""Time methods: rollout against the pass it explains, a batch against a loop, chunks against captum's default."""
+"""Time methods: rollout against the pass it explains, a batch against a loop, gradients against captum and zennit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import LayerIntegratedGradients
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
 from tests import tiny
-from tests.bench.bench_capture import deit, in_turn, row
-from xai_utils.maths import rollout
-from xai_utils.methods import explain, integrated
-from xai_utils.models import Model, Preprocessing
-from xai_utils.models.encoding import encode
+from tests.bench.bench_capture import deit
+from tests.bench.measure import DEVICE, Against, Row, in_turn, peak, program
+from xai_utils import models, samples
+from xai_utils.methods import attribute, explain, integrated, observe, relevance
+from xai_utils.models import Model, Preprocessing, encoding
 from xai_utils.samples import Picture, Text
 from xai_utils.widgets import attention as explore
 
 CHEAP = 0.05  # of the pass that is explained
+HALF = (0.5, 0.5, 0.5)
 
 
 def vision_model() -> Model:
     """Wrap DeiT-tiny with random weights."""
-    module, _, _ = deit()
-    preprocessing = Preprocessing(224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return Model("deit", module, tuple(map(str, range(1000))), 12, 1, None, preprocessing, "")
+    classes, preprocessing = tuple(map(str, range(1000))), Preprocessing(224, 224, HALF, HALF)
+    return Model("deit", deit()[0], classes, 12, 1, None, preprocessing, "")
 
 
 def text_model() -> Model:
@@ -38,7 +37,7 @@ def text_model() -> Model:
     config = BertConfig(
         vocab_size=len(tokenizer), num_hidden_layers=4, hidden_size=256, num_attention_heads=4, intermediate_size=1024
     )
-    module = BertForSequenceClassification(config).eval().requires_grad_(False)
+    module = BertForSequenceClassification(config).eval().requires_grad_(False).to(DEVICE)
     return Model("bert", module, ("negative", "positive"), 4, 0, tokenizer, None, "")
 
 
@@ -54,118 +53,117 @@ def sentences(count: int, tokens: int) -> list[Text]:
     return [Text(" ".join(noise.choice(tiny.WORDS, tokens - 2))) for _ in range(count)]
 
 
-def rollout_rows(quick: bool, repeats: int) -> list[dict[str, object]]:
-    """Compare rollout, given the maps, with the forward pass that would be explained."""
-    count = 8 if quick else 32
-    module, _, _ = deit()
-    pixels = torch.randn(count, 3, 224, 224)
-    noise = torch.Generator().manual_seed(0)
-    maps = torch.randn(12, count, 3, 197, 197, generator=noise).softmax(-1)
+def rollouts(quick: bool, repeats: int) -> Iterator[Row]:
+    """Compare rollout with the forward pass that it explains: by itself, and with that pass."""
+    count, model = 8 if quick else 32, vision_model()
+    some = pictures(count)
+    batch = encoding.encode(model, some)
+    seen = observe(model, some, gradient=False)
 
     def forward() -> None:
         with torch.inference_mode():
-            module(pixels)
+            model.logits(batch.inputs)
 
-    row_only, whole = "fuse and rollout_row", "fuse and rollout"
-    times = in_turn(
-        {
-            "forward pass": forward,
-            row_only: lambda: rollout.rollout_row(rollout.fuse(maps)),
-            whole: lambda: rollout.rollout(rollout.fuse(maps)),
-        },
-        repeats,
+    works: dict[str, Callable[[], object]] = {
+        "rollout": lambda: attribute("rollout", seen),
+        "plain": forward,
+        "pass": lambda: explain("rollout", model, some),
+    }
+    times = in_turn(works, repeats)
+    case = f"rollout, {count} pictures, DeiT-tiny"
+    yield Row(f"{case}, from its maps", times["rollout"], Against("forward pass", times["plain"], CHEAP))
+    yield Row(
+        f"{case}, pass included", times["pass"], Against("forward pass", times["plain"]), None, peak(works["pass"])
     )
-    case = f"rollout, {count} pictures, DeiT-tiny (12 layers, 3 heads, 197 tokens)"
-    return [row(case, row_only, "forward pass", times, CHEAP), row(case, whole, "forward pass", times)]
 
 
-def vit_explain_loop(model: Model, samples: list[Picture], discard: float) -> list[Tensor]:
-    """Do what the widely copied script does, picture by picture: fuse, drop, add the skip, normalise, multiply."""
-    module: Any = model.module
-    found = []
-    for sample in samples:
-        kept: list[Tensor] = []
-        handles = []
-        for block in module.blocks:
-            block.attn.fused_attn = False
-            handles.append(block.attn.attn_drop.register_forward_hook(lambda _m, _a, out, to=kept: to.append(out)))
-        with torch.no_grad():
-            module(encode(model, [sample]).inputs["x"])
-        result = torch.eye(kept[0].shape[-1])
-        for attention in kept:
-            fused = attention.mean(1)
-            flat = fused.view(1, -1)
-            _, lowest = flat.topk(int(flat.shape[-1] * discard), -1, False)
-            flat[0, lowest[lowest != 0]] = 0
-            mixed = (fused + torch.eye(fused.shape[-1])) / 2
-            result = (mixed / mixed.sum(-1, keepdim=True)) @ result
-        found.append(result[0, 0, 1:])
-        for block, handle in zip(module.blocks, handles, strict=True):
-            block.attn.fused_attn = True
-            handle.remove()
-    return found
-
-
-def batch_rows(quick: bool, repeats: int) -> list[dict[str, object]]:
-    """Compare one call for many samples with one call for each, and with the script."""
+def batches(quick: bool) -> Iterator[Row]:
+    """Compare one call for many samples with one call for each."""
     model, count = vision_model(), 4 if quick else 16
-    samples, discard = pictures(count), 0.9
-    theirs = vit_explain_loop(model, samples[:2], discard)
-    ours = explain("rollout", model, samples[:2], discard=discard)
-    gap = max(float((one.scores - other).abs().max()) for one, other in zip(ours, theirs, strict=True))
-    if gap > 1e-5:
-        raise AssertionError(f"the two rollouts differ by {gap:.2g}, so their times cannot be compared.")
-    batched, loop, script = "explain, one call", "explain, picture by picture", "vit-explain's way, picture by picture"
-    plain = {
-        batched: lambda: explain("rollout", model, samples, discard=discard),
-        loop: lambda: [explain("rollout", model, sample, discard=discard) for sample in samples],
-        script: lambda: vit_explain_loop(model, samples, discard),
-    }
-    graded: dict[str, Callable[[], object]] = {
-        batched: lambda: explain("gradient_rollout", model, samples, 0),
-        loop: lambda: [explain("gradient_rollout", model, sample, 0) for sample in samples],
-    }
-    times, graded_times = in_turn(plain, repeats), in_turn(graded, repeats)
-    return [
-        row(f"rollout, {count} pictures, 90 % discarded", batched, loop, times),
-        row(f"rollout, {count} pictures, 90 % discarded", batched, script, times),
-        row(f"gradient rollout, {count} pictures", batched, loop, graded_times),
-    ]
+    some = pictures(count)
+    for name in ("rollout", "gradient_rollout"):
+        works: dict[str, Callable[[], object]] = {
+            "ours": lambda name=name: explain(name, model, some, 0),  # type: ignore[misc]
+            "loop": lambda name=name: [explain(name, model, sample, 0) for sample in some],  # type: ignore[misc]
+        }
+        times = in_turn(works, 2)
+        yield Row(f"{name}, {count} pictures in one call", times["ours"], Against("one call each", times["loop"]))
 
 
-def integrated_rows(quick: bool, repeats: int) -> list[dict[str, object]]:
-    """Compare chunks with captum's default, which sends all steps of all sentences through the model at once."""
-    model, count, tokens = text_model(), 8, 32 if quick else 64
-    batch = encode(model, sentences(count, tokens))
-    targets = [1] * count
-    baseline = integrated.without_words(model, batch.inputs["input_ids"])
+def captum_integrates(model: Model, ids: Tensor, mask: Tensor, baseline: Tensor) -> Callable[[], object]:
+    """Return captum's integrated gradients as it is called by default: all steps of all sentences at once."""
+    from captum.attr import LayerIntegratedGradients
+
     module: Any = model.module
+    method = LayerIntegratedGradients(lambda i, m: module(input_ids=i, attention_mask=m).logits,
+                                      module.get_input_embeddings())  # fmt: skip
+    return lambda: method.attribute(ids, baseline, target=1, additional_forward_args=mask, n_steps=50).sum(-1)
 
-    def default() -> Tensor:
-        def forward(ids: Tensor, mask: Tensor) -> Tensor:
-            return module(input_ids=ids, attention_mask=mask).logits
 
-        method = LayerIntegratedGradients(forward, module.get_input_embeddings())
-        given = batch.inputs["input_ids"], baseline
-        values = method.attribute(*given, target=1, additional_forward_args=batch.inputs["attention_mask"], n_steps=50)
-        return values.sum(-1)
-
-    same, adaptive, theirs = "50 steps in chunks of 32", "steps by completeness (2 %)", "captum's default, 50 steps"
-    times = in_turn(
-        {
-            same: lambda: integrated.gradients(model, batch, targets, steps=50, most_steps=50),
-            adaptive: lambda: integrated.gradients(model, batch, targets),
-            theirs: default,
-        },
-        repeats,
+def integrated_texts(quick: bool, repeats: int) -> Iterator[Row]:
+    """Compare integrated gradients of sentences with captum's."""
+    model, count, tokens = text_model(), 8, 32 if quick else 64
+    batch = encoding.encode(model, sentences(count, tokens))
+    ids, mask, targets = batch.inputs["input_ids"], batch.inputs["attention_mask"], [1] * count
+    baseline = integrated.without_words(model, ids)
+    works: dict[str, Callable[[], object]] = {
+        "same": lambda: integrated.gradients(model, batch, targets, steps=50, most_steps=50),
+        "adaptive": lambda: integrated.gradients(model, batch, targets),
+    }
+    name = program("captum", works, lambda: captum_integrates(model, ids, mask, baseline))
+    times = in_turn(works, repeats)
+    peer, case = (
+        Against(f"{name}, 50 steps", times.get(name), 1.0),
+        f"integrated gradients, {count} texts of {tokens} tokens",
     )
-    case = f"integrated gradients, {count} sentences of {tokens} tokens, BERT (4 layers, width 256)"
-    return [row(case, same, theirs, times), row(case, adaptive, theirs, times)]
+    yield Row(f"{case}, 50 steps", times["same"], None, peer, peak(works["same"]))
+    yield Row(f"{case}, steps until complete (2 %)", times["adaptive"], None, peer, peak(works["adaptive"]))
 
 
-def explorer_rows(repeats: int) -> list[dict[str, object]]:
+def zennit_integrates(model: Model, pixels: Tensor, steps: int) -> Callable[[], object]:
+    """Return zennit's integrated gradients of class 0 of every picture."""
+    from zennit.attribution import IntegratedGradients
+
+    one_hot = torch.eye(len(model.classes), device=DEVICE)[[0]]
+
+    def work() -> None:
+        with IntegratedGradients(model.module, n_iter=steps) as attributor:
+            for picture in pixels:
+                attributor(picture[None].clone(), one_hot)
+
+    return work
+
+
+def captum_cams(model: Model, pixels: Tensor) -> Callable[[], object]:
+    """Return captum's Grad-CAM of class 0."""
+    from captum.attr import LayerGradCam
+
+    module: Any = model.module
+    method = LayerGradCam(module, module.layer4)
+    return lambda: method.attribute(pixels.clone().requires_grad_(), target=0, relu_attributions=True)
+
+
+def convolutional(quick: bool, repeats: int) -> Iterator[Row]:
+    """Compare methods of the bundled ResNet with captum's and zennit's."""
+    model, count, steps = models.load("resnet-scenes", DEVICE), 4 if quick else 16, 16
+    some = list(samples.scene_pictures(count, 2, 5000))
+    batch = encoding.encode(model, some)
+    (pixels,) = batch.inputs.values()
+    works: dict[str, Callable[[], object]] = {
+        "cam": lambda: relevance.gradcam(model, batch, [0] * count),
+        "ig": lambda: integrated.gradients(model, batch, [0] * count, steps=steps, most_steps=steps),
+    }
+    captum = program("captum", works, lambda: captum_cams(model, pixels))
+    zennit = program("zennit", works, lambda: zennit_integrates(model, pixels, steps))
+    times = in_turn(works, repeats)
+    cam, ig = Against(captum, times.get(captum), 1.0), Against(zennit, times.get(zennit), 1.0)
+    yield Row(f"Grad-CAM, {count} pictures, resnet-scenes", times["cam"], None, cam, peak(works["cam"]))
+    case = f"integrated gradients, {count} pictures, {steps} steps, resnet-scenes"
+    yield Row(case, times["ig"], None, ig, peak(works["ig"]))
+
+
+def sliders(repeats: int) -> Iterator[Row]:
     """Time one movement of the layer slider."""
-    lines: list[dict[str, object]] = []
     for what, model, sample in (
         ("a sentence of 16 tokens", text_model(), sentences(1, 16)[0]),
         ("a picture of 196 patches", vision_model(), pictures(1)[0]),
@@ -179,17 +177,28 @@ def explorer_rows(repeats: int) -> list[dict[str, object]]:
             def move(slider: Any = slider) -> None:
                 slider.value = 1 if slider.value == 2 else 2
 
-            times = in_turn({"redraw": move}, 3 * repeats)
-            lines.append({"case": f"explorer, {what}, {method}", "ours": "redraw", "seconds": times["redraw"]})
-    return lines
+            yield Row(f"layer slider, {what}, {method}", in_turn({"ours": move}, 3 * repeats)["ours"])
 
 
-def rows(quick: bool = False) -> list[dict[str, object]]:
+def grown(quick: bool) -> Iterator[Row]:
+    """Say how much memory is left behind by calling methods again and again."""
+    model, some = vision_model(), pictures(4)
+    for name in ("rollout", "transformer_attribution"):
+        explain(name, model, some, 0)
+        times = 5 if quick else 30
+
+        def again(name: str = name, times: int = times) -> None:
+            for _ in range(times):
+                explain(name, model, some, 0)
+
+        yield Row(f"{name}, 4 pictures, {times} times: peak above the first time", memory=peak(again))
+
+
+def rows(quick: bool = False) -> Iterator[Row]:
     """Measure everything."""
-    repeats = 3 if quick else 7
-    return [
-        *rollout_rows(quick, repeats),
-        *batch_rows(quick, 2),
-        *integrated_rows(quick, 2),
-        *explorer_rows(repeats),
-    ]
+    yield from rollouts(quick, 3 if quick else 7)
+    yield from batches(quick)
+    yield from integrated_texts(quick, 2)
+    yield from convolutional(quick, 2)
+    yield from sliders(3 if quick else 7)
+    yield from grown(quick)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from tests.bench.bench_capture import in_turn, row
+from tests.bench.measure import DEVICE, Against, Row, in_turn, peak
 from xai_utils.maths.selective_scan import selective_scan
 
 CHANNELS, STATES, TOKENS = 384, 16, 197
@@ -19,7 +19,8 @@ def drawn(batch: int, channels: int, tokens: int) -> list[Tensor]:
     torch.manual_seed(0)
     u, delta = torch.randn(batch, channels, tokens), 0.1 * torch.rand(batch, channels, tokens)
     rates = -torch.arange(1.0, STATES + 1).expand(channels, -1).contiguous()
-    return [u, delta, rates, torch.randn(batch, STATES, tokens), torch.randn(batch, STATES, tokens)]
+    drawn = [u, delta, rates, torch.randn(batch, STATES, tokens), torch.randn(batch, STATES, tokens)]
+    return [tensor.to(DEVICE) for tensor in drawn]
 
 
 def loop(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
@@ -43,16 +44,15 @@ def both_ways(scan: Callable[..., Tensor], given: list[Tensor]) -> Callable[[], 
     return run
 
 
-def rows(quick: bool = False) -> list[dict[str, object]]:
+def rows(quick: bool = False) -> Iterator[Row]:
     """Compare forward and backward together, and forward alone."""
     tokens = 64 if quick else TOKENS
     given, repeats = drawn(1, CHANNELS, tokens), 3 if quick else 5
-    size, theirs = f"D={CHANNELS}, N={STATES}, L={tokens}", "loop that indexes each step"
-    pair = {"selective_scan": selective_scan, theirs: loop}
-    whole = in_turn({name: both_ways(scan, given) for name, scan in pair.items()}, repeats)
+    size, theirs = f"{CHANNELS} channels, {STATES} states, {tokens} tokens", "loop that indexes each step"
+    works = {name: both_ways(scan, given) for name, scan in {"ours": selective_scan, "loop": loop}.items()}
+    times = in_turn(works, repeats)
+    against = Against(theirs, times["loop"], 0.2)
+    yield Row(f"scan forward and backward, {size}", times["ours"], against, None, peak(works["ours"]))
     with torch.no_grad():
-        forward = in_turn({name: partial(scan, *given) for name, scan in pair.items()}, repeats)
-    return [
-        row(f"scan, {size}, forward + backward", "selective_scan", theirs, whole, target=0.2),
-        row(f"scan, {size}, forward alone", "selective_scan", theirs, forward),
-    ]
+        times = in_turn({"ours": partial(selective_scan, *given), "loop": partial(loop, *given)}, repeats)
+    yield Row(f"scan forward, {size}", times["ours"], Against(theirs, times["loop"]))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import resource
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from tests.bench.bench_capture import in_turn, row
+from tests.bench.measure import Against, Row, in_turn, peak
 from xai_utils.maths import hidden_attention
 
 CHANNELS, STATES, TOKENS, READER = 768, 16, 197, 98
@@ -53,32 +53,28 @@ def tuned_columns(delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     return out
 
 
-def rows(quick: bool = False) -> list[dict[str, object]]:
-    """Compare both, and report the memory that the matrix takes on top."""
+def rows(quick: bool = False) -> Iterator[Row]:
+    """Compare both with loops."""
     tokens, repeats = (64, 1) if quick else (TOKENS, 3)
     noise = torch.Generator().manual_seed(0)
     delta = 0.1 * torch.rand(1, CHANNELS, tokens, generator=noise)
     A = -torch.arange(1.0, STATES + 1).expand(CHANNELS, -1).contiguous()
     B, C = (torch.randn(1, STATES, tokens, generator=noise) for _ in range(2))
-    reader = tokens // 2
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    hidden_attention.hidden_attention(delta, A, B, C)
-    extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    case = f"hidden attention, D={CHANNELS}, N={STATES}, L={tokens}"
-    steps, columns, tuned = "step by step for every key", "state columns, loop over time", "the same, tuned"
-    given = (delta, A, B, C)
+    given, reader = (delta, A, B, C), tokens // 2
+    case = f"hidden attention, {CHANNELS} channels, {STATES} states, {tokens} tokens"
     one = {
-        "hidden_row": lambda: hidden_attention.hidden_row(*given, reader),
-        steps: lambda: published_row(*given, reader),
+        "ours": lambda: hidden_attention.hidden_row(*given, reader),
+        "loop": lambda: published_row(*given, reader),
     }
+    times = in_turn(one, repeats)
+    steps = Against("step by step for every key, as published", times["loop"], ROW)
+    yield Row(f"{case}: one row", times["ours"], steps, None, peak(one["ours"]))
     whole = {
-        "hidden_attention": lambda: hidden_attention.hidden_attention(*given),
-        columns: lambda: state_columns(*given),
-        tuned: lambda: tuned_columns(*given),
+        "ours": lambda: hidden_attention.hidden_attention(*given),
+        "columns": lambda: state_columns(*given),
+        "tuned": lambda: tuned_columns(*given),
     }
-    row_times, matrix_times = in_turn(one, repeats), in_turn(whole, repeats)
-    return [
-        row(f"{case}, one row", "hidden_row", steps, row_times, ROW),
-        row(f"{case}, mean matrix, {extra:.0f} MB on top", "hidden_attention", columns, matrix_times, MATRIX),
-        row(f"{case}, mean matrix", "hidden_attention", tuned, matrix_times),
-    ]
+    times = in_turn(whole, repeats)
+    columns = Against("state columns, loop over time", times["columns"], MATRIX)
+    yield Row(f"{case}: mean matrix", times["ours"], columns, None, peak(whole["ours"]))
+    yield Row(f"{case}: mean matrix", times["ours"], Against("the same loop, tuned", times["tuned"]))

@@ -1,10 +1,14 @@
-"""The table of times: every part can be measured as it stands, and rows are written as they come."""
+"""The table of times: every part can be measured as it stands, rows are written as they come, what fails is a row."""
 
+import sys
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 
-from tests.bench.__main__ import COLUMNS, PARTS, lines
+from tests.bench import measure
+from tests.bench.__main__ import COLUMNS, PARTS, lines, measured
+from tests.bench.measure import Against, Row
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -14,16 +18,42 @@ def test_a_part_is_there(part):
 
 def test_rows_are_written_as_they_come():
     def rows():
-        yield {"case": "first", "ours": "a", "seconds": 0.12345, "ratio": 2.0, "target": 1.5}
+        yield Row("first", 0.12345, Against("a pass", 0.061725, 1.5), Against("other 1.0", 0.24690, 1.0), 12.0)
         raise RuntimeError("the second one fails")
 
     written = lines(rows())
     assert next(written) == f"| {' | '.join(COLUMNS)} |" and set(next(written)) == set("| -")
-    assert next(written) == "| first | a |  | 0.123 |  | 2 | ≤ 1.5 (missed) |"
+    line = "| first | 0.123 | a pass | 0.0617 | 2 (≤ 1.5, missed) | other 1.0 | 0.247 | 0.5 (≤ 1) | 12 |"
+    assert next(written) == line
     with pytest.raises(RuntimeError, match="second"):
         next(written)
 
 
-def test_a_target_that_is_met_is_not_marked_and_nothing_is_made_up():
-    *_, met, bare = lines([{"ratio": 1.0, "target": 1.5}, {"case": "no ratio", "ratio": None}])
-    assert met.endswith("| 1 | ≤ 1.5 |") and bare == "| no ratio |  |  |  |  |  |  |"
+def test_nothing_is_made_up_where_nothing_was_measured():
+    rows = [Row("a", 1.0, None, Against("lxt: not installed, skipped")), Row("b", 1.0, Against("c", 0.0))]
+    *_, skipped, free = lines(rows)
+    assert skipped == "| a | 1 |  |  |  | lxt: not installed, skipped |  |  |  |"
+    assert free == "| b | 1 | c |  |  |  |  |  |  |"
+
+
+def test_a_part_that_fails_is_a_row_and_the_others_go_on(monkeypatch):
+    def broken(_quick):
+        yield Row("begun", 1.0)
+        raise ZeroDivisionError("division\nby | zero")
+
+    monkeypatch.setitem(sys.modules, "tests.bench.bench_one", SimpleNamespace(rows=broken))
+    monkeypatch.setitem(sys.modules, "tests.bench.bench_two", SimpleNamespace(rows=lambda _quick: [Row("whole", 1.0)]))
+    begun, failed, whole = measured(["one", "two"], True)
+    assert (begun.path, whole.path) == ("begun", "whole")
+    assert failed == Row("one: failed, ZeroDivisionError: division by / zero")
+
+
+def test_the_peak_is_of_what_was_done():
+    found = measure.peak(lambda: bytearray(60_000_000))
+    assert found is None or 40 < found < 120
+
+
+def test_a_program_that_is_missing_is_named_and_not_timed():
+    works: measure.Works = {}
+    assert measure.program("no-such-thing", works, lambda: pytest.fail) == "no-such-thing: not installed, skipped"
+    assert measure.program("captum", works, lambda: list).startswith("captum 0") and len(works) == 1
