@@ -288,7 +288,10 @@ def test_what_is_shown_is_exported(one, tmp_path):
     one.controls.layer.value = 2
     one.controls.export.click()
     kept = sorted(path.suffix for path in (tmp_path / "views").glob("view_*"))
-    assert kept == [".json", ".png", ".yml"] and "written into views: view_" in one.message.value
+    assert (
+        kept == [".csv", ".html", ".json", ".pdf", ".png", ".svg", ".yml"]
+        and "written into views: view_" in one.message.value
+    )
     (parameters,) = (tmp_path / "views").glob("*.yml")
     assert "LAYER: 2\n" in parameters.read_text()
 
@@ -344,5 +347,5 @@ def test_a_language_model_says_what_speaks_for_one_word_and_against_another(tmp_
     one.wait()
     assert "no such word at all" in one.message.value and one.request.against == "dull"
     written = files.export(one.request, one.shown, tmp_path)
-    assert "AGAINST: dull" in written[2].read_text()
+    assert "AGAINST: dull" in written[-1].read_text()
     assert files.target_of(one.request, "another") is None

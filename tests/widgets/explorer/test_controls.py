@@ -98,7 +98,7 @@ def test_every_model_has_something_to_begin_with(name):
 def test_every_control_says_what_it_is_for():
     controls = Controls()
     names = ("model", "second", "sample", "examples", "upload", "target", "against", "layer", "change", "strength",
-             "table", "pieces", "difference", "look", "stop", "export")  # fmt: skip
+             "table", "pieces", "difference", "dpi", "look", "stop", "export")  # fmt: skip
     assert all(getattr(controls, name).tooltip for name in names)
 
 

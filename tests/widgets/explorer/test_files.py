@@ -1,10 +1,12 @@
 """A view without a browser: captured from its names, drawn, written and made again; a picture that came from one."""
 
+import hashlib
 import io
 import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import yaml
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from xai_utils.widgets.explorer import files
+from xai_utils.widgets.explorer import view as exploration
 from xai_utils.widgets.explorer.view import Request, requested
 
 SENTENCE = "the film is not dull , but slow ."
@@ -61,13 +64,28 @@ def test_a_picture_is_drawn_with_the_row_and_every_map():
 def test_an_exported_view_can_be_made_again(view, tmp_path):
     shown = files.captured(view)
     paths = {path.suffix: path for path in files.export(view, shown, tmp_path)}
-    assert list(paths) == [".png", ".json", ".yml"] and len({path.stem for path in paths.values()}) == 1
-    record = json.loads(paths[".json"].read_text())
-    assert record["weights"] == {shown["first"].model.name: tiny.model(view.model).sha256}
+    assert sorted(paths) == [".csv", ".html", ".json", ".pdf", ".png", ".svg", ".yml"]
+    assert len({path.stem for path in paths.values()}) == 1
+    one, record = shown["first"], json.loads(paths[".json"].read_text())
+    assert set(record["models"]) == {one.model.name} and record["view"] == view.parameters()
+    about = record["models"][one.model.name]
+    assert about["sha256"] == tiny.model(view.model).sha256
+    assert about["decided"][0][1] == pytest.approx(float(one.logits.softmax(-1).max()), abs=1e-5)
+    content = one.sample.text.encode() if view is TEXT else one.sample.image.tobytes()
+    assert record["input"]["sha256"] == hashlib.sha256(content).hexdigest()
+    table = pd.read_csv(paths[".csv"], keep_default_na=False)
+    for map_ in exploration.panels(one, view):
+        if map_.found is not None:
+            kept = table[table["map"].str.split(" · ").str[0] == map_.title].score
+            np.testing.assert_allclose(kept, map_.found.scores, rtol=1e-5, atol=1e-9)
     again, first = requested(yaml.safe_load(paths[".yml"].read_text())), paths[".png"].read_bytes()
     assert again == view and np.asarray(Image.open(paths[".png"])).std() > 5
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     files.export(again, files.captured(again), tmp_path)
-    assert paths[".png"].read_bytes() == first and len(list(tmp_path.iterdir())) == 3
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before and first
+    files.export(again, shown, tmp_path / "coarse", dpi=50)
+    coarse = Image.open(tmp_path / "coarse" / paths[".png"].name)
+    assert coarse.width < Image.open(paths[".png"]).width
 
 
 def test_nothing_shown_is_no_view(tmp_path):

@@ -299,7 +299,7 @@ class Explorer:
             self.controls.sample.value = file.name
 
     def _export(self) -> None:
-        written = files.export(self.request, self.shown, self.folder)
+        written = files.export(self.request, self.shown, self.folder, self.controls.dpi.value)
         self._say(f"written into {self.folder.name}: " + ", ".join(path.name for path in written), colour="#00568a")
 
     def _guard(self, act: Callable[[], None]) -> None:

@@ -112,6 +112,9 @@ class Controls:
         self.export = widgets.Button(
             description="Export view", tooltip="pictures, scores, a page, a record, parameters"
         )
+        self.dpi = widgets.BoundedIntText(
+            value=300, min=50, max=1200, description="dpi", tooltip="dots per inch of the exported PNG"
+        )
         self.progress = widgets.IntProgress(description="ready", max=1)
         asked = (self.target, self.against, self.methods)
         self.slow = (self.model, self.second, self.sample, *asked)  # ask the model again
@@ -119,7 +122,7 @@ class Controls:
         self.box = self._arranged()
 
     def _arranged(self) -> widgets.VBox:
-        narrow = (*self.slow[:-1], self.examples, self.layer, self.change, self.strength, self.progress)
+        narrow = (*self.slow[:-1], self.examples, self.layer, self.change, self.strength, self.dpi, self.progress)
         for one in narrow:
             one.style, one.layout = STYLE, widgets.Layout(width="auto")
         for one in (self.look, self.stop, self.export):
@@ -131,7 +134,7 @@ class Controls:
             "Question": [self.target, self.against],
             "Methods": [self.methods, self.difference],
             "Layers": [self.layer, played, self.change, self.strength],
-            "Show": [self.pieces, self.table],
+            "Show and keep": [self.pieces, self.table, self.dpi],
         }  # fmt: skip
         top = [widgets.HBox([self.look, self.stop, self.export]), self.progress]
         parts = [widgets.VBox([widgets.HTML(f"<b>{name}</b>"), *group]) for name, group in groups.items()]

@@ -10,19 +10,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import yaml
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
 from xai_utils import files, models, plots, runtime
 from xai_utils.models.targets import Question, Target
-from xai_utils.widgets.explorer import decided
+from xai_utils.samples import Text
+from xai_utils.widgets.explorer import decided, page
 from xai_utils.widgets.explorer import view as exploration
 from xai_utils.widgets.explorer.view import Captured, Panel, Request
 
 LARGEST = 50_000_000  #: pixels of an uploaded picture
 COLUMNS = 5
+RECORDED = 10  #: answers in the record, likeliest first
 FOLDER = "exported_views"
 
 
@@ -146,16 +150,61 @@ def _excuse(ax: Any, one: Panel) -> None:
     ax.axis("off")
 
 
-def drawn(request: Request, shown: Mapping[str, Captured]) -> bytes:
-    """Return a whole view as PNG."""
+def drawn(request: Request, shown: Mapping[str, Captured], kind: str = "png", dpi: int = 110) -> bytes:
+    """Return a whole view as ``"png"``, ``"pdf"`` or ``"svg"``; the same view gives the same bytes."""
     fig, file = Figure(figsize=size(request, shown), layout="constrained"), io.BytesIO()
-    draw(fig, request, shown)
-    fig.savefig(file, format="png", dpi=110, metadata={"Software": None})
+    nameless = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}, "svg": {"Date": None}}
+    with rc_context({"svg.hashsalt": "view"}):
+        draw(fig, request, shown)
+        fig.savefig(file, format=kind, dpi=dpi, metadata=nameless[kind])
     return file.getvalue()
 
 
-def export(request: Request, shown: Mapping[str, Captured], folder: Path) -> list[Path]:
-    """Write ``view_KEY.png``, its record ``.json`` and its parameters ``.yml``; the same view gives the same names.
+def scores(request: Request, shown: Mapping[str, Captured]) -> str:
+    """Return every number of a view as CSV: model, map, token, score, unit."""
+    rows = [
+        (captured.model.name, _titled(one), i, label, float(score), one.found.unit)
+        for captured in shown.values()
+        for one in exploration.panels(captured, request, shown)
+        if one.found is not None
+        for i, (label, score) in enumerate(zip(one.found.labels, one.found.scores, strict=True))
+    ]
+    table = pd.DataFrame(rows, columns=["model", "map", "place", "token", "score", "unit"])
+    return table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+
+
+def record(request: Request, shown: Mapping[str, Captured]) -> dict[str, Any]:
+    """Return what made a view, and no more: its models, its input, its parameters, what was decided, the versions."""
+    sample = next(iter(shown.values())).sample
+    content = sample.text.encode() if isinstance(sample, Text) else sample.image.tobytes()
+    return {
+        "notebook": "10_explorer",
+        "view": request.parameters(),
+        "input": {"name": sample.name, "sha256": hashlib.sha256(content).hexdigest()},
+        "models": {one.model.name: _decision(one) for one in shown.values()},
+        "device": str(next(iter(shown.values())).model.device),
+        "versions": runtime.versions(),
+    }
+
+
+def _decision(captured: Captured) -> dict[str, Any]:
+    model, told = captured.model, {"sha256": captured.model.sha256}
+    if captured.logits is None:
+        return told
+    values, order = decided.chances(model, captured.logits).sort(descending=True)
+    most = zip(order[:RECORDED].tolist(), values[:RECORDED].tolist(), strict=True)
+    return {**told, "explained": decided.named(model, decided.asked_class(captured)),
+            "decided": [[decided.named(model, i), round(value, 6)] for i, value in most]}  # fmt: skip
+
+
+def export(request: Request, shown: Mapping[str, Captured], folder: Path, dpi: int = 300) -> list[Path]:
+    """Write a view: ``view_KEY`` as PNG, PDF, SVG, HTML and CSV, its record ``.json`` and its parameters ``.yml``.
+
+    Args:
+        request: what is shown.
+        shown: the captured passes by place.
+        folder: made if it is not there. The same view gives the same names.
+        dpi: dots per inch of the PNG.
 
     Raises:
         ValueError: nothing is shown yet.
@@ -163,20 +212,23 @@ def export(request: Request, shown: Mapping[str, Captured], folder: Path) -> lis
     """
     if not shown:
         raise ValueError("nothing is shown yet, so there is no view to export.")
-    picture = drawn(request, shown)
     parameters = request.parameters()
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:10]
-    weights = {captured.model.name: captured.model.sha256 for captured in shown.values()}
-    record = {**runtime.record.as_dict(), "view": parameters, "weights": weights, "notebook": "10_explorer"}
     about = f"# from the project's folder: papermill notebooks/10_explorer.ipynb {FOLDER}/OUT.ipynb -f THIS_FILE\n"
-    contents = {
-        f"view_{key}.png": picture,
-        f"view_{key}.json": (json.dumps(record, indent=1) + "\n").encode(),
-        f"view_{key}.yml": (
-            about + yaml.safe_dump({**parameters, "FIGURES": FOLDER}, sort_keys=False, allow_unicode=True)
-        ).encode(),
+    kept = yaml.safe_dump({**parameters, "FIGURES": FOLDER}, sort_keys=False, allow_unicode=True)
+    texts = {
+        "html": page.page(request, shown, f"{request.model}: {_short(request.sample)}"),
+        "csv": scores(request, shown),
+        "json": json.dumps(record(request, shown), indent=1) + "\n",
+        "yml": about + kept,
     }
-    return [files.write(folder / name, content) for name, content in contents.items()]
+    pictures = {kind: drawn(request, shown, kind, dpi) for kind in ("png", "pdf", "svg")}
+    contents = {**pictures, **{kind: text.encode() for kind, text in texts.items()}}
+    return [files.write(folder / f"view_{key}.{kind}", content) for kind, content in contents.items()]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def received(upload: Mapping[str, Any], folder: Path) -> Path:
