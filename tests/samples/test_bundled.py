@@ -3,6 +3,7 @@
 import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from xai_utils import runtime, samples
@@ -376,3 +377,20 @@ def test_mosaics_take_pictures_in_order_and_no_class_twice():
     used = [name for one in found for name in one.name.split(" + ")]
     assert len(set(used)) == len(used) and set(used) <= {one.name for one in some}
     assert not samples.mosaics([some[0]] * 5)
+
+
+def test_a_tensor_is_no_picture_and_the_error_says_how_to_make_one():
+    with pytest.raises(ValueError, match=r"is a Tensor; expected .*permute\(1, 2, 0\)"):
+        samples.picture(torch.rand(3, 8, 8))
+
+
+def test_a_pair_of_texts_is_one_sample_that_knows_where_the_second_begins(tmp_path):
+    pair = samples.text("who won", "the red team")
+    assert pair.text[pair.second :] == "the red team" and samples.text("who won").second == 0
+    with pytest.raises(ValueError, match="expected at least one word"):
+        samples.text("who won", " ")
+    file = tmp_path / "pairs.csv"
+    file.write_text("text,text_b,label\nwho won,the red team,yes\nwho,nobody,no\n")
+    assert [one.text[one.second :] for one in samples.labelled(file)[0]] == ["the red team", "nobody"]
+    file.write_text('text,label\n"who won\tthe red team",yes\nwho,no\n')
+    assert [one.second for one in samples.labelled(file)[0]] == [8, 0]

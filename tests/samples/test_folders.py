@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xai_utils import runtime
 from xai_utils.samples import folders
 
 
@@ -162,3 +163,16 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path, masks, classes, message
 def test_an_empty_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"no photograph in {tmp_path.name}/images"):
         folders.photographs(tmp_path)
+
+
+def test_hidden_files_are_skipped_and_counted_and_home_is_found(tmp_path, monkeypatch):
+    folder = tmp_path / "holiday"
+    folder.mkdir()
+    for name in ("1.jpg", "2.png"):
+        Image.new("RGB", (8, 8)).save(folder / name)
+    (folder / "._1.jpg").write_bytes(b"\0\5\x16\7 of a Mac")
+    (folder / "Thumbs.db").write_bytes(b"of Windows")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = folders.pictures("~/holiday")
+    assert found.names == ("1.jpg", "2.png") and found.read(0).image.shape == (3, 8, 8)
+    assert runtime.record.data["holiday"] == "2 pictures, 1 hidden files left out"

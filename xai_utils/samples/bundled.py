@@ -162,7 +162,12 @@ def picture(name: str | Path | np.ndarray) -> Picture:
     """
     if isinstance(name, np.ndarray):
         return Picture(_from_array(name), "own array", {})
-    label = str(name)
+    if not isinstance(name, (str, Path)):
+        raise ValueError(
+            f"the picture is a {type(name).__name__}; expected a name, a path or an array (height, width, 3). Of a "
+            "torch tensor (3, height, width) in [0, 1]: tensor.permute(1, 2, 0).numpy()."
+        )
+    label = os.path.expanduser(str(name))
     if " + " in label and not Path(label).is_file():
         return mosaic([picture(one) for one in label.split(" + ")])
     named = [*runtime.record.data.get("picture", "").split(", "), Path(label).name]

@@ -66,7 +66,8 @@ def pictures(path: str | Path, labels: str | Path | None = None) -> Listing:
         ValueError: no picture in the folder, or a label for a picture that is not there.
     """
     folder = _folder(path)
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS)
+    found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS)
+    files = [file for file in found if not file.name.startswith(".")]  # a Mac puts ._1.jpg beside 1.jpg
     if not files:
         raise ValueError(f"no picture in {folder.name}; expected files that end in {', '.join(ENDINGS)}.")
     known = _labels(Path(labels)) if labels is not None else _by_folder(folder, files)
@@ -75,7 +76,8 @@ def pictures(path: str | Path, labels: str | Path | None = None) -> Listing:
         raise ValueError(f"{len(missing)} labels name no picture in {folder.name}, such as {missing[0]!r}.")
     if labels is not None:
         names = [name for name in names if name in known]
-    runtime.record.data[folder.name] = f"{len(names)} pictures"
+    junk = f", {len(found) - len(files)} hidden files left out" if len(found) > len(files) else ""
+    runtime.record.data[folder.name] = f"{len(names)} pictures{junk}"
     return Listing(
         tuple(names), lambda i: replace(picture(folder / names[i]), name=names[i], label=known.get(names[i]))
     )
@@ -199,15 +201,15 @@ def _by_folder(folder: Path, files: Sequence[Path]) -> dict[str, int]:
 
 
 def _folder(path: str | Path) -> Path:
-    if not Path(path).is_dir():
+    if not (folder := Path(path).expanduser()).is_dir():
         raise FileNotFoundError(f"no folder {str(path)!r}; expected a folder of pictures.")
-    return Path(path)
+    return folder
 
 
 def _file(path: str | Path) -> Path:
-    if not Path(path).is_file():
+    if not (file := Path(path).expanduser()).is_file():
         raise FileNotFoundError(f"no file {str(path)!r}.")
-    return Path(path)
+    return file
 
 
 LEFT_OUT = 255  #: mask value of a region that belongs to no object
@@ -234,8 +236,9 @@ def photographs(folder: str | Path) -> Photographs:
         ValueError: a mask that belongs to no photograph, has another size, or is no 8-bit picture of one channel; a
             ``classes.json`` that is no object of lists of whole numbers.
     """
-    folder = Path(folder)
-    files = sorted(path for path in (folder / "images").glob("*") if path.suffix.lower() in ENDINGS)
+    folder = Path(folder).expanduser()
+    found = (folder / "images").glob("*")
+    files = sorted(path for path in found if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
     if not files:
         raise FileNotFoundError(
             f"no photograph in {folder.name}/images; expected {folder.name}/images/STEM.jpg and "
@@ -252,7 +255,7 @@ def photographs(folder: str | Path) -> Photographs:
 def _masks(folder: Path, stems: set[str]) -> dict[str, dict[str, Path]]:
     """Sort the mask files by photograph and category; underscores in a category are blanks."""
     found: dict[str, dict[str, Path]] = {stem: {} for stem in stems}
-    for path in sorted((folder / "masks").glob("*.png")):
+    for path in sorted(path for path in (folder / "masks").glob("*.png") if not path.name.startswith(".")):
         owners = [stem for stem in stems if path.stem.startswith(f"{stem}_")]
         if not owners:
             raise ValueError(f"the mask {path.name} belongs to no photograph; its name should be STEM_CATEGORY.png.")
