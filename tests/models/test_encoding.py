@@ -10,12 +10,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from strategies import steady
 from timm.data import create_transform
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.decoders import ByteLevel
+from tokenizers.models import BPE
 from torchvision.transforms.functional import center_crop
+from transformers import PreTrainedTokenizerFast
 
-from xai_utils import samples
+from xai_utils import methods, models, samples
 from xai_utils.models import Model, Preprocessing, bundled
-from xai_utils.models.encoding import encode, patch_grid, rationale_mask, view, view_mask, word_mask
+from xai_utils.models.encoding import _labels, encode, patch_grid, rationale_mask, view, view_mask, word_mask
 from xai_utils.samples import Picture, Text
+from xai_utils.survey.families import FAMILIES, save, tokenizer
 
 GREY = ((0.5,) * 3, (0.25,) * 3)
 DEIT = Preprocessing(224, 248, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -266,3 +271,58 @@ def test_words_are_what_holds_more_than_punctuation_and_blanks():
     ranked = word_mask(Text(text), [(0, 0), *spans])
     told = [text[start:end] for (start, end), word in zip([(0, 0), *spans], ranked, strict=True) if word]
     assert told == ["Well", "naïve", "7", "up", "costs", "5", "好", "😀", "it", "s"]
+
+
+# Texts as people type them, and tokenizers as they come
+
+
+def of_family(name, folder, side="right"):
+    return models.load(save(FAMILIES[name], folder, side=side), dtype="float64")
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_stands_behind_whatever_the_tokenizers_side(side, tmp_path):
+    model = of_family("Llama", tmp_path, side)
+    some = [Text("a warm plot"), Text("two funny friends and the very warm film")]
+    batch = encode(model, some)
+    assert batch.inputs["attention_mask"].sum(1).tolist() == [5, 10] and batch.inputs["attention_mask"][0, :5].all()
+    assert batch.labels[0] == ("[CLS]", "a", "warm", "plot", "[SEP]")
+    for one, found in zip(some, methods.explain("rollout", model, some), strict=True):
+        torch.testing.assert_close(found.scores, methods.explain("rollout", model, one).scores)
+
+
+@pytest.mark.parametrize(("family", "padding"), [("BERT", "any"), ("FNet", "equal"), ("ConvBERT", "equal")])
+def test_a_model_that_reads_padding_gets_none(family, padding, tmp_path):
+    model = of_family(family, tmp_path)
+    assert model.padding == padding
+    some = [Text("a warm plot"), Text("two funny friends and the very warm film"), Text("the dull plot")]
+    alone = torch.cat([model.logits(encode(model, [one]).inputs) for one in some])
+    torch.testing.assert_close(model.logits(encode(model, some).inputs), alone)
+    if padding == "equal":
+        with pytest.raises(ValueError, match="reads padding, so it takes one text at a time"):
+            methods.observe(model, some)
+
+
+def test_a_typed_mark_is_refused_and_a_pair_is_a_sample(tmp_path):
+    model = of_family("BERT", tmp_path)
+    with pytest.raises(ValueError, match=r"holds '\[SEP\]'.*samples\.text\(first, second\)"):
+        encode(model, [samples.text("a plot [SEP] a film")])
+    pair = samples.text("a plot", "two friends")
+    batch = encode(model, [pair])
+    assert batch.labels[0] == ("[CLS]", "a", "plot", "[SEP]", "two", "friends", "[SEP]")
+    assert [pair.text[start:end] for start, end in batch.spans[0] if start < end] == ["a", "plot", "two", "friends"]
+
+
+def test_bytes_and_unknown_words_are_read_as_they_were_written():
+    bytes_of = Tokenizer(BPE({one: i for i, one in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+    bytes_of.pre_tokenizer, bytes_of.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), ByteLevel()
+    reader = PreTrainedTokenizerFast(tokenizer_object=bytes_of)
+    assert _labels(reader, "a 语", *ids_and_spans(reader, "a 语")) == ("a", "Ġ", "语", "语", "语")
+    words = tokenizer()
+    found = _labels(words, "a 🙂 plot", *ids_and_spans(words, "a 🙂 plot"))
+    assert found == ("[CLS]", "a", "🙂", "plot", "[SEP]")
+
+
+def ids_and_spans(reader, text):
+    coded = reader(text, return_offsets_mapping=True)
+    return coded["input_ids"], coded["offset_mapping"]

@@ -22,6 +22,7 @@ from tokenizers.models import WordLevel
 from xai_utils import models, samples
 from xai_utils.methods import explain
 from xai_utils.models.encoding import encode
+from xai_utils.survey.families import FAMILIES, save
 
 # From folders on this disk
 
@@ -294,3 +295,85 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(tmp_path):
     hf.PreTrainedTokenizerFast(tokenizer_object=few, unk_token="[UNK]").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"has 2 words, its model \d+: they do not belong together"):
         models.load(f"hf:{tmp_path}")
+
+
+# Every kind of model: right, or refused with the reason
+
+
+def saved(name, folder, **settings):
+    """Save a tiny family, with some settings of its configuration changed; return the name it is loaded by."""
+    called = save(FAMILIES[name], folder)
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, **settings}))
+    return called
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "said"),
+    [
+        ("BART", {}, "an encoder and a decoder"),
+        ("T5", {}, "an encoder and a decoder"),
+        ("BERT, named entities", {}, "gives classes to every token"),
+        ("DistilBERT, answers in a text", {}, "where an answer begins and ends"),
+        ("RoBERTa, several choices", {}, "chooses among several texts"),
+        ("BERT", {"architectures": None}, "names no architecture"),
+        ("BERT", {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, "quantised"),
+        ("ViT, one channel", {}, r"of 1 channel\(s\)"),
+        ("ViT, 32 × 16 pixels", {}, "expected 3 channels of a square"),
+        ("Nyströmformer", {}, "of one fixed length"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused_by_name(family, settings, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        models.load(saved(family, tmp_path, **settings))
+
+
+@pytest.mark.parametrize(
+    "family", ["CLIP", "SigLIP", "ResNet", "PoolFormer", "EfficientNet", "PVT", "ViT without a head"]
+)
+def test_models_of_pictures_of_any_architecture_are_loaded(family, tmp_path):
+    model = models.load(saved(family, tmp_path))
+    assert model.kind == "vision" and bool(model.classes) == (family != "ViT without a head")
+    batch = encode(model, tiny.samples("vit"))
+    rows, columns = batch.grid
+    assert len(batch.labels[0]) == rows * columns and model.run(batch.inputs).isfinite().all()
+
+
+ODD = {
+    "not normalised": (hf.ViTImageProcessor, {"do_normalize": False}),
+    "not rescaled": (hf.ViTImageProcessor, {"do_rescale": False}),
+    "rescaled to [-1, 1]": (hf.ViTImageProcessor, {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3}),
+    "cropped by a share": (hf.ConvNextImageProcessor, {"size": {"shortest_edge": 32}, "crop_pct": 0.8}),
+    "nearest": (hf.ViTImageProcessor, {"resample": 0}),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_pixels_are_those_of_the_checkpoints_own_processor_one_by_one(kind, tmp_path):
+    build, settings = ODD[kind]
+    processor = build(**{"size": {"height": 32, "width": 32}, **settings})
+    tiny.module("vit", dtype=torch.float32).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    model, shown = models.load(f"hf:{tmp_path}"), picture((90, 60))
+    batch = encode(model, [samples.picture(shown)])
+    assert torch.equal(
+        batch.inputs["pixel_values"], processor(Image.fromarray(shown), return_tensors="pt")["pixel_values"]
+    )
+    mean, std = (torch.tensor(one)[:, None, None] for one in (model.preprocessing.mean, model.preprocessing.std))
+    again = (torch.from_numpy(batch.views[0]) - mean) / std
+    inside = (batch.views[0] > 0) & (batch.views[0] < 1)
+    torch.testing.assert_close(again[inside], batch.inputs["pixel_values"][0][inside], atol=1e-3, rtol=1e-3)
+
+
+def test_a_lora_folder_is_its_adapter_merged_into_its_model(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    called = saved("BERT", tmp_path)
+    base = hf.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    adapted = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=2, init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    model, plain = models.load(f"hf:{tmp_path / 'adapter'}"), models.load(called)
+    batch = encode(model, [tiny.SENTENCES[1]])
+    with torch.inference_mode():
+        torch.testing.assert_close(model.logits(batch.inputs), adapted.eval()(**batch.inputs).logits)
+        assert not torch.allclose(model.logits(batch.inputs), plain.logits(batch.inputs), atol=1e-2)
