@@ -58,6 +58,8 @@ SAID = [
      {"test": "FAF, vit-scenes-plain: gradient_rollout above rollout"}),
     ("notebooks/README.md", f"plain rollout, by {MEAN}", "05_tests",
      {"test": "average precision, vit-scenes: gradient_rollout above rollout"}),
+    ("notebooks/README.md", f"photographs it is above, by {MEAN}", "coco/05_tests",
+     {"test": "average precision, deit_tiny: gradient_rollout above rollout of the same skip"}),
     ("notebooks/README.md", f"rollout included: {MEAN}", "05_tests",
      {"test": "average precision, vit-scenes: rollout above contrast"}),
     ("notebooks/README.md", f"above it by {MEAN}", "05_tests",
