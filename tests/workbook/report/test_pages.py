@@ -58,13 +58,15 @@ def test_the_leaderboard_page(project, tmp_path):
     build.build(project, tmp_path / "site")
     page = soup(tmp_path / "site", "leaderboard.html")
     rows, heads = page.select("tr[data-item]"), [head.text for head in page.select("th")]
-    own = "model,metric,operator,method,mean,95 % interval,gain,its 95 % interval,no answer,n,seconds,better"
+    own = "model,metric,operator,method,mean,95 % interval,plot,gain,its 95 % interval,no answer,n,seconds,better"
     assert len(rows) == 12 and heads == own.split(",")
     for row in rows:
         mean, gain = (row.select("td")[heads.index(name)] for name in ("mean", "gain"))
         for one in (mean, gain):
             assert float(one.text.replace("−", "-")) == pytest.approx(float(one["data-value"]), abs=5e-4)
-        assert [row.select("td")[place].text for place in (8, 9, 10)] == ["0.250", "1,200", "0.500"]
+        assert [row.select("td")[place].text for place in (9, 10, 11)] == ["0.250", "1,200", "0.500"]
+        assert row.select("td")[-1].text[0] in "↑↓" and len(row.select(".plot i, .plot b")) == 2
+    assert all(row.select("td")[1]["title"] for row in rows), "every metric is explained"
 
 
 def test_tables_among_the_figures_are_shown_with_their_record(project, tmp_path):

@@ -35,6 +35,9 @@ class Table:
 def leaderboard(file: Path) -> list[dict[str, Any]] | None:
     """Return the standings as they stand in the file, one dictionary a row, or None while the file does not exist.
 
+    A row also holds ``plot``: where its interval begins and ends and where its mean is, in per cent of what all rows of
+    its metric span.
+
     Raises:
         ValueError: the file is no table, lacks a column, is empty, or holds texts as numbers; the message names it.
     """
@@ -48,7 +51,17 @@ def leaderboard(file: Path) -> list[dict[str, Any]] | None:
     if texts := [name for name in NUMBERS if not pd.api.types.is_numeric_dtype(table[name])]:
         raise ValueError(f"{file.name} holds texts in {texts[0]!r}; expected numbers.")
     rows = ({name: _plain(row[name]) for name in (*NAMES, *NUMBERS)} for row in table.to_dict("records"))
-    return [{**row, "operator": row["operator"] or NONE, "better": row["better"] or "–"} for row in rows]
+    told = ({**row, "operator": row["operator"] or NONE, "better": row["better"] or "–"} for row in rows)
+    return [{**row, "plot": plot} for row, plot in zip(told, _plots(table), strict=True)]
+
+
+def _plots(table: pd.DataFrame) -> list[tuple[float, ...] | None]:
+    """Return where each row's low, high and mean stand between the least and the most of its metric, in per cent."""
+    by_metric = table.groupby("metric", dropna=False)
+    least, most = by_metric["low"].transform("min"), by_metric["high"].transform("max")
+    values = table[["low", "high", "mean"]]
+    placed = values.sub(least, axis=0).div((most - least).replace(0, 1), axis=0).mul(100).round(2)
+    return [None if np.isnan(row).any() else tuple(map(float, row)) for row in placed.to_numpy(dtype=float)]
 
 
 def read_tables(folder: Path) -> list[Table]:

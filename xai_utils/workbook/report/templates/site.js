@@ -55,9 +55,26 @@ function filtering(form) {
     output.textContent = `${shown} of ${items.length}`;
   };
   form.hidden = false;
-  form.addEventListener("input", apply);
+  recall(form);
+  form.addEventListener("input", () => { apply(); remember(form); });
   form.addEventListener("submit", (event) => event.preventDefault());
   apply();
+}
+
+// The choice stands behind the # of the address: #model=vit-scenes&metric=lift. An address with an anchor is left alone.
+function recall(form) {
+  if (!window.location.hash.includes("=")) return;
+  const said = new URLSearchParams(window.location.hash.slice(1));
+  Array.from(form.elements).filter((field) => field.name).forEach((field) => {
+    const value = said.get(field.name) ?? "";
+    field.value = value;
+    if (field.value !== value) field.value = "";
+  });
+}
+
+function remember(form) {
+  const chosen = new URLSearchParams(Array.from(new FormData(form)).filter(([, value]) => value));
+  window.history.replaceState(null, "", `#${chosen.size ? chosen : "all=1"}`);
 }
 
 function unfolding(place) {
