@@ -126,6 +126,8 @@ def check_taking_away(seen):
     seen.until(lambda: not told.count(), "the whole input")
     seen.root.locator(".linked-best").last.click()
     seen.until(lambda: told.count() and "as many at random" in told.inner_text(), "five of a map and five at random")
+    if "XAI_SHOT" in os.environ:  # the README's picture is this very moment
+        seen.page.screenshot(path=os.environ["XAI_SHOT"])
     seen.root.get_by_role("button", name="put all back").click()
     seen.until(lambda: not told.count(), "the whole input")
 
