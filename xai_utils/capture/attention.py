@@ -165,7 +165,8 @@ def list_of_blocks(model: Any) -> list[nn.Module]:
     try:
         return blocks_of(model, len(attention_modules(model)))
     except TypeError:
-        count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+        config = getattr(model, "config", None)
+        count = getattr(getattr(config, "vision_config", config), "num_hidden_layers", None)
         for module in model.modules():
             if isinstance(module, nn.ModuleList) and len(module) == count and len({type(one) for one in module}) == 1:
                 return list(module)

@@ -165,4 +165,6 @@ def _attention(model: Model) -> str:
         attention_modules(model.module)
     except TypeError as error:
         return str(error)
-    return sees(model).attention
+    seen = sees(model)
+    read = seen.states if model.classes and model.head == "classes" else ""  # where the answer is read from
+    return seen.attention or read
