@@ -157,6 +157,28 @@ def test_a_pretrained_transformer_a_detector_and_a_residual_network_on_photograp
     assert "published table, ratio of means" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("few_reviews")
+def test_closed_forms_on_the_long_reviews_of_imdb(executed, tmp_path, monkeypatch):
+    long = [samples.Text(" ".join([one.text] * 30), f"imdb test {n}", 0) for n, one in enumerate(samples.reviews()[:7])]
+    monkeypatch.setattr(samples, "imdb", lambda: long)
+    known = executed("07", "imdb", DOCUMENTS=5, SAMPLES=200, DEVICE="cpu")
+    assert known["TEXTS"] == "imdb" and len(known["table"]) == 5 and (known["table"].tokens == 256).all()
+    errors = figures.read_table("07_errors", tmp_path / "figures").set_index("measure")
+    assert errors.loc["gradient", "95 %"] < 1e-12 < errors.loc["published", "median"]
+
+
+def test_what_a_published_mamba_remembers(executed, tmp_path):
+    torch.manual_seed(0)
+    config = hf.MambaConfig(vocab_size=len(tiny.tokenizer()), hidden_size=16, state_size=4, num_hidden_layers=5)
+    hf.MambaForCausalLM(config).save_pretrained(tmp_path / "mamba")
+    tiny.tokenizer().save_pretrained(tmp_path / "mamba")
+    small = {"EACH": 2, "REVIEWS": 6, "SCENES": 3, "SHUFFLES": 1, "STEPS": 1, "DEVICE": "cpu"}
+    known = executed("08", "mamba130m", TEXT_MODEL=f"hf:{tmp_path / 'mamba'}", SENTENCE=tiny.SENTENCES[0].text, **small)
+    assert known["text_model"].name.endswith("mamba") and known["bare"].shape[0] == 5
+    lives = figures.read_table("08_half_lives", tmp_path / "figures")
+    assert (lives.model == known["TEXT_MODEL"]).sum() == 2 * 5 and lives.share.between(0, 1).all()
+
+
 @pytest.fixture
 def few_words(monkeypatch):
     """Ask about every eighth occupation, and of the definitions a dozen couples a template."""
