@@ -153,3 +153,16 @@ def test_without_scripts_everything_is_there(site):
         page.locator("details.code:not([open]) summary").first.click()
         assert page.locator("details.code[open]").nth(1).is_visible()
         assert page.locator("math").first.is_visible()
+
+
+def test_the_choice_stands_in_the_address_and_comes_back(site):
+    with browsed() as page:
+        page.goto((site / "leaderboard.html").as_uri())
+        metrics = page.get_by_label("metric")
+        wanted = metrics.locator("option").last.inner_text()
+        metrics.select_option(wanted)
+        told, address = page.locator("form output").inner_text(), page.url
+        assert f"metric={wanted}" in address
+    with browsed() as page:
+        page.goto(address)
+        assert (page.get_by_label("metric").input_value(), page.locator("form output").inner_text()) == (wanted, told)

@@ -37,4 +37,4 @@ def small(fig: Figure) -> list[str]:
     """Return what a figure writes in less than :data:`SMALLEST` points; an empty list is what one wants."""
     fig.draw_without_rendering()  # ticks are written when they are drawn
     written = [text for text in fig.findobj(Text) if text.get_text().strip() and text.get_visible()]  # type: ignore[attr-defined]
-    return [text.get_text() for text in written if text.get_fontsize() < SMALLEST]
+    return [text.get_text() for text in written if float(text.get_fontsize()) < SMALLEST]
