@@ -291,7 +291,7 @@ def test_padding_stands_behind_whatever_the_tokenizers_side(side, tmp_path):
         torch.testing.assert_close(found.scores, methods.explain("rollout", model, one).scores)
 
 
-@pytest.mark.parametrize(("family", "padding"), [("BERT", "any"), ("FNet", "equal"), ("ConvBERT", "equal")])
+@pytest.mark.parametrize(("family", "padding"), [("BERT", "any"), ("FNet", "equal"), ("ModernBERT", "equal")])
 def test_a_model_that_reads_padding_gets_none(family, padding, tmp_path):
     model = of_family(family, tmp_path)
     assert model.padding == padding

@@ -380,6 +380,8 @@ def taken_together(model: Model) -> str:
 
     MobileBERT, ConvBERT, FNet and Funnel read padding; a classifier that looks for the last token may not know it.
     """
+    if getattr(getattr(model.module, "config", None), "local_attention", None):
+        return "equal"  # ModernBERT: far padding sees no token in its window, and becomes NaN
     short, long = (_ids_of_words(model, length) for length in (5, 9))
     with torch.inference_mode():
         alone = [_alone(model, ids) for ids in (short, long)]
