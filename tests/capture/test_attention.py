@@ -6,10 +6,12 @@ from collections.abc import Iterator
 import pytest
 import tiny
 import torch
+import transformers as hf
 from timm.layers import Attention
 from torch import nn
 
 from xai_utils.capture import capture_attention
+from xai_utils.capture.attention import capture_states
 from xai_utils.models.encoding import encode
 
 EACH = pytest.mark.parametrize("name", tiny.ALL)
@@ -461,3 +463,21 @@ def test_a_trace_without_a_pass_says_so():
         for read in (trace.stack, trace.stack_grad, trace.hidden_grad):
             with pytest.raises(RuntimeError, match="nothing was captured yet"):
                 read()
+
+
+def test_states_alone_are_those_that_are_kept_beside_attention():
+    model, inputs = tiny.module("bert"), tiny.inputs("bert")
+    with capture_states(model) as alone, capture_attention(model, hidden=True) as beside:
+        tiny.score(model, inputs).backward()
+    assert len(alone.hidden) == tiny.BLOCKS + 1 and not alone.attention
+    same([state.detach() for state in alone.hidden], [state.detach() for state in beside.hidden])
+    with pytest.raises(ValueError, match="in training mode"), capture_states(tiny.module("bert").train()):
+        pass
+
+
+def test_an_encoder_with_a_decoder_has_no_map_of_one_text():
+    settings = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "vocab_size": 9,
+                "decoder_attention_heads": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}  # fmt: skip
+    module = hf.BartForSequenceClassification(hf.BartConfig(**settings)).eval()
+    with pytest.raises(TypeError, match="has an encoder and a decoder"), capture_attention(module):
+        pass

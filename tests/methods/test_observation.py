@@ -4,9 +4,11 @@ import pytest
 import tiny
 import torch
 
+from xai_utils import models
 from xai_utils.methods import METHODS, attribute, explain, methods_for
-from xai_utils.methods.observation import observe
+from xai_utils.methods.observation import observe, placed, sees
 from xai_utils.samples import Text
+from xai_utils.survey.families import FAMILIES, save
 
 MODELS = ("bert", "timm-vit")
 
@@ -71,3 +73,51 @@ def test_a_view_holds_one_sample_without_padding():
     alone = observe(tiny.model("bert"), tiny.SENTENCES[1:2], target=0).view(0)
     for part in ("attention", "gradient", "embedding", "embedding_gradient"):
         same(getattr(view, part), getattr(alone, part))
+
+
+# What the answer is read from, and what can be seen
+
+
+def of_family(name, folder):
+    return models.load(save(FAMILIES[name], folder), dtype="float64")
+
+
+@pytest.mark.parametrize(
+    ("family", "reads"),
+    [("BERT", (0,)), ("Llama", (4,)), ("EuroBERT", (0, 1, 2, 3, 4)), ("BERT without a head", (0,))],
+)
+def test_rows_are_read_where_the_answer_is(family, reads, tmp_path):
+    model, some = of_family(family, tmp_path), [Text("a warm plot")]
+    for _ in range(2):  # looked for, and then known
+        view = observe(model, some, gradient=False).view(0)
+        assert view.reads == reads
+    rolled = explain("attention", model, some)[0].scores
+    same(rolled, view.attention[-1].mean(0)[list(reads)].mean(0))
+
+
+def test_the_mean_of_the_patches_is_read_where_there_is_no_class_token(tmp_path):
+    model = of_family("BEiT", tmp_path)
+    assert observe(model, tiny.samples("vit")[:1], gradient=False).view(0).reads == tuple(range(1, 17))
+
+
+def test_what_needs_no_attention_works_without_it_and_the_rest_says_why(tmp_path):
+    model = of_family("FNet", tmp_path)
+    seen = observe(model, [Text("a warm plot")])
+    assert seen.attention.shape == (0, 1, 1, 5, 5) and attribute("gradient_norm", seen).scores.all()
+    assert {"gradient_norm", "integrated_gradients", "leave_one_out"} <= set(methods_for(model))
+    with pytest.raises(TypeError, match=r"rollout cannot explain .*has no attention block that can be seen"):
+        explain("rollout", model, Text("a warm plot"))
+
+
+def test_maps_of_other_positions_or_no_shares_are_refused_in_one_place():
+    good = torch.full((1, 2, 4, 4), 0.25)
+    assert placed([good], 4) == "" and placed([], 4) == "it shows no attention."
+    maps = [good.new_full((1, 2, 5, 5), 0.2), good]
+    assert "layer 1 shows a map (1, 2, 4, 4), but 5 tokens were given" in placed(maps, 5)
+    assert "no shares" in placed([good * 2], 4) and "no shares" in placed([-good], 4)
+
+
+def test_a_model_that_answers_otherwise_when_looked_at_is_refused(tmp_path):
+    model = of_family("Falcon, next words", tmp_path)
+    assert "answers otherwise where it shows its attention" in sees(model).attention
+    assert "rollout" not in methods_for(model) and "integrated_gradients" in methods_for(model)

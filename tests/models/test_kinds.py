@@ -6,7 +6,7 @@ import torch
 import transformers as hf
 
 from xai_utils import models
-from xai_utils.models.kinds import Model, predicts_words, vocabulary
+from xai_utils.models.kinds import Model, apart, predicts_words, vocabulary
 
 
 def multi_label():
@@ -59,3 +59,9 @@ def test_a_model_that_gives_something_else_than_words_is_named():
     ids = torch.tensor([[1, 4, 7, 2]])
     with pytest.raises(ValueError, match="classes does not predict words"):
         model.logits({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+
+
+def test_rows_of_a_mask_are_sorted_into_what_is_taken_together():
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 1, 0]])
+    assert [(rows.tolist(), length) for rows, length in apart(mask, "equal")] == [([0, 2], 2), ([1], 3)]
+    assert [(rows.tolist(), length) for rows, length in apart(mask, "alone")] == [([0], 2), ([1], 3), ([2], 2)]
