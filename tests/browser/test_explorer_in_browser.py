@@ -211,8 +211,8 @@ def test_as_an_app(tmp_path):
 
 
 def kept() -> dict[str, str]:
-    """Return the hash of every figure, table and notebook of the project."""
-    found = [*(lab.ROOT / "figures").iterdir(), *(lab.ROOT / "notebooks").iterdir()]
+    """Return the hash of the explorer's notebook and of every figure and record of it."""
+    found = [*(lab.ROOT / "figures").glob("10_*"), NOTEBOOK]
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in found if file.is_file()}
 
 
