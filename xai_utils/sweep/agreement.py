@@ -207,14 +207,15 @@ def clashes(pairs: pd.DataFrame, seed: int) -> stats.Interval:
 def orders(table: pd.DataFrame) -> pd.DataFrame:
     """Return the place of every method on every network of a table, ``(method, network)``; 1 is best, nulls left out.
 
-    A network that was trained again (``"trained:...-N"``) is called after its seed, ``"seed N"``.
+    A network that was trained again (``"trained:...-N"``) is called after its seed, ``"seed N"``; the bundled one
+    comes first.
     """
     found = {}
     for name in dict.fromkeys(table.model):
         means = matched(table, name, TRUTH).mean().drop(list(NULLS), errors="ignore")
         label = f"seed {name.rsplit('-', 1)[-1]}" if name.startswith("trained:") else "bundled"
         found[label] = means.rank(ascending=False)
-    return pd.DataFrame(found).rename_axis("method")
+    return pd.DataFrame(found)[sorted(found)].rename_axis("method")
 
 
 def between(tables: Mapping[str, pd.DataFrame], seed: int) -> pd.DataFrame:
