@@ -50,9 +50,7 @@ def page(tokens: int) -> Row:
     peer = Against(named("bertviz"))
     if there("bertviz"):
         peer = Against(f"head view of {named('bertviz')}", _bertviz(captured) / 1e6, 1.0)
-    return Row(
-        f"what a browser is sent for {tokens} tokens, minilm-sst2, MB for seconds", ours / 1e6, None, peer
-    )
+    return Row(f"what a browser is sent for {tokens} tokens, minilm-sst2, MB for seconds", ours / 1e6, None, peer)
 
 
 def _bertviz(captured: view.Captured) -> int:

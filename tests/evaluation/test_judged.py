@@ -40,7 +40,9 @@ BOTH = pytest.mark.parametrize(("name", "some"), [("bert", TEXTS), ("timm-vit", 
 def test_maps_that_share_a_pass_are_those_of_the_methods_alone(name, some, monkeypatch):
     asked = {**ASKED, "attnlrp": ("attnlrp", {}), "filtered": ("diffusion_rollout", {"filter": "heat"})}
     model, passes, observe = tiny.model(name), [], judged.observe
-    monkeypatch.setattr(judged, "observe", lambda *given: passes.append(len(given[1])) or observe(*given))
+    monkeypatch.setattr(
+        judged, "observe", lambda *given, **more: passes.append(len(given[1])) or observe(*given, **more)
+    )
     found = judged.explained(model, some, asked, target=1, batch_size=2)
     assert list(found) == list(asked) and passes == [2, 1]
     for label, (method, options) in asked.items():

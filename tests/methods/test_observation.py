@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from xai_utils import models
-from xai_utils.methods import METHODS, attribute, explain, methods_for
+from xai_utils.methods import METHODS, attribute, explain, methods_for, observation
 from xai_utils.methods.observation import observe, placed, sees
 from xai_utils.samples import Text
 from xai_utils.survey.families import FAMILIES, save
@@ -121,3 +121,13 @@ def test_a_model_that_answers_otherwise_when_looked_at_is_refused(tmp_path):
     model = of_family("Falcon, next words", tmp_path)
     assert "answers otherwise where it shows its attention" in sees(model).attention
     assert "rollout" not in methods_for(model) and "integrated_gradients" in methods_for(model)
+
+
+@pytest.mark.parametrize("method", ["gradient_norm", "gradient_x_input"])
+def test_a_gradient_of_a_mamba_does_without_its_hidden_attention(method, monkeypatch):
+    model, some = tiny.model("vim"), tiny.samples("vim", 2)
+    seen = observe(model, some, 0)
+    whole = [attribute(method, seen, i).scores for i in range(2)]
+    monkeypatch.setattr(observation, "direction_maps", lambda _: pytest.fail("nobody looks at it"))
+    assert torch.equal(torch.stack([one.scores for one in explain(method, model, some, 0)]), torch.stack(whole))
+    assert len(observe(model, some, 0, maps=False).attention) == 0

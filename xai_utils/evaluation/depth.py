@@ -367,7 +367,8 @@ def swept(
 
     Returns:
         A row for each sample; columns ``(threshold's name, composed, measure)``: ``"selective"`` and :data:`CONTROLS`,
-        of those drawn the mean over the draws, by the first two of :data:`MEASURES`; and how many ``"layers"`` were used.
+        of those drawn the mean over the draws, by the first two of :data:`MEASURES`; and how many ``"layers"`` were
+        used.
     """
     query = reader(model)
     columns: dict[tuple[float, str, str], Any] = {}

@@ -47,12 +47,13 @@ def explained(
         Label to a map for each sample, in the order of ``asked``.
     """
     shared = {label: one for label, one in asked.items() if one[0] in METHODS and METHODS[one[0]].score is not None}
-    gradient = any(METHODS[name].asks for name, _ in shared.values())
+    used = [METHODS[name] for name, _ in shared.values()]
+    gradient, maps = any(one.asks for one in used), any(one.reads_maps for one in used)
     questions = per_sample(target, len(samples))
     found: dict[str, list[Attribution]] = {label: [] for label in asked}
     for start in range(0, len(samples) if shared else 0, batch_size):
         some = slice(start, start + batch_size)
-        seen = observe(model, samples[some], together(questions[some]), gradient)
+        seen = observe(model, samples[some], together(questions[some]), gradient, maps=maps)
         for label, (name, options) in shared.items():
             found[label] += [attribute(name, seen, i, **options) for i in range(len(seen.batch))]
     for label, (name, options) in asked.items():

@@ -117,6 +117,7 @@ def observe(
     target: Target = None,
     gradient: bool = True,
     specials: str = "kept",
+    maps: bool = True,
 ) -> Observation:
     """Run one captured forward pass, and one backward pass from what is asked if ``gradient``.
 
@@ -134,6 +135,8 @@ def observe(
         gradient: also go back.
         specials: ``"kept"``, or ``"masked"``: hide special tokens but [MASK] from attention (another model, published
             for gender scores).
+        maps: of a Mamba, also work out its hidden attention, which takes ten times as long as both passes; without it
+            there is no layer in ``attention``.
     """
     batch = encode(model, samples)
     if gradient and not model.classes:
@@ -143,7 +146,7 @@ def observe(
             f"{model.name} reads padding, so it takes one text at a time; methods.explain does so by itself."
         )
     if scanning(model.module):
-        return _observe_scans(model, batch, target, gradient)
+        return _observe_scans(model, batch, target, gradient, maps)
     inputs = batch.inputs if specials == "kept" else without_specials(model, batch.inputs)
     seen = sees(model)
     if seen.attention:
@@ -324,7 +327,7 @@ def without_specials(model: Model, inputs: Mapping[str, Tensor]) -> dict[str, Te
     return {**inputs, "attention_mask": inputs["attention_mask"] * (~special | (ids == model.tokenizer.mask_token_id))}
 
 
-def _observe_scans(model: Model, batch: Batch, target: Target, gradient: bool) -> Observation:
+def _observe_scans(model: Model, batch: Batch, target: Target, gradient: bool, maps: bool) -> Observation:
     with torch.set_grad_enabled(gradient), capture_scans(model.module) as trace:
         logits, question = _answer(model, batch.inputs, target)
         if gradient:
@@ -333,7 +336,10 @@ def _observe_scans(model: Model, batch: Batch, target: Target, gradient: bool) -
     at = trace.class_position
     last = [batch.length(i) - 1 for i in range(len(batch))]  # a text is read by its last token
     reading = torch.tensor(last if batch.grid is None else [0] * len(batch))
-    attention = class_first(class_first(direction_maps(trace.scans), at, -1), at, -2)
+    positions = max(last) + 1
+    attention = torch.zeros(0, len(batch), 1, positions, positions)
+    if maps:
+        attention = class_first(class_first(direction_maps(trace.scans), at, -1), at, -2)
     if not gradient:
         return Observation(model, batch, attention, question, logits, reading)
     assert logits is not None

@@ -6,9 +6,11 @@ Gradients are switched on here whatever the caller has switched off.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -208,22 +210,26 @@ def modified_gradient(
     ]
 
 
-def gradcam(model: Model, batch: Batch, targets: Targets, layer: str = "layer4") -> Found:
+def gradcam(model: Model, batch: Batch, targets: Targets, layer: str | None = None) -> Found:
     """Explain a convolutional network by Grad-CAM at one stage, brought onto the batch's grid.
+
+    Source: Selvaraju et al. (2017), arXiv:1610.02391, Eq. 1-2; the last stage is theirs too.
 
     Args:
         model: a convolutional network with a classifier.
         batch: its encoded pictures.
         targets: what is asked of each picture, or its class index.
-        layer: name of the stage, such as ``"layer1"`` to ``"layer4"`` of a ResNet.
+        layer: name of the stage, such as ``"layer1"`` to ``"layer4"`` of a ResNet; ``None``: the last one whose maps
+            have several places (see :func:`last_stage`).
     """
     if batch.grid is None:
         raise TypeError(f"{model.name} reads texts; Grad-CAM on attention is the method 'attention_gradcam'.")
+    layer = last_stage(model, {name: values[:1] for name, values in batch.inputs.items()}) if layer is None else layer
     kept: list[Tensor] = []
 
     def begin(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         kept.append(output.detach().requires_grad_())
-        return kept[-1]
+        return kept[-1].clone()  # what follows may write over it
 
     handle = _stage(model, layer).register_forward_hook(begin)
     try:
@@ -302,6 +308,40 @@ def _stage(model: Model, layer: str) -> nn.Module:
         stages = ", ".join(name for name, _ in model.module.named_children())
         raise ValueError(f"{model.name} has no stage {layer!r}; its parts are: {stages}.")
     return model.module.get_submodule(layer)
+
+
+def last_stage(model: Model, inputs: Mapping[str, Tensor]) -> str:
+    """Return the name of the last module that gives maps ``(sample, channel, row, column)`` of several places.
+
+    Found by one pass, so that it needs no name: what is pooled behind it has one place only.
+
+    Raises:
+        TypeError: there is none, or tokens are mixed behind it (an MLP-Mixer, whose only convolution cuts patches).
+    """
+    seen: list[tuple[str, Tensor]] = []
+    with ExitStack() as undo, torch.no_grad():
+        for name, module in model.module.named_modules():
+            keep = partial(_keep_output, seen, name)
+            undo.callback(module.register_forward_hook(keep).remove)
+        model.logits(dict(inputs))
+    side = next(iter(inputs.values())).shape
+    stages = [i for i, (_, one) in enumerate(seen) if _is_stage(one, side[-2] / side[-1])]
+    if not stages or any(one.ndim == 3 and one.shape[1] > 1 for _, one in seen[stages[-1] :]):
+        raise TypeError(f"{model.name} is no convolutional network: it does not end in maps of rows and columns.")
+    return seen[stages[-1]][0]
+
+
+def _keep_output(seen: list[tuple[str, Tensor]], name: str, _module: nn.Module, _args: Any, output: Any) -> None:
+    if isinstance(output, Tensor) and name:
+        seen.append((name, output.detach()))
+
+
+def _is_stage(output: Tensor, ratio: float) -> bool:
+    """Tell maps from what is pooled, and from maps whose channels come last, by the ratio of their sides."""
+    if output.ndim != 4 or min(output.shape[-2:]) < 2:
+        return False
+    rows, columns = output.shape[-2:]
+    return abs(rows - ratio * columns) < 1 + ratio
 
 
 def by_start(model: Model, batch: Batch, targets: Targets) -> Tensor:

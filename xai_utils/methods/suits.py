@@ -15,6 +15,7 @@ from xai_utils.capture.attention import attention_modules
 from xai_utils.capture.lrp import MODIFIED, lrp_rules, relevance_rules
 from xai_utils.capture.scans import scanning
 from xai_utils.methods.observation import sees
+from xai_utils.methods.relevance import last_stage
 from xai_utils.models.attention_classifier import AttentionClassifier
 from xai_utils.models.encoding import specimen
 from xai_utils.models.kinds import Model
@@ -138,7 +139,17 @@ def convolves(model: Model) -> str:
         return "it reads texts; Grad-CAM on attention is the method 'attention_gradcam'."
     if scanning(model.module) or _has_attention(model):
         return "it is no convolutional network; Grad-CAM on attention is the method 'attention_gradcam'."
-    return answers(model)
+    return answers(model) or _ends_in_maps(model)
+
+
+def _ends_in_maps(model: Model) -> str:
+    if model.preprocessing is None:
+        return ""  # it is not known which pictures it takes
+    try:
+        last_stage(model, specimen(model)[0])
+    except TypeError as error:
+        return str(error).partition(" is ")[2]
+    return ""
 
 
 def closed(model: Model) -> str:

@@ -43,6 +43,7 @@ class Method:
             ``"null"``.
         slow_on: kinds of models on which it takes seconds a sample; it works there, but a sweep leaves it out.
         half: whether the arithmetic of a model in half precision is enough for it.
+        reads_maps: whether a ``score`` looks at the attention of what was observed.
     """
 
     score: Callable[..., tuple[Tensor, dict[str, Any]]] | None = None
@@ -55,6 +56,7 @@ class Method:
     family: str = "attention"
     slow_on: tuple[str, ...] = ()
     half: bool = True
+    reads_maps: bool = True
 
 
 @overload
@@ -112,7 +114,7 @@ def _explain(
     """Explain one batch."""
     method = METHODS[name]
     if method.score is not None:
-        seen = observe(model, some, target, gradient=method.asks)
+        seen = observe(model, some, target, gradient=method.asks, maps=method.reads_maps)
         return [attribute(name, seen, i, **options) for i in range(len(seen.batch))]
     batch = encode(model, some)
     question = _question(model, batch, target) if method.asks else None
@@ -190,7 +192,7 @@ def _closed(name: str, model: Model, samples: Sequence[Sample] | Tensors, questi
 
 _attention = partial(Method, asks=False, unit="share of the input", suits=suits.attends)
 _weighted = partial(Method, unit="gradient-weighted attention", suits=suits.weighs)
-_of_tokens = partial(Method, suits=suits.reads_tokens, family="gradient")
+_of_tokens = partial(Method, suits=suits.reads_tokens, family="gradient", reads_maps=False)
 _by_rules = partial(Method, family="relevance")
 _hidden = partial(Method, asks=False, unit="hidden attention", suits=suits.scans, family="hidden")
 
