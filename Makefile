@@ -10,7 +10,7 @@ ROOT_MAY := $(if $(filter 0,$(shell id -u)),--allow-root)
 RUNNING = $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(LIMIT),--limit $(LIMIT))
 
 .DEFAULT_GOAL := help
-.PHONY: figures compare test golden train sweep faults bench explore app report lint help
+.PHONY: figures compare test golden train sweep faults bench explore app screenshot report lint help
 
 figures: $(STAMP)  ## draw every figure from the notebooks (RUN=name ONLY=01,02 JOBS=2 LIMIT=1800 FORCE=1); continues where it stopped
 	$(XAI) figures $(if $(RUN),--run $(RUN)) $(if $(filter 1,$(FORCE)),--force) $(RUNNING)
@@ -51,6 +51,10 @@ explore: $(STAMP)  ## open the notebooks in JupyterLab, on this machine only
 app: $(STAMP)  ## open the explorer alone, as an app, on this machine only
 	$(XAI) app
 
+screenshot: $(STAMP)  ## picture of the app for README.md, tests/browser/explorer.png; needs Chromium
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 XAI_SHOT=tests/browser/explorer.png $(BIN)/python -m pytest -q \
+	tests/browser/test_explorer_in_browser.py -k as_an_app
+
 report: $(STAMP)  ## pages in site/ from the executed notebooks: figures, claims, leaderboard; executes nothing
 	$(XAI) report
 
@@ -60,7 +64,7 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/mypy
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # Hashes and editable packages exclude each other in one call of pip, hence two. The second takes setuptools from
 # the lock file, so nothing unpinned is fetched.

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import io
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from tests.browser import lab
 from xai_utils import models, samples
@@ -127,9 +129,16 @@ def check_taking_away(seen):
     seen.root.locator(".linked-best").last.click()
     seen.until(lambda: told.count() and "as many at random" in told.inner_text(), "five of a map and five at random")
     if "XAI_SHOT" in os.environ:  # the README's picture is this very moment
-        seen.page.screenshot(path=os.environ["XAI_SHOT"])
+        keep_small(seen.page.screenshot(), os.environ["XAI_SHOT"])
     seen.root.get_by_role("button", name="put all back").click()
     seen.until(lambda: not told.count(), "the whole input")
+
+
+def keep_small(shot: bytes, path: str) -> None:
+    """Write a screenshot in 256 colours."""
+    few = Image.open(io.BytesIO(shot)).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
+    assert os.path.getsize(path) <= 200_000, f"{path} is too large for a README"
 
 
 def check_keyboard(page):
