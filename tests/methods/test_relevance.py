@@ -1,6 +1,7 @@
 """Passes over batches: the published numbers on whole models, batches against loops, refusals."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import tiny
 import torch
 from places import GOLDEN
 from safetensors.torch import load_file
+from timm.models.mlp_mixer import MlpMixer
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from transformers import BertConfig, BertForSequenceClassification
 
+from xai_utils import models
 from xai_utils.capture.lrp import lrp_rules
 from xai_utils.maths import class_maps
 from xai_utils.methods import attribute, explain, relevance
@@ -19,6 +22,8 @@ from xai_utils.methods.observation import observe
 from xai_utils.models import Model
 from xai_utils.models.encoding import Batch, encode
 from xai_utils.models.kinds import Preprocessing
+from xai_utils.samples import Picture
+from xai_utils.survey.families import FAMILIES, save
 
 WHO = pytest.mark.parametrize("who", ["pred", "other"])
 OWN = ("transformer_attribution", "full_lrp", "cp_lrp", "attnlrp")
@@ -205,6 +210,37 @@ def test_golden_gradcam(golden, who, layer):
     ((scores, details),) = relevance.gradcam(model, batch, [int(golden[f"resnet/class_{who}"])], layer)
     near(scores.view(side, side), stored, 1e-10)
     assert details == {"layer": layer, "size": (side, side)}
+
+
+@pytest.mark.parametrize(
+    ("family", "stage"),
+    [
+        ("ResNet", "resnet.encoder.stages.1"),
+        ("RegNet", "regnet.encoder.stages.1"),
+        ("ConvNeXt", "convnext.encoder.stages.3"),
+        ("EfficientNet", "efficientnet.encoder.top_activation"),
+        ("PoolFormer", "norm"),
+        ("timm ConvNeXt", "norm_pre"),
+        ("timm MobileNetV2", "bn2"),
+    ],
+)
+def test_the_last_stage_of_a_convolutional_network_needs_no_name(family, stage, tmp_path):
+    model = models.load(save(FAMILIES[family], tmp_path), dtype="float64")
+    noise = Picture(np.random.default_rng(1).random((3, 40, 48), dtype=np.float32), "noise", {})
+    found, named = explain("gradcam", model, noise), explain("gradcam", model, noise, layer=stage)
+    assert found.details["layer"] == stage and found.details["size"] > (1, 1)
+    assert torch.equal(found.scores, named.scores)
+
+
+def test_a_stage_of_one_place_and_a_mixer_of_patches_are_no_grad_cam(tmp_path):
+    small = replace(FAMILIES["ConvNeXt"], shape={**FAMILIES["ConvNeXt"].shape, "image_size": 32})
+    model = models.load(save(small, tmp_path / "small"))
+    with pytest.raises(ValueError, match=r"have one place\. Take larger pictures, or an earlier stage by layer=NAME"):
+        explain("gradcam", model, Picture(np.full((3, 32, 32), 0.5, np.float32), "grey", {}))
+    mixer = MlpMixer(img_size=32, patch_size=8, num_blocks=2, embed_dim=24, num_classes=3).eval()
+    model = Model("mixer", mixer, ("a", "b", "c"), None, 0, None, Preprocessing(32, 32, (0.5,) * 3, (0.5,) * 3), "")
+    with pytest.raises(TypeError, match="does not end in maps of rows and columns"):
+        explain("gradcam", model, Picture(np.full((3, 32, 32), 0.5, np.float32), "grey", {}))
 
 
 # Batches, classes, gradients

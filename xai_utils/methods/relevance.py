@@ -12,6 +12,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +28,12 @@ from xai_utils.models.targets import Asked, given
 
 AGGREGATES = ("attribution", "rollout", "last_layer", "second_layer")
 LEVELS = ("tokens", "pixels")
+LARGE = 256  #: pixels of a side at which every stage of a network has several places
 Targets = Asked | Sequence[int]
 Found = list[tuple[Tensor, dict[str, Any]]]  # per sample the scores of every position, and details
+
+
+_STAGES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  #: names found, "" where there is none
 
 
 @dataclass(frozen=True)
@@ -219,8 +224,12 @@ def gradcam(model: Model, batch: Batch, targets: Targets, layer: str | None = No
         model: a convolutional network with a classifier.
         batch: its encoded pictures.
         targets: what is asked of each picture, or its class index.
-        layer: name of the stage, such as ``"layer1"`` to ``"layer4"`` of a ResNet; ``None``: the last one whose maps
-            have several places (see :func:`last_stage`).
+        layer: name of the stage, such as ``"layer1"`` to ``"layer4"`` of a ResNet; ``None``: the last one (see
+            :func:`last_stage`).
+
+    Raises:
+        TypeError: texts, or no such stage.
+        ValueError: the maps of the stage have one place only, which says nothing about where.
     """
     if batch.grid is None:
         raise TypeError(f"{model.name} reads texts; Grad-CAM on attention is the method 'attention_gradcam'.")
@@ -235,12 +244,17 @@ def gradcam(model: Model, batch: Batch, targets: Targets, layer: str | None = No
     try:
         with torch.enable_grad():
             logits = model.logits(batch.inputs)
-            (gradient,) = torch.autograd.grad(given(targets).score(logits).sum(), kept)
+            (gradient,) = torch.autograd.grad(given(targets).score(logits).sum(), kept[-1:])
     finally:
         handle.remove()
     if gradient.ndim != 4:
         raise TypeError(f"{layer!r} of {model.name} gives {tuple(gradient.shape)}; a convolutional stage has 4 axes.")
-    maps = class_maps.gradcam(kept[0].detach(), gradient)
+    if gradient[0, 0].numel() == 1:
+        raise ValueError(
+            f"{layer!r} of {model.name} is the last stage, and of pictures this small its maps have one place. Take "
+            f"larger pictures, or an earlier stage by layer=NAME; the parts are: {_parts(model)}."
+        )
+    maps = class_maps.gradcam(kept[-1].detach(), gradient)
     scores = F.pad(class_maps.onto_grid(maps, batch.grid).flatten(1), (batch.prefix, 0))
     return [(one, {"layer": layer, "size": tuple(maps.shape[-2:])}) for one in scores]
 
@@ -305,43 +319,61 @@ def _stage(model: Model, layer: str) -> nn.Module:
             f"{model.name} is no convolutional network; Grad-CAM on attention is the method 'attention_gradcam'."
         )
     if not layer or layer not in dict(model.module.named_modules()):
-        stages = ", ".join(name for name, _ in model.module.named_children())
-        raise ValueError(f"{model.name} has no stage {layer!r}; its parts are: {stages}.")
+        raise ValueError(f"{model.name} has no stage {layer!r}; its parts are: {_parts(model)}.")
     return model.module.get_submodule(layer)
+
+
+def _parts(model: Model) -> str:
+    return ", ".join(name for name, _ in model.module.named_children())
 
 
 def last_stage(model: Model, inputs: Mapping[str, Tensor]) -> str:
     """Return the name of the last module that gives maps ``(sample, channel, row, column)`` of several places.
 
-    Found by one pass, so that it needs no name: what is pooled behind it has one place only.
+    Found by one pass of the picture drawn large, so that it needs no name: what is pooled behind it has one place.
 
     Raises:
         TypeError: there is none, or tokens are mixed behind it (an MLP-Mixer, whose only convolution cuts patches).
     """
-    seen: list[tuple[str, Tensor]] = []
+    if model.module not in _STAGES:
+        _STAGES[model.module] = _last_stage(model, *next(iter(inputs.items())))
+    if not _STAGES[model.module]:
+        raise TypeError(f"{model.name} is no convolutional network: it does not end in maps of rows and columns.")
+    return _STAGES[model.module]
+
+
+def _last_stage(model: Model, name: str, picture: Tensor) -> str:
+    times = max(1, -(-LARGE // min(picture.shape[2:])))
+    try:
+        seen = _outputs(model, {name: F.interpolate(picture, scale_factor=times)})
+    except (RuntimeError, ValueError, AssertionError):  # it takes one size only
+        seen = _outputs(model, {name: picture})
+    ratio = picture.shape[2] / picture.shape[3]
+    stages = [i for i, (_, shape) in enumerate(seen) if _is_stage(shape, ratio)]
+    tokens = not stages or any(len(shape) == 3 and shape[1] > 1 for _, shape in seen[stages[-1] :])
+    return "" if tokens else seen[stages[-1]][0]
+
+
+def _outputs(model: Model, inputs: dict[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the name of every module as it ends, and the shape of what it gives."""
+    seen: list[tuple[str, tuple[int, ...]]] = []
+
+    def keep(name: str, _module: nn.Module, _args: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            seen.append((name, tuple(output.shape)))
+
     with ExitStack() as undo, torch.no_grad():
         for name, module in model.module.named_modules():
-            keep = partial(_keep_output, seen, name)
-            undo.callback(module.register_forward_hook(keep).remove)
-        model.logits(dict(inputs))
-    side = next(iter(inputs.values())).shape
-    stages = [i for i, (_, one) in enumerate(seen) if _is_stage(one, side[-2] / side[-1])]
-    if not stages or any(one.ndim == 3 and one.shape[1] > 1 for _, one in seen[stages[-1] :]):
-        raise TypeError(f"{model.name} is no convolutional network: it does not end in maps of rows and columns.")
-    return seen[stages[-1]][0]
+            undo.callback(module.register_forward_hook(partial(keep, name)).remove)
+        model.logits(inputs)
+    return seen
 
 
-def _keep_output(seen: list[tuple[str, Tensor]], name: str, _module: nn.Module, _args: Any, output: Any) -> None:
-    if isinstance(output, Tensor) and name:
-        seen.append((name, output.detach()))
-
-
-def _is_stage(output: Tensor, ratio: float) -> bool:
+def _is_stage(shape: tuple[int, ...], ratio: float) -> bool:
     """Tell maps from what is pooled, and from maps whose channels come last, by the ratio of their sides."""
-    if output.ndim != 4 or min(output.shape[-2:]) < 2:
+    if len(shape) != 4 or min(shape[2:]) < 2:
         return False
-    rows, columns = output.shape[-2:]
-    return abs(rows - ratio * columns) < 1 + ratio
+    return abs(shape[2] - ratio * shape[3]) < 1 + ratio
 
 
 def by_start(model: Model, batch: Batch, targets: Targets) -> Tensor:

@@ -25,6 +25,7 @@ VISION: dict[str, Any] = {
 }  # fmt: skip
 TIMM: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 4, "num_classes": 5}
 STAGES: dict[str, Any] = {"num_labels": 5, "image_size": 32}
+CONVOLUTIONS: dict[str, Any] = {"num_labels": 5, "image_size": 64}  #: their last stage is 32 times smaller
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
 WORDS = (
     "the a film plot is was not very dull warm funny slow and but of two friends . , it he she we they said in".split()
@@ -73,6 +74,10 @@ def _vision(name: str, head: str = "ImageClassification", **own: Any) -> Family:
 
 def _stages(name: str, **own: Any) -> Family:
     return Family("vision", name, "ImageClassification", STAGES | own)
+
+
+def _convolutions(name: str, **own: Any) -> Family:
+    return Family("vision", name, "ImageClassification", CONVOLUTIONS | own)
 
 
 def _timm(name: str, **own: Any) -> Family:
@@ -162,17 +167,17 @@ FAMILIES: dict[str, Family] = {
                      "text_config": TEXT}),
     "Swin": _stages("swin", patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 4], window_size=4),
     "SwinV2": _stages("swinv2", patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 4], window_size=4),
-    "ConvNeXt": _stages("convnext", hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 1, 1]),
-    "ResNet": _stages("resnet", embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
-    "RegNet": _stages("regnet", embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], groups_width=4),
+    "ConvNeXt": _convolutions("convnext", hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 1, 1]),
+    "ResNet": _convolutions("resnet", embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
+    "RegNet": _convolutions("regnet", embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], groups_width=4),
     "MobileViT": _stages("mobilevit", hidden_sizes=[16, 24, 24], neck_hidden_sizes=[8, 8, 16, 16, 24, 24, 32],
                          num_attention_heads=4, patch_size=2),
     "LeViT": _stages("levit", hidden_sizes=[16, 24, 32], num_attention_heads=[2, 3, 4], depths=[1, 1, 1],
                      key_dim=[8, 8, 8]),
-    "PoolFormer": _stages("poolformer", hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 1, 1]),
+    "PoolFormer": _convolutions("poolformer", hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 1, 1]),
     "SegFormer": _stages("segformer", hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], sr_ratios=[4, 2, 1, 1],
                          num_attention_heads=[1, 2, 3, 4]),
-    "EfficientNet": _stages("efficientnet", width_coefficient=0.25, depth_coefficient=0.25, hidden_dim=320),
+    "EfficientNet": _convolutions("efficientnet", width_coefficient=0.25, depth_coefficient=0.25, hidden_dim=320),
     "PVT": _stages("pvt", hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 3, 4]),
     "timm ViT": _timm("vit_tiny_patch16_224", **TIMM),
     "timm ViT, mean of the patches": _timm("vit_tiny_patch16_224", **TIMM, global_pool="avg", class_token=False),
@@ -185,6 +190,8 @@ FAMILIES: dict[str, Family] = {
                        depths=(1, 1), num_heads=(2, 4), num_classes=5),
     "timm ResNet": _timm("resnet18", num_classes=5),
     "timm ConvNeXt": _timm("convnext_atto", num_classes=5, depths=(1, 1, 1, 1), dims=(8, 12, 16, 24)),
+    "timm RegNet": _timm("regnetx_002", num_classes=5),
+    "timm MobileNetV2": _timm("mobilenetv2_035", num_classes=5),
     "timm PVT v2": _timm("pvt_v2_b0", num_classes=5, depths=(1, 1, 1, 1), embed_dims=(8, 16, 24, 32),
                          num_heads=(1, 2, 3, 4)),
 }  # fmt: skip
@@ -260,7 +267,7 @@ BUILD: dict[str, Callable[[Family], nn.Module]] = {"timm": _of_timm}
 def _save_timm(family: Family, module: Any, folder: Path) -> str:
     from timm.models import save_for_hf
 
-    size = family.shape.get("img_size", 32)
+    size = family.shape.get("img_size", 64)
     module.pretrained_cfg.update(input_size=(3, size, size), crop_pct=1.0, num_classes=family.shape["num_classes"])
     save_for_hf(module, str(folder), model_args=dict(family.shape))
     return f"timm:local-dir:{folder}"
