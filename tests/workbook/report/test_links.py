@@ -20,6 +20,8 @@ from xai_utils.workbook.report import links
         ("<img src='b.html'>", "has no alternative text"),
         ("<script src='//cdn.org/x.js'></script>", "is loaded from elsewhere"),
         ("<link rel='stylesheet' href='https://cdn.org/x.css'>", "is loaded from elsewhere"),
+        ("<select name='kind'></select><a href='#kind=finding&amp;kind=x%20y'>x</a>", ""),
+        ("<a href='b.html#kind=finding'>x</a>", "chooses kind, which b.html does not offer"),
         ("<p id='one'></p><p id='one'></p>", "the anchor 'one' occurs 2 times"),
     ],
 )

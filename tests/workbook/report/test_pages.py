@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.workbook.made_up import picture, put_standings, record, soup
-from xai_utils.workbook.report import build, pages, tables
+from xai_utils.workbook.report import build, cells, tables
 
 
 def test_every_page_has_one_title_a_language_and_headings_without_gaps(project, tmp_path):
@@ -32,15 +32,53 @@ def test_the_gallery_names_what_made_each_figure(project, tmp_path):
     assert "ab" * 32 in other.text and "a <b> film" in other.text and other.select_one("a[href$='deit/01_rows.json']")
 
 
-def test_the_claims_link_to_their_cells(project, tmp_path):
+def test_the_overview_opens_on_findings_with_what_was_measured(project, tmp_path):
+    rows = {
+        "claim": ["a < b", "c is better than d"],
+        "mean": [-0.25, 0.125],
+        "low": [-0.5, None],
+        "high": [-0.125, None],
+    }
+    pd.DataFrame(rows | {"p": [0.012, 0.3]}).to_csv(project / "figures/01_tests.csv", index=False)
     build.build(project, tmp_path / "site")
-    rows = soup(tmp_path / "site", "claims.html").select("tr[data-item]")
-    found = [(row["data-verdict"], row.select("a")[1].text, row.select("a")[1]["href"]) for row in rows[:3]]
+    page = soup(tmp_path / "site", "index.html")
+    first = page.select("section.finding")[0]
+    found = [[cell.text for cell in row.select("td")] for row in first.select("tr[data-item]")]
     assert found == [
-        ("holds", "rows = 1 ± 1e-05", "01_small.html#cell-5"),
-        ("does not hold", "a < b", "01_small.html#cell-5"),
-        ("undecided", "c is better than d", "01_small.html#cell-5"),
+        ["✓ holds", "rows = 1 ± 1e-05", "–", "–", "–"],
+        ["✗ does not hold", "a < b", "−0.250", "−0.500 to −0.125", "0.012"],
+        ["? undecided", "c is better than d", "0.125", "–", "0.300"],
     ]
+    assert {link["href"] for link in first.select("td a")} == {"01_small.html#cell-5"}
+    kinds = [(row["data-kind"], row["data-verdict"]) for row in first.select("tr[data-item]")]
+    assert kinds == [("required", "holds"), ("finding", "does not hold"), ("finding", "undecided")]
+    assert [one.text.split() for one in page.select(".facts li")[:2]] == [
+        "4 findings: ✓ 0 hold , ✗ 2 do not hold , ? 2 undecided".replace(" ,", ",").split(),
+        "2 requirements that the code must meet".split(),
+    ]
+    printed = soup(tmp_path / "site", "01_small.html").select_one("pre.output").text
+    assert "a < b  −0.250 [−0.500, −0.125], p = 0.012" in printed and "c is better than d  0.125, p = 0.300" in printed
+
+
+def test_what_the_search_finds_is_there(project, tmp_path):
+    site = tmp_path / "site"
+    build.build(project, site)
+    index = json.loads((site / "static/index.js").read_text().removeprefix("const INDEX = ").removesuffix(";\n"))
+    assert [text for text, _, _ in index] == [
+        *("01 · Small *title*", "02 · Small *title*", "A finding about Aℓ", "A finding about Aℓ"),
+        *("rows = 1 ± 1e-05", "a < b", "c is better than d") * 2,
+    ]
+    assert index[-1][1:] == ["undecided; notebook 02", "02_other.html#cell-4"]
+    for _, _, address in index:
+        name, _, anchor = address.partition("#")
+        assert not anchor or soup(site, name).find(id=anchor), address
+
+
+def test_on_paper_nothing_is_cut_off_and_nothing_asks_to_be_clicked():
+    paper = (cells.TEMPLATES / "site.css").read_text().partition("@media print")[2]
+    hidden = paper.partition("display: none")[0]
+    assert all(one in hidden for one in ("header", ".filter"))  # the search stands in the header
+    assert ".tall, .low { max-height: none; }" in paper and ".scroll, .formula, .output { overflow: visible; }" in paper
 
 
 def test_a_figure_of_no_notebook_here_is_shown_without_a_cell(project, tmp_path):
@@ -84,11 +122,3 @@ def test_tables_among_the_figures_are_shown_with_their_record(project, tmp_path)
     assert f"The first {tables.SHOWN} of {long} rows" in second.text
     assert len(second.select("tbody tr")) == long - 1
     assert (tmp_path / "site/figures/real/long.parquet").is_file()
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(None, "–"), (1234, "1,234"), (-0.5, "−0.500"), (0.00012, "1.20e−04"), (0.0, "0.000"), (2.5e7, "2.50e+07")],
-)
-def test_numbers_are_written_for_people(value, shown):
-    assert pages.number(value) == shown

@@ -53,6 +53,19 @@ def test_verdicts_are_read_as_claims_prints_them(capsys):
     ]  # fmt: skip
 
 
+def test_claims_that_stop_a_notebook_are_told_from_findings(capsys):
+    claims.near("sum", 1.0, 1.0, 1e-5)
+    claims.equal("order", ["a b", 1], ["a b", 1])
+    claims.equal("name", "a b.", "a b.")
+    claims.at_least("share", 0.9, 0.5)
+    claims.at_most("gap", 1e-9, 5e6)
+    claims.finding("Spearman > 0.5, at skip = 0.5 of all", 0.6, 0.7, above=0.5)
+    claims.finding("a = b", -2.0, -1.0)
+    told = [sources.verdict_of(line) for line in capsys.readouterr().out.splitlines()]
+    required = [sources.Claim(statement, verdict, "01_small", "cell-1").required for verdict, statement in told]
+    assert required == [True] * 5 + [False] * 2
+
+
 def test_a_picture_parted_from_its_record_is_named(project):
     record(project / "figures/01_rows.png", files={"01_rows.png": "0" * 64})
     with pytest.raises(ValueError, match=r"01_rows\.png is not the picture that 01_rows\.json describes"):

@@ -49,3 +49,11 @@ def test_a_file_that_is_no_table_is_refused(file, content):
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"leaderboard\.csv cannot be read as a table"):
         tables.leaderboard(file)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "–"), (1234, "1,234"), (-0.5, "−0.500"), (0.00012, "1.20e−04"), (0.0, "0.000"), (2.5e7, "2.50e+07")],
+)
+def test_numbers_are_written_for_people(value, shown):
+    assert tables.number(value) == shown

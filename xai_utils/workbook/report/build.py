@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tqdm.auto import tqdm
 
-from xai_utils.workbook.report import links
+from xai_utils.workbook.report import findings, links
 from xai_utils.workbook.report.cells import TEMPLATES
 from xai_utils.workbook.report.pages import STATIC, Material, pages
-from xai_utils.workbook.report.sources import Figure, read_figures, read_models, read_notebook
+from xai_utils.workbook.report.sources import Figure, Notebook, read_figures, read_models, read_notebook
 from xai_utils.workbook.report.tables import Table, leaderboard, read_tables
 
 LEADERBOARD = "data/sweeps/leaderboard.csv"
@@ -36,13 +37,18 @@ def read(root: Path) -> Material:
         raise ValueError("no notebook called NN_words.ipynb in notebooks/; nothing to report.")
     figures = read_figures(root / "figures")
     return Material(
-        notebooks=[read_notebook(path) for path in files],
+        notebooks=[_with_values(read_notebook(path), root / "figures") for path in files],
         figures=figures,
         models=read_models(root, figures),
         rows=leaderboard(root / LEADERBOARD),
         tables=read_tables(root / "figures"),
         folder=root / "notebooks",
     )
+
+
+def _with_values(notebook: Notebook, figures: Path) -> Notebook:
+    tests = findings.read_tests(figures, notebook.number)
+    return replace(notebook, claims=findings.measured(notebook.claims, tests))
 
 
 def build(root: Path, site: Path) -> dict[str, int]:
@@ -88,7 +94,7 @@ def _write(material: Material, fresh: Path) -> int:
     expected, written = len(material.notebooks) + 4, 0
     for name, content in tqdm(pages(material), total=expected, desc="pages", unit="page", leave=False):
         (fresh / name).write_text(content, encoding="utf-8")
-        written += 1
+        written += name.endswith(".html")
     return written
 
 

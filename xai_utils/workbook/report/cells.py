@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
+from xai_utils.workbook.report.findings import told
 from xai_utils.workbook.report.sources import Figure, Notebook, anchor, saved_by, verdict_of
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -104,12 +106,13 @@ class _Prose(IPythonRenderer):
 class _Exporter(HTMLExporter):
     """nbconvert with the template of this package; one exporter a notebook."""
 
-    def __init__(self, page: Page, stem: str, folder: Path) -> None:
+    def __init__(self, page: Page, notebook: Notebook, folder: Path) -> None:
         super().__init__(
             template_name="base", template_file="cells.html.j2", extra_loaders=[FileSystemLoader(TEMPLATES)]
         )
-        self.page, self.stem, self.folder = page, stem, folder
-        self.register_filter("claims", claim_lines)
+        self.page, self.stem, self.folder = page, notebook.stem, folder
+        values = {claim.statement: told(claim.measured) for claim in notebook.claims if claim.measured}
+        self.register_filter("claims", partial(claim_lines, values=values))
         self.register_filter("prose", self.prose)
 
     def prose(self, source: str, cell: NotebookNode, here: str) -> str:
@@ -141,16 +144,18 @@ def inline(text: str, where: str) -> str:
     return html.removeprefix("<p>").removesuffix("</p>")
 
 
-def claim_lines(text: str) -> str:
-    """Return printed text as HTML, with claims and findings marked by sign and class."""
-    return "\n".join(_line(line) for line in text.rstrip("\n").split("\n"))
+def claim_lines(text: str, values: Mapping[str, str]) -> str:
+    """Return printed text as HTML: claims marked by sign and class, and beside them what was measured, by statement."""
+    return "\n".join(_line(line, values) for line in text.rstrip("\n").split("\n"))
 
 
-def _line(line: str) -> str:
+def _line(line: str, values: Mapping[str, str]) -> str:
     if not (found := verdict_of(line)):
         return escape(line, quote=False)
     kind = found[0].replace(" ", "-")
-    return f'<span class="claim {kind}"><b aria-hidden="true">{SIGNS[found[0]]}</b> {escape(line, quote=False)}</span>'
+    value = f'  <span class="value">{values[found[1]]}</span>' if found[1] in values else ""
+    sign = f'<b aria-hidden="true">{SIGNS[found[0]]}</b>'
+    return f'<span class="claim {kind}">{sign} {escape(line, quote=False)}</span>{value}'
 
 
 def page_of(notebook: Notebook, figures: Mapping[str, Figure], folder: Path) -> Page:
@@ -167,7 +172,7 @@ def page_of(notebook: Notebook, figures: Mapping[str, Figure], folder: Path) -> 
     """
     page = Page()
     about = [_about(cell, n, notebook, figures) for n, cell in enumerate(notebook.node.cells)]
-    page.body, _ = _Exporter(page, notebook.stem, folder).from_notebook_node(
+    page.body, _ = _Exporter(page, notebook, folder).from_notebook_node(
         notebook.node, {"about": about, "title": notebook.title}
     )
     return page

@@ -23,6 +23,7 @@ class _Page(HTMLParser):
     loaded: list[str] = field(default_factory=list)
     anchors: Counter[str] = field(default_factory=Counter)
     nameless: list[str] = field(default_factory=list)
+    fields: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -31,6 +32,8 @@ class _Page(HTMLParser):
         values = {name: value or "" for name, value in attrs}
         if "id" in values:
             self.anchors[values["id"]] += 1
+        if tag in ("select", "input"):
+            self.fields.add(values.get("name", ""))
         if tag == "img" and not values.get("alt", "").strip():
             self.nameless.append(values.get("src", "")[:80])
         for name, value in values.items():
@@ -87,6 +90,10 @@ def _broken(address: str, name: str, site: Path, pages: dict[str, _Page]) -> str
     path = posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(target))) if target else name
     if path.startswith("..") or not (site / path).is_file():
         return f"{address!r} leads to nothing in the site"
+    offered = pages[path].fields if path in pages else set()
+    if "=" in anchor:  # a choice of the page's filter, see site.js
+        unknown = {one.partition("=")[0] for one in anchor.split("&")} - offered
+        return f"{address!r} chooses {', '.join(sorted(unknown))}, which {path} does not offer" if unknown else ""
     if anchor and (path not in pages or unquote(anchor) not in pages[path].anchors):
         return f"{address!r} names an anchor that {path} does not have"
     return ""

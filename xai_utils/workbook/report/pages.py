@@ -18,8 +18,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from xai_utils.workbook.report.cells import SIGNS, TEMPLATES, Page, inline, page_of
+from xai_utils.workbook.report.findings import told
 from xai_utils.workbook.report.sources import VERDICTS, Claim, Figure, Notebook
-from xai_utils.workbook.report.tables import Table
+from xai_utils.workbook.report.tables import Table, number
 
 STATIC = ("site.css", "site.js")
 PLURAL = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}
@@ -54,19 +55,22 @@ def pages(material: Material) -> Iterator[tuple[str, str]]:
         ValueError: from :func:`cells.page_of`.
     """
     environment = _environment(material)
-    for number, notebook in enumerate(material.notebooks):
+    bodies = []
+    for place, notebook in enumerate(material.notebooks):
         page = page_of(notebook, material.own, material.folder)
-        around = {"before": _at(material.notebooks, number - 1), "after": _at(material.notebooks, number + 1)}
+        bodies.append(page)
+        around = {"before": _at(material.notebooks, place - 1), "after": _at(material.notebooks, place + 1)}
         yield (
             notebook.page,
             _render(environment, "notebook", here=notebook.page, notebook=notebook, page=page, **around),
         )
-    for name in ("index", "gallery", "claims", "leaderboard"):
+    for name in ("index", "gallery", "leaderboard"):
         yield f"{name}.html", _render(environment, name, here=f"{name}.html")
+    yield "static/index.js", f"const INDEX = {json.dumps(searched(material.notebooks, bodies), ensure_ascii=False)};\n"
 
 
-def _at(notebooks: Sequence[Notebook], number: int) -> Notebook | None:
-    return notebooks[number] if 0 <= number < len(notebooks) else None
+def _at(notebooks: Sequence[Notebook], place: int) -> Notebook | None:
+    return notebooks[place] if 0 <= place < len(notebooks) else None
 
 
 def _render(environment: Environment, template: str, **values: Any) -> str:
@@ -86,7 +90,8 @@ def _environment(material: Material) -> Environment:
         material=material,
         numbered=numbered,
         counts={notebook.stem: count(notebook.claims) for notebook in material.notebooks},
-        total=count(material.claims),
+        findings=(found := [claim for claim in material.claims if not claim.required]),
+        found=count(found),
         cells={name: f"{one.page}#{cell}" for one in material.notebooks for name, cell in one.drawn.items()},
         verdicts=VERDICTS,
         signs=SIGNS,
@@ -105,6 +110,27 @@ def _environment(material: Material) -> Environment:
 
 def _body(page: Page) -> Markup:
     return Markup(page.body)  # made by our own templates, which escape
+
+
+def searched(notebooks: Sequence[Notebook], bodies: Sequence[Page]) -> list[tuple[str, str, str]]:
+    """Return what the search looks through: text, what stands below it, and address.
+
+    All notebooks come first, then their headings, then the claims.
+    """
+    both = list(zip(notebooks, bodies, strict=True))
+    titles = [(f"{one.number} · {one.title}", one.question, one.page) for one in notebooks]
+    headings = [
+        (str(Markup(section.html).striptags()), f"notebook {one.number}", f"{one.page}#{section.anchor}")
+        for one, page in both
+        for section in page.sections
+    ]
+    said = [(claim, one.page) for one in notebooks for claim in one.claims]
+    return titles + headings + [(claim.statement, _note(claim), f"{page}#{claim.cell}") for claim, page in said]
+
+
+def _note(claim: Claim) -> str:
+    value = f", {told(claim.measured)}" if claim.measured else ""
+    return f"{claim.verdict}{value}; notebook {claim.notebook[:2]}"
 
 
 def count(claims: Sequence[Claim]) -> dict[str, int]:
@@ -135,17 +161,6 @@ def changed(figure: Figure, numbered: Mapping[str, Notebook]) -> dict[str, Any]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def number(value: float | int | None, digits: int = 3) -> str:
-    """Write a number for a table: a dash for none, integers with thousands apart, a true minus."""
-    if value is None:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}".replace("-", "−")
-    small = value != 0 and abs(value) < 10**-digits
-    written = f"{value:.2e}" if small or abs(value) >= 1e6 else f"{value:.{digits}f}"
-    return written.replace("-", "−")
 
 
 def literal(value: Any) -> str:

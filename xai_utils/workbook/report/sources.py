@@ -25,8 +25,20 @@ TABLES = (".csv", ".parquet")
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 VERDICTS = (HOLDS, FAILS, UNDECIDED)
 _CLAIM = re.compile(r"(holds|does not hold|undecided)  (\S.*?)$")
+_REQUIRED = re.compile(r" (= \S+( ± \S+)?|= ['\"\[({].*|[≤≥] \S+)$")  # as claims that raise write
 _TITLE = re.compile(r"# (\d\d) · (\S.*)")
 _QUESTION = re.compile(r"\*\*Question\.\*\*\s+(.+?)(?:\n\s*\n|$)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An effect with the ends of its 95 % interval, its corrected p and the table that holds them."""
+
+    effect: float
+    low: float | None
+    high: float | None
+    p: float
+    table: str
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,12 @@ class Claim:
     verdict: str
     notebook: str
     cell: str
+    measured: Measured | None = None
+
+    @property
+    def required(self) -> bool:
+        """Return whether the notebook stops where the claim fails: an equality or a bound that the code must meet."""
+        return self.verdict == HOLDS and bool(_REQUIRED.search(self.statement))
 
 
 @dataclass(frozen=True)

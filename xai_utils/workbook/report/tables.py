@@ -43,7 +43,7 @@ def leaderboard(file: Path) -> list[dict[str, Any]] | None:
     """
     if not file.exists():
         return None
-    table = _read(file)
+    table = read_table(file)
     if missing := [name for name in (*NAMES, *NUMBERS) if name not in table.columns]:
         raise ValueError(f"{file.name} lacks the columns {', '.join(missing)}; run python -m xai_utils leaderboard.")
     if table.empty:
@@ -75,7 +75,7 @@ def read_tables(folder: Path) -> list[Table]:
 
 
 def _table(path: Path, run: str) -> Table:
-    content, record = _read(path), path.with_suffix(".json")
+    content, record = read_table(path), path.with_suffix(".json")
     rows = content.head(SHOWN).itertuples(index=False, name=None)
     return Table(
         name=path.stem,
@@ -88,6 +88,17 @@ def _table(path: Path, run: str) -> Table:
     )
 
 
+def number(value: float | int | None, digits: int = 3) -> str:
+    """Write a number for a table: a dash for none, integers with thousands apart, a true minus."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", "−")
+    small = value != 0 and abs(value) < 10**-digits
+    written = f"{value:.2e}" if small or abs(value) >= 1e6 else f"{value:.{digits}f}"
+    return written.replace("-", "−")
+
+
 def _plain(value: Any) -> Any:
     """Return a number or text of Python; nothing for what is missing."""
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
@@ -97,7 +108,8 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _read(file: Path) -> pd.DataFrame:
+def read_table(file: Path) -> pd.DataFrame:
+    """Read a CSV or parquet file; one that cannot be read is refused with its name."""
     try:
         return pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
     except (ValueError, OSError, pyarrow.ArrowException) as error:

@@ -1,4 +1,4 @@
-// Sorting, filters and unfolding, added to pages that are complete without them.
+// Sorting, filters, search and unfolding, added to pages that are complete without them.
 "use strict";
 
 // A column header becomes a button; the same button again turns the order. Empty cells stay last.
@@ -58,23 +58,70 @@ function filtering(form) {
   recall(form);
   form.addEventListener("input", () => { apply(); remember(form); });
   form.addEventListener("submit", (event) => event.preventDefault());
+  window.addEventListener("hashchange", () => { if (recall(form)) { apply(); form.scrollIntoView(); } });
   apply();
 }
 
 // The choice stands behind the # of the address: #model=vit-scenes&metric=lift. An address with an anchor is left alone.
 function recall(form) {
-  if (!window.location.hash.includes("=")) return;
+  if (!window.location.hash.includes("=")) return false;
   const said = new URLSearchParams(window.location.hash.slice(1));
   Array.from(form.elements).filter((field) => field.name).forEach((field) => {
     const value = said.get(field.name) ?? "";
     field.value = value;
     if (field.value !== value) field.value = "";
   });
+  return true;
 }
 
 function remember(form) {
   const chosen = new URLSearchParams(Array.from(new FormData(form)).filter(([, value]) => value));
   window.history.replaceState(null, "", `#${chosen.size ? chosen : "all=1"}`);
+}
+
+// Hits hold every word that was typed, in what static/index.js lists; arrow keys walk through them, Escape leaves.
+const HITS = 12;
+
+function searching(form) {
+  const input = form.querySelector("input");
+  const list = form.querySelector("ul");
+  const output = form.querySelector("output");
+  const texts = INDEX.map(([text, note]) => `${text} ${note}`.toLowerCase());
+  const show = () => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const found = words.length ? INDEX.filter((_, n) => words.every((word) => texts[n].includes(word))) : [];
+    list.replaceChildren(...found.slice(0, HITS).map(hit));
+    output.textContent = words.length ? `${found.length} found` : "";
+    if (found.length > HITS || (words.length && !found.length)) {
+      list.append(Object.assign(document.createElement("li"), { textContent: output.textContent }));
+    }
+  };
+  const leave = () => { input.value = ""; show(); };
+  form.hidden = false;
+  input.addEventListener("input", show);
+  form.addEventListener("submit", (event) => { event.preventDefault(); list.querySelector("a")?.click(); });
+  form.addEventListener("keydown", (event) => {
+    const places = [input, ...list.querySelectorAll("a")];
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (event.key === "Escape") { leave(); input.focus(); }
+    if (!step) return;
+    event.preventDefault();
+    places.at((places.indexOf(document.activeElement) + step) % places.length).focus();
+  });
+  list.addEventListener("click", leave);
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.target.closest("input, select, textarea")) return;
+    event.preventDefault();
+    input.focus();
+  });
+}
+
+function hit([text, note, address]) {
+  const item = document.createElement("li");
+  const link = Object.assign(document.createElement("a"), { href: address, textContent: text });
+  link.append(Object.assign(document.createElement("small"), { textContent: note }));
+  item.append(link);
+  return item;
 }
 
 function unfolding(place) {
@@ -93,4 +140,5 @@ if (window.matchMedia("(max-width: 60rem)").matches) {
 }
 document.querySelectorAll("table[data-sortable]").forEach(sortable);
 document.querySelectorAll("form[data-filter]").forEach(filtering);
+document.querySelectorAll("[data-search]").forEach(searching);
 document.querySelectorAll("[data-unfold]").forEach(unfolding);
