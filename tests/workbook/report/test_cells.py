@@ -5,9 +5,10 @@ import re
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from places import ROOT
 
 from tests.workbook.made_up import NOTEBOOKS, soup
-from xai_utils.workbook.report import build, cells
+from xai_utils.workbook.report import build, cells, sources
 
 FORMULA = re.compile(r"(?<!\\)\$\$.+?\$\$|(?<![\\$])\$[^$]+?\$", re.DOTALL)
 
@@ -25,6 +26,24 @@ def test_a_page_shows_the_figure_in_full_and_marks_claims(project, tmp_path):
     folded = {one.parent["id"]: one.has_attr("open") for one in page.select("details.code")}
     assert folded == {"cell-1": True, "cell-3": False, "cell-4": False, "cell-5": True}
     assert "make explore" in page.select_one("#cell-4 .note").text
+
+
+@pytest.fixture(scope="module")
+def own():
+    return {figure.name: figure for figure in sources.read_figures(ROOT / "figures") if not figure.run}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_widget_is_shown_as_its_stored_frame(path, own):
+    notebook = sources.read_notebook(path)
+    page = BeautifulSoup(cells.page_of(notebook, own, path.parent).body, "html.parser")
+    widgets = [n for n, cell in enumerate(notebook.node.cells) if "widget" in cell.metadata.get("tags", [])]
+    assert [one.find_parent(id=True)["id"] for one in page.select(".note")] == [sources.anchor(n) for n in widgets]
+    for place in widgets:
+        (output,) = notebook.node.cells[place].outputs
+        (image,) = page.find(id=sources.anchor(place)).select("img")
+        assert image["src"] == f"data:image/png;base64,{output.data['image/png']}"
+        assert image["alt"].startswith("still frame of the widget")
 
 
 def test_pictures_that_cannot_be_told_apart_all_stay(project, tmp_path):
