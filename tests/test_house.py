@@ -1,4 +1,8 @@
-"""The house: which rooms there are, which way arrows point, which library lives where, and how big a room may be."""
+"""The house: which rooms there are, which way arrows point, which library lives where, and how big a room may be.
+
+Charts (``plots``) and the explorer (``widgets``) read what a method is worth in a sweep's standings, by one rule. A
+sweep knows of neither, so there is no circle.
+"""
 
 import ast
 import json
@@ -52,7 +56,7 @@ MAY_IMPORT = {
     "plots": {"check", "maths", "metrics", "result", "stats", "sweep"},
     "widgets": {
         "capture", "check", "evaluation", "files", "gender", "maths", "methods", "metrics", "models", "plots", "result",
-        "runtime", "samples",
+        "runtime", "samples", "sweep",
     },
     "workbook": {"files", "settings"},
     "__main__": {"files", "runtime", "survey", "sweep", "train", "widgets", "workbook"},

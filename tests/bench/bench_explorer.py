@@ -30,7 +30,7 @@ def rows(quick: bool = False) -> Iterator[Row]:
         picture.show_layer(captured, 5, None)
 
     def strength() -> None:
-        picture.show_maps([*view.panels(captured, request), *view.before_after(captured, "spectral", 0.5)])
+        picture.show_maps(captured, [*view.panels(captured, request), *view.before_after(captured, "spectral", 0.5)])
 
     repeats = 5 if quick else 20
     cases = {"drag over layers": layer, "drag over a filter's strength": strength}

@@ -32,6 +32,12 @@ def written(request):
     return fig, words
 
 
+def test_a_layer_that_a_model_does_not_have_is_named_with_those_it_has():
+    with pytest.raises(ValueError, match="layer is 7, but tiny bert has 3: take 0 to 2, or -1 for the last"):
+        files.captured(replace(TEXT, layer=7))
+    assert files.captured(replace(CONVOLUTIONS, layer=7)), "it shows no layers"
+
+
 def test_a_view_is_captured_from_its_names():
     shown = files.captured(replace(TEXT, second_model="electra", target="bad"))
     assert [one.model.name for one in shown.values()] == ["tiny bert", "tiny electra"]

@@ -77,7 +77,7 @@ def test_another_layer_and_other_maps_replace_only_their_numbers():
     assert picture.matrix != matrix and picture.scores == scores and not picture.fresh
     assert picture.version == version + 1 and picture.title == "tiny bert: layer 0, mean of heads"
     matrix = picture.matrix
-    picture.show_maps(view.panels(one, view.Request(methods=("gradient_norm",))))
+    picture.show_maps(one, view.panels(one, view.Request(methods=("gradient_norm",))))
     assert picture.matrix == matrix and picture.scores != scores
     assert [about["title"].split(" · ")[0] for about in picture.maps] == ["gradient_norm"]
 

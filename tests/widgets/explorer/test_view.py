@@ -23,10 +23,17 @@ def test_a_view_survives_being_written_as_parameters():
     assert view.parameters()["METHODS"] == ["flow"]
 
 
+def test_what_a_command_line_makes_of_a_text_or_a_list_is_read_as_it_was_meant():
+    read = requested({"SAMPLE": 1999, "METHODS": "rollout"})
+    assert read == Request(sample="1999", methods=("rollout",))
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
         ({"methods": ("rolout",)}, "rollout"),
+        ({"methods": "rolout"}, "method is 'rolout'"),
+        ({"sample": True}, "sample is True, a bool and no text. YAML reads yes"),
         ({"change": "blur"}, "change"),
         ({"change": "discard", "strength": 1.0}, "discard takes a share from 0.0 to 0.95"),
         ({"change": "heat", "strength": float("nan")}, "heat takes a time"),

@@ -280,7 +280,7 @@ class Explorer:
         asked = self.controls.asked(self.request)
         self.request = replace(self.request, change=asked.change, strength=asked.strength, difference=asked.difference)
         for place, captured in self.shown.items():
-            self.pictures[place].show_maps(view.panels(captured, self.request, self.shown))
+            self.pictures[place].show_maps(captured, view.panels(captured, self.request, self.shown))
 
     def _show_table(self) -> None:
         for picture in self.pictures.values():

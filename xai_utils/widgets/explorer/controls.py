@@ -14,7 +14,7 @@ import traitlets
 from xai_utils import methods, models, samples
 from xai_utils.models import Model
 from xai_utils.samples import prompts
-from xai_utils.widgets.explorer import decided, view
+from xai_utils.widgets.explorer import decided, known, view
 from xai_utils.widgets.explorer.view import CHANGES, Captured, Request
 
 STYLE = {"description_width": "7.5em"}
@@ -53,7 +53,7 @@ class Methods(widgets.VBox):  # type: ignore[misc]
         """Put what suits a model first; what does not cannot be ticked, and says why when pointed at."""
         reasons = {name: methods.METHODS[name].suits(model) for name in self.boxes}
         for name, box in self.boxes.items():
-            box.disabled, box.tooltip = bool(reasons[name]), reasons[name] or methods.METHODS[name].family
+            box.disabled, box.tooltip = bool(reasons[name]), reasons[name] or _worth(model, name)
             box.description = name if not reasons[name] else f"{name} (not for this model)"
         self.children = [self.boxes[name] for name in sorted(self.boxes, key=lambda name: bool(reasons[name]))]
 
@@ -172,7 +172,7 @@ class Controls:
         self.upload.disabled = first.model.kind == "text"
         self.layer.disabled = first.seen is None
         self.layer.max = self.play.max = 0 if first.seen is None else len(first.attention) - 1
-        self.layer.value = shown.layer % (self.layer.max + 1)
+        self.layer.value = min(shown.layer, self.layer.max) % (self.layer.max + 1)
         self.fill_change(shown.change, shown.strength)
 
     def _fill_classes(self, shown: Request, first: Captured) -> None:
@@ -232,6 +232,11 @@ def _inputs(first: Captured) -> list[str]:
     if first.model.head == "next":
         return [prompts.draw(task, seed).text for task in prompts.TASKS for seed in range(OFFERED_PROMPTS)]
     return [one.text for one in samples.reviews(OFFERED_REVIEWS)]
+
+
+def _worth(model: Model, name: str) -> str:
+    badge = known.badge(model, name)
+    return f"{methods.METHODS[name].family}; {badge or 'not scored on this kind of model'}"
 
 
 def _tick(name: str) -> widgets.Checkbox:

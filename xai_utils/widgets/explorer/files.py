@@ -51,14 +51,23 @@ def captured(request: Request, device: torch.device | str = "cpu") -> dict[str, 
     """Load the models of a view and let each look at its input once; return the captured passes by place.
 
     Raises:
-        ValueError: an unknown model or class, an input that a model cannot take.
+        ValueError: an unknown model or class, an input that a model cannot take, a layer that a model does not have.
     """
     found = {}
     for place, name in places(request).items():
         model = models.load(name, device)
         sample = exploration.sample_of(model, request.sample, folder())
         found[place] = exploration.capture(model, sample, target_of(request, name))
+        _has_layer(request.layer, found[place])
     return found
+
+
+def _has_layer(layer: int, shown: Captured) -> None:
+    count = 0 if shown.seen is None else len(shown.attention)
+    if count and not -count <= layer < count:
+        raise ValueError(
+            f"layer is {layer}, but {shown.model.name} has {count}: take 0 to {count - 1}, or -1 for the last."
+        )
 
 
 def draw(fig: Figure, request: Request, shown: Mapping[str, Captured]) -> None:

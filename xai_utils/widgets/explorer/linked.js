@@ -258,8 +258,9 @@ function render({ model, el }) {
     let place = 0;
     const signed = model.get("maps").some((one) => one.signed && !one.problem);
     const against = signed ? "; where scores have signs orange speaks for and violet against, white is 0" : "";
+    const known = model.get("maps").some((one) => one.badge) ? ` ${model.get("explained")}` : "";
     maps.replaceChildren(element("p", { class: "linked-scale",
-      text: `Colours: each map from 0 (dark) to its own greatest value (yellow)${against}.` }));
+      text: `Colours: each map from 0 (dark) to its own greatest value (yellow)${against}.${known}` }));
     for (const about of model.get("maps")) {
       const caption = element("figcaption", { text: about.title });
       const box = element("figure", {}, caption);
@@ -275,6 +276,7 @@ function render({ model, el }) {
       if (model.get("checkable")) caption.append(element("button", {
         text: "− top 5", title: `take the first five of ${about.title} away, beside five at random`, class: "linked-best",
         onclick: () => model.send({ top: number }) }));
+      if (about.badge) caption.append(element("div", { class: "linked-badge", text: about.badge, title: model.get("explained") }));
       if (isPicture()) {
         const show = (event) => say(`${about.title}, ${names()[under(event, model) + prefix()]}: ` +
                                     `${digits(values[under(event, model)])} ${about.unit}`);

@@ -19,9 +19,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from xai_utils import plots
-from xai_utils.models import Preprocessing, encoding
+from xai_utils.models import Model, Preprocessing, encoding
 from xai_utils.samples import Picture
-from xai_utils.widgets.explorer import decided, view
+from xai_utils.widgets.explorer import decided, known, view
 from xai_utils.widgets.explorer.view import Captured, Panel, Request
 
 _HERE = Path(__file__).parent
@@ -48,6 +48,7 @@ class Linked(anywidget.AnyWidget):  # type: ignore[misc]
     decision = traitlets.Unicode("").tag(sync=True)
     told = traitlets.Unicode("").tag(sync=True)
     checkable = traitlets.Bool(False).tag(sync=True)
+    explained = traitlets.Unicode(known.EXPLAINED).tag(sync=True)
     gone = traitlets.List(traitlets.Int()).tag(sync=True)
     words = traitlets.List(traitlets.Int()).tag(sync=True)
     pieces = traitlets.Bool(False).tag(sync=True)
@@ -82,7 +83,7 @@ class Linked(anywidget.AnyWidget):  # type: ignore[misc]
             self.whole, self.cropped = _input(captured)
             self.picture = b"" if views is None else _png(views[0])
             self.query = min(query, len(names) - 1)
-            self.maps = [_about(one) for one in panels]
+            self.maps = [_about(one, captured.model) for one in panels]
             self.scores = _bytes([one.found.scores for one in panels if one.found is not None])
             self._send_layer(captured, layer, head, fresh=True)
 
@@ -91,10 +92,10 @@ class Linked(anywidget.AnyWidget):  # type: ignore[misc]
         with self.hold_sync():
             self._send_layer(captured, layer, head, fresh=False)
 
-    def show_maps(self, panels: Sequence[Panel]) -> None:
+    def show_maps(self, captured: Captured, panels: Sequence[Panel]) -> None:
         """Show other maps of the same input."""
         with self.hold_sync():
-            self.maps = [_about(one) for one in panels]
+            self.maps = [_about(one, captured.model) for one in panels]
             self.scores = _bytes([one.found.scores for one in panels if one.found is not None])
             self.fresh = False
             self.version += 1
@@ -141,13 +142,13 @@ def sent(captured: Captured, request: Request) -> Sent:
     return Sent(len(view.names_of(captured)), picture.size(), 4 * captured.attention.numel())
 
 
-def _about(panel: Panel) -> dict[str, Any]:
+def _about(panel: Panel, model: Model) -> dict[str, Any]:
     if panel.found is None:
         return {"title": panel.title, "problem": panel.problem}
     found = panel.found
     named = f" · {found.target_name}" if found.target_name else ""
     about = {"title": panel.title + named, "signed": found.signed, "unit": found.unit, "top": found.top(1)[0]}
-    return {**about, "problem": ""}
+    return {**about, "problem": "", "badge": known.badge(model, panel.title)}
 
 
 def _bytes(tensors: Sequence[Tensor]) -> bytes:

@@ -67,7 +67,8 @@ class Request:
     difference: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "methods", tuple(self.methods))
+        object.__setattr__(self, "sample", check.text("sample", self.sample))
+        object.__setattr__(self, "methods", (self.methods,) if isinstance(self.methods, str) else tuple(self.methods))
         for name in self.methods:
             check.one_of("method", name, tuple(methods.METHODS))
         check.one_of("change", self.change, tuple(CHANGES))
