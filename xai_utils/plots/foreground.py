@@ -96,7 +96,7 @@ def by_area(ax: Axes, area: Sequence[float], fractions: Mapping[str, Sequence[fl
         means = [float(np.mean(np.asarray(values)[some])) for some in order]
         ax.plot(middles, means, "o-", color=colour(name, place), markersize=4, linewidth=1.4, label=name)
     ax.set(xlabel="share of the picture that is foreground", ylabel="FAF", ylim=(0, 1))
-    ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -119,7 +119,7 @@ def over_skip(
         ax.plot([skip, skip], one.bounds, color=colour(name, place), linewidth=1.6)
         ax.plot(skip, one.mean, "D", color=colour(name, place), markersize=6, label=f"{name} (effective skip)")
     ax.set_xscale("logit")
-    ax.set_xticks(SKIPS, [f"{skip:g}" for skip in SKIPS], rotation=60, fontsize=8)
+    ax.set_xticks(SKIPS, [f"{skip:g}" for skip in SKIPS], rotation=60)
     ax.set_xticks([], minor=True)
     ax.set_xlabel("what the skip connection counts", fontsize=9)
     ax.set_ylabel(what, fontsize=9)
@@ -139,7 +139,7 @@ def pairs(
     Names stand on the right and are moved apart where they would meet.
     """
     for one, two in zip(before, after, strict=True):
-        ax.plot([0, 1], [one, two], color="#0072b2" if two >= one else "#d55e00", linewidth=1, marker="o", markersize=3)
+        ax.plot([0, 1], [one, two], color=base.COLOURS[int(two < one)], linewidth=1, marker="o", markersize=3)
     ax.plot([0, 1], [np.mean(before), np.mean(after)], color="black", linewidth=2.5, marker="o", markersize=5)
     floor = -1.0
     for place in np.argsort(after) if names else ():
@@ -147,7 +147,7 @@ def pairs(
         ax.text(1.04, floor, names[place], fontsize=8, va="center")
     ax.set_xticks([0, 1], list(ends))
     ax.set(xlim=(-0.1, 1.55 if names else 1.1), ylabel="FAF", ylim=(-0.03, 1.0))
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title)
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -180,7 +180,7 @@ def thresholds(
 def compared(ax: Axes, exact: Sequence[float], found: Sequence[float], what: str = "FAF") -> None:
     """Draw a measure by found masks against the same by exact masks, one dot a picture, and the line of equality."""
     ax.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1)
-    ax.scatter(exact, found, s=10, alpha=0.5, color="#0072b2", linewidths=0)
+    ax.scatter(exact, found, s=10, alpha=0.5, color=base.COLOURS[0], linewidths=0)
     ax.set(xlabel=f"{what} by exact masks", ylabel=f"{what} by detected masks", xlim=(0, 1), ylim=(0, 1), aspect=1)
     ax.spines[["top", "right"]].set_visible(False)
 
@@ -196,8 +196,7 @@ def intervals(ax: Axes, found: Mapping[str, Interval], unit: str, null: float | 
 def _named(ax: Axes, names: Sequence[str], unit: str, null: float | None) -> None:
     if null is not None:
         ax.axvline(null, color="0.4", linewidth=0.9, linestyle="--")
-    ax.set_yticks(range(len(names)), list(names), fontsize=8)
+    ax.set_yticks(range(len(names)), list(names))
     ax.set_ylim(len(names) - 0.5, -0.5)  # first on top; said outright, as axes may be shared
-    ax.set_xlabel(unit, fontsize=8)
-    ax.tick_params(axis="x", labelsize=8)
+    ax.set_xlabel(unit)
     ax.spines[["top", "right"]].set_visible(False)
