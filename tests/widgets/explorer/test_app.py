@@ -349,3 +349,21 @@ def test_a_language_model_says_what_speaks_for_one_word_and_against_another(tmp_
     written = files.export(one.request, one.shown, tmp_path)
     assert "AGAINST: dull" in written[-1].read_text()
     assert files.target_of(one.request, "another") is None
+
+
+def test_a_head_of_the_overview_is_enlarged_and_lines_are_drawn_where_asked_for(one):
+    picture, captured = one.pictures["first"], one.shown["first"]
+
+    def look():
+        one.controls.everywhere.value = one.controls.lines.value = True
+        picture._handle_custom_msg({"layer": 2, "head": 1}, [])
+
+    assert passes(tiny.model("bert"), look) == 0
+    assert (one.request.layer, one.request.head, one.controls.layer.value) == (2, 1, 2)
+    n = len(exploration.names_of(captured))
+    assert np.allclose(numbers(picture, "matrix", n), exploration.linked(captured, 2, 1)) and picture.lines
+    picture.query = 2
+    every = numbers(picture, "overview", tiny.BLOCKS * tiny.HEADS)
+    assert np.allclose(every.reshape(tiny.BLOCKS, tiny.HEADS, n), captured.attention[:, :, 2])
+    one.controls.everywhere.value = False
+    assert picture.overview == b"" and not one.message.value

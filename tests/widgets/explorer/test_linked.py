@@ -11,7 +11,7 @@ from PIL import Image
 
 from xai_utils import plots, samples
 from xai_utils.models import Preprocessing
-from xai_utils.widgets.explorer import linked, view
+from xai_utils.widgets.explorer import known, linked, view
 
 ASKED = view.Request(methods=("rollout", "gradcam", "attnlrp"), layer=1)
 
@@ -105,3 +105,38 @@ def test_the_browser_holds_one_map_and_one_row_of_every_head(words):
     sent, n = linked.sent(one, view.Request(methods=("rollout", "attnlrp"), layer=0)), words + 2
     assert sent.tokens == n and sent.everything == 4 * tiny.BLOCKS * tiny.HEADS * n * n
     assert sent.held == 4 * n * n + 4 * n * (tiny.HEADS + 2) + 2 * 256 * 3
+
+
+def test_every_layer_and_head_is_sent_where_it_is_asked_for_and_follows_the_position():
+    one = captured("bert")
+    picture, n = shown(one, query=3), len(view.names_of(one))
+    assert picture.overview == b"" and (picture.layer, picture.layers) == (1, tiny.BLOCKS)
+    picture.everywhere = True
+    picture.show_overview(one)
+    sent = numbers(picture.overview, tiny.BLOCKS * tiny.HEADS).reshape(tiny.BLOCKS, tiny.HEADS, n)
+    np.testing.assert_allclose(sent, one.attention[:, :, 3], rtol=1e-6)
+    picture.query = 2
+    picture.show_heads(one, 1)
+    np.testing.assert_allclose(
+        numbers(picture.overview, tiny.BLOCKS * tiny.HEADS)[-1], one.attention[-1, -1, 2], rtol=1e-6
+    )
+    picture.show(captured("resnet"), [], 0, None, 0)
+    assert picture.overview == b""
+
+
+def test_a_question_whether_the_kernel_is_there_is_answered_as_it_came(monkeypatch):
+    picture, said = linked.Linked(), []
+    monkeypatch.setattr(picture, "send", said.append)
+    picture._handle_custom_msg({"alive": 7}, [])
+    picture._handle_custom_msg({"top": 0}, [])
+    assert said == [{"alive": 7}]
+
+
+def test_a_badge_stands_beside_a_method_and_not_beside_another_map():
+    model = replace(tiny.model("bert"), name="minilm-sst2")
+    one = view.capture(model, tiny.samples("bert")[0])
+    picture = linked.Linked()
+    asked = replace(ASKED, methods=("rollout",), change="heat")
+    picture.show(one, view.panels(one, asked), 0, None, 0)
+    badges = [about["badge"] for about in picture.maps]
+    assert badges == [known.badge(model, "rollout"), "", ""] and badges[0].startswith("on minilm-sst2 0.")

@@ -83,7 +83,8 @@ class Explorer:
         fast: dict[Any, Callable[[], None]] = {
             controls.change: self._another_change, controls.strength: self._redraw_maps,
             controls.layer: self._redraw_layer, controls.table: self._show_table, controls.pieces: self._show_table,
-            controls.difference: self._redraw_maps,
+            controls.difference: self._redraw_maps, controls.lines: self._show_table,
+            controls.everywhere: self._everywhere,
         }  # fmt: skip
         for control, act in fast.items():
             control.observe(lambda change, act=act: self._redraw(change, act), "value")
@@ -91,7 +92,7 @@ class Explorer:
             picture.observe(lambda change: self._alone(lambda: self._head(change["new"])), "head")
             picture.observe(lambda change, place=place: self._alone(lambda: self._query(place, change["new"])), "query")
             picture.observe(lambda _, place=place: self._alone(lambda: self._without(place)), "gone")
-            picture.on_msg(lambda _, told, __, place=place: self._alone(lambda: self._best(place, told)))
+            picture.on_msg(lambda _, told, __, place=place: self._asked(place, told))
 
     # asking a model: slow, in a thread
 
@@ -218,6 +219,7 @@ class Explorer:
             self.controls.fill(self.request, first)
         for place, captured in self.shown.items():
             shown = view.panels(captured, self.request, self.shown)
+            self.pictures[place].everywhere = self.controls.everywhere.value
             self.pictures[place].show(captured, shown, *self._within(captured), self.request.query)
             self.pictures[place].stale = False
         self.side.children = [self.pictures[place] for place in self.shown]
@@ -235,6 +237,19 @@ class Explorer:
         self.request = replace(self.request, layer=self.controls.layer.value)
         for place, captured in self.shown.items():
             self.pictures[place].show_layer(captured, *self._within(captured))
+
+    def _everywhere(self) -> None:
+        for place, captured in self.shown.items():
+            self.pictures[place].everywhere = self.controls.everywhere.value
+            self.pictures[place].show_overview(captured)
+
+    def _asked(self, place: str, wish: Mapping[str, Any]) -> None:
+        """Do what a browser asks for in a picture: a head of the overview, or a map's first words taken away."""
+        if "layer" in wish:
+            self.controls.layer.value = int(wish["layer"])
+            self._alone(lambda: self._head(int(wish["head"])))
+        elif "top" in wish:
+            self._alone(lambda: self._best(place, wish))
 
     def _head(self, head: int) -> None:
         if self.shown and head != (-1 if self.request.head is None else self.request.head):
@@ -285,6 +300,7 @@ class Explorer:
     def _show_table(self) -> None:
         for picture in self.pictures.values():
             picture.table, picture.pieces = self.controls.table.value, self.controls.pieces.value
+            picture.lines = self.controls.lines.value
 
     def _example(self, chosen: str | None) -> None:
         """Put an example into the input; the list then waits for the next choice."""

@@ -93,6 +93,13 @@ class Controls:
         self.methods = Methods()
         self.layer = widgets.IntSlider(description="layer", tooltip="of the linked map")
         self.play = widgets.Play(interval=500, description="play the layers", tooltip="play the layers")
+        self.everywhere = widgets.Checkbox(
+            description="all layers and heads", indent=False,
+            tooltip="what every head of every layer reads at the chosen position; a click enlarges one",
+        )  # fmt: skip
+        self.lines = widgets.Checkbox(
+            description="lines", indent=False, tooltip="from the chosen position to what it reads most"
+        )
         self.change = widgets.Dropdown(
             options=list(CHANGES), description="change", tooltip="rollout before and after the layers are changed"
         )
@@ -133,7 +140,7 @@ class Controls:
             "Model and input": [self.model, self.second, self.sample, self.examples, self.upload],
             "Question": [self.target, self.against],
             "Methods": [self.methods, self.difference],
-            "Layers": [self.layer, played, self.change, self.strength],
+            "Layers": [self.layer, played, self.everywhere, self.lines, self.change, self.strength],
             "Show and keep": [self.pieces, self.table, self.dpi],
         }  # fmt: skip
         top = [widgets.HBox([self.look, self.stop, self.export]), self.progress]
@@ -170,7 +177,8 @@ class Controls:
         self._fill_classes(shown, first)
         self.methods.offer(first.model)
         self.upload.disabled = first.model.kind == "text"
-        self.layer.disabled = first.seen is None
+        for one in (self.layer, self.everywhere, self.lines):
+            one.disabled = first.seen is None
         self.layer.max = self.play.max = 0 if first.seen is None else len(first.attention) - 1
         self.layer.value = min(shown.layer, self.layer.max) % (self.layer.max + 1)
         self.fill_change(shown.change, shown.strength)

@@ -2,7 +2,12 @@
 // Only the chosen layer and head are here, so this answers without asking the kernel, however long the text is.
 
 const SIDE = 200; // pixels of a picture's map
+const SVG = "http://www.w3.org/2000/svg";
 const SMALL = 56; // of a head's
+const TINY = 40; // of a head's among those of every layer
+const THREADS = 24; // lines at most
+const BEAT = 5; // seconds between two questions whether the kernel is there
+const MISSED = 3; // questions without an answer after which it is said
 
 const floats = (model, name) => {
   const view = model.get(name);
@@ -96,7 +101,13 @@ function render({ model, el }) {
   const maps = element("div", { class: "linked-maps" });
   const status = element("p", { class: "linked-status", role: "status" });
   const table = element("div", { class: "linked-table" });
-  root.append(heading, decision, masks, element("div", { class: "linked-top" }, input, main), status, heads, maps, table);
+  const overview = element("div", { class: "linked-overview", role: "group", "aria-label": "all layers and heads" });
+  const lost = element("p", { class: "linked-lost", role: "alert", hidden: "", text:
+    "The kernel does not answer: it is busy, or it has ended. What is shown still holds. If this line stays, reload the " +
+    "page; in JupyterLab run the cell again." });
+  const lines = document.createElementNS(SVG, "svg");
+  lines.setAttribute("class", "linked-lines");
+  root.append(lost, heading, decision, masks, element("div", { class: "linked-top" }, input, main), status, heads, overview, maps, table);
   el.append(root);
 
   let masking = false; // whether a click takes a token away instead of choosing it
@@ -172,7 +183,36 @@ function render({ model, el }) {
         one.tabIndex = i === model.get("query") ? 0 : -1;
       });
     }
+    drawLines();
     tell();
+  }
+
+  /** Lines from the chosen position to what it reads most, as thick as its share. */
+  function drawLines() {
+    lines.replaceChildren();
+    const read = model.get("lines") ? row() : [];
+    if (!read.length) return;
+    const box = main.getBoundingClientRect();
+    const spot = (i) => {
+      const onCanvas = isPicture() && i >= prefix();
+      const part = (onCanvas ? main.querySelector("canvas") : main.querySelectorAll("button")[i]).getBoundingClientRect();
+      const [high, wide] = onCanvas ? model.get("grid") : [1, 1];
+      const place = onCanvas ? i - prefix() : 0;
+      return [part.left - box.left + ((place % wide + 0.5) * part.width) / wide,
+              part.top - box.top + ((Math.floor(place / wide) + 0.5) * part.height) / high];
+    };
+    const [x, y] = spot(reader());
+    const limit = largest(read, model.get("special"));
+    const most = [...read.keys()].filter((i) => i !== reader()).sort((a, b) => read[b] - read[a]).slice(0, THREADS);
+    for (const i of most) {
+      const [right, down] = spot(i);
+      const share = Math.min(1, read[i] / limit);
+      const line = document.createElementNS(SVG, "path");
+      line.setAttribute("d", `M ${x} ${y} Q ${(x + right) / 2} ${Math.min(y, down) - 18} ${right} ${down}`);
+      line.setAttribute("stroke-width", String(0.5 + 3.5 * share));
+      line.setAttribute("opacity", String(0.25 + 0.7 * share));
+      lines.append(line);
+    }
   }
 
   function buildMain() {
@@ -192,13 +232,14 @@ function render({ model, el }) {
         onkeydown: keys,
       });
       const buttons = tokens.map((name, i) => element("button", { text: name, onclick: () => pin(i) }));
-      main.append(canvas, element("div", { class: "linked-prefix" }, ...buttons));
+      main.append(canvas, element("div", { class: "linked-prefix" }, ...buttons), lines);
       return;
     }
     names().forEach((name, i) => {
       const chip = { text: name, class: kindOf(i), onclick: () => choose(i), onkeydown: keys };
       main.append(element("button", { ...chip, onmouseenter: () => hover(i), onmouseleave: () => hover(-1) }));
     });
+    main.append(lines);
   }
 
   function drawMasks() {
@@ -250,6 +291,28 @@ function render({ model, el }) {
       const pressed = String(model.get("head") === head);
       heads.append(element("button", { title: `enlarge head ${head}`, onclick: () => choose(head), "aria-pressed": pressed },
                            canvas, element("span", { text: `head ${head}` })));
+    }
+  }
+
+  /** Every layer and head at the chosen position; a click enlarges one. */
+  function drawOverview() {
+    const [values, n, layers] = [floats(model, "overview"), names().length, model.get("layers")];
+    const count = n && layers ? values.length / n / layers : 0;
+    overview.replaceChildren();
+    overview.hidden = !count;
+    overview.style.gridTemplateColumns = `auto repeat(${count || 1}, auto)`;
+    for (let layer = 0; layer < layers && count; layer++) {
+      overview.append(element("span", { text: `layer ${layer}` }));
+      for (let head = 0; head < count; head++) {
+        const start = (layer * count + head) * n;
+        const size = isPicture() ? { width: TINY, height: TINY } : { width: 60, height: 12 };
+        const canvas = element("canvas", { ...size, "aria-hidden": "true" });
+        paint(canvas, model, picture, values.slice(start + prefix(), start + n), false);
+        const name = `layer ${layer}, head ${head}`;
+        const pressed = String(layer === model.get("layer") && head === model.get("head"));
+        overview.append(element("button", { title: name, "aria-label": name, "aria-pressed": pressed,
+                                            onclick: () => model.send({ layer, head }) }, canvas));
+      }
     }
   }
 
@@ -327,6 +390,7 @@ function render({ model, el }) {
     buildMain();
     drawMain();
     drawHeads();
+    drawOverview();
     drawMaps();
     drawTable();
     root.dataset.drawn = model.get("version");
@@ -350,8 +414,23 @@ function render({ model, el }) {
   });
   model.on("change:stale", () => root.classList.toggle("linked-stale", model.get("stale")));
   model.on("change:heads", drawHeads);
+  model.on("change:overview", drawOverview);
+  model.on("change:lines", drawLines);
   model.on("change:table", drawTable);
-  load();
+
+  // A kernel that ended says nothing: it is asked, and if it has answered before and does no longer, that is said.
+  let [answered, missed] = [false, 0];
+  model.on("msg:custom", (told) => {
+    if ("alive" in told) [answered, missed, lost.hidden] = [true, 0, true];
+  });
+  const ask = () => {
+    lost.hidden = !answered || missed < MISSED;
+    missed += 1;
+    model.send({ alive: missed });
+  };
+  const beat = setInterval(ask, 1000 * BEAT);
+  load().then(ask);
+  return () => clearInterval(beat);
 }
 
 export default { render };

@@ -39,7 +39,8 @@ def _table() -> bytes:
 class Linked(anywidget.AnyWidget):  # type: ignore[misc]
     """One model's view of one input; ``show`` and ``show_layer`` replace it, a browser's choices come back.
 
-    These are ``query`` (position that reads), ``head``, and ``gone`` (explained tokens that are taken away).
+    These are ``query`` (position that reads), ``head``, and ``gone`` (explained tokens that are taken away). A browser
+    asks now and then whether the kernel is still there, and says so where no answer comes.
     """
 
     _esm = _HERE / "linked.js"
@@ -61,6 +62,11 @@ class Linked(anywidget.AnyWidget):  # type: ignore[misc]
     grid = traitlets.List(traitlets.Int()).tag(sync=True)
     picture = traitlets.Bytes(b"").tag(sync=True)
     matrix = traitlets.Bytes(b"").tag(sync=True)
+    layer = traitlets.Int(0).tag(sync=True)
+    layers = traitlets.Int(0).tag(sync=True)
+    everywhere = traitlets.Bool(False).tag(sync=True)
+    overview = traitlets.Bytes(b"").tag(sync=True)
+    lines = traitlets.Bool(False).tag(sync=True)
     heads = traitlets.Bytes(b"").tag(sync=True)
     maps = traitlets.List(traitlets.Dict()).tag(sync=True)
     scores = traitlets.Bytes(b"").tag(sync=True)
@@ -70,6 +76,15 @@ class Linked(anywidget.AnyWidget):  # type: ignore[misc]
     colours = traitlets.Bytes(_table()).tag(sync=True)
     fresh = traitlets.Bool(True).tag(sync=True)
     version = traitlets.Int(0).tag(sync=True)
+
+    def __init__(self, **traits: Any) -> None:
+        """Make an empty picture, which answers that the kernel is alive."""
+        super().__init__(**traits)
+        self.on_msg(self._alive)
+
+    def _alive(self, _: Any, told: Any, __: Any) -> None:
+        if isinstance(told, dict) and "alive" in told:
+            self.send(told)
 
     def show(self, captured: Captured, panels: Sequence[Panel], layer: int, head: int | None, query: int) -> None:
         """Show another input, model or choice of methods."""
@@ -104,11 +119,18 @@ class Linked(anywidget.AnyWidget):  # type: ignore[misc]
         """Show what every head reads at the chosen position."""
         if captured.seen is not None:
             self.heads = _bytes([view.heads(captured, layer, self.query)])
+            self.layer, self.layers = layer % len(captured.attention), len(captured.attention)
+        self.show_overview(captured)
+
+    def show_overview(self, captured: Captured) -> None:
+        """Show what every head of every layer reads at the chosen position, if ``everywhere``."""
+        shown = self.everywhere and captured.seen is not None
+        self.overview = _bytes([view.overview(captured, self.query)]) if shown else b""
 
     def _send_layer(self, captured: Captured, layer: int, head: int | None, fresh: bool) -> None:
         self.head, self.fresh, self.title = -1 if head is None else head, fresh, captured.model.name
         if captured.seen is None:
-            self.matrix = self.heads = b""
+            self.matrix = self.heads = self.overview = b""
         else:
             self.matrix = _bytes([view.linked(captured, layer, head)])
             number, which = layer % len(captured.attention), "mean of heads" if head is None else f"head {head}"
@@ -118,7 +140,8 @@ class Linked(anywidget.AnyWidget):  # type: ignore[misc]
 
     def size(self) -> int:
         """Return the bytes of numbers and picture that the browser holds."""
-        return sum(len(value) for value in (self.picture, self.matrix, self.heads, self.scores, self.colours))
+        held = self.picture, self.matrix, self.heads, self.overview, self.scores, self.colours
+        return sum(len(value) for value in held)
 
 
 class Sent(NamedTuple):

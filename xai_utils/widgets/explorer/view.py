@@ -180,6 +180,12 @@ def heads(captured: Captured, layer: int, query: int) -> Tensor:
     return attention[layer, :, query]
 
 
+def overview(captured: Captured, query: int) -> Tensor:
+    """Return what every head of every layer reads at one position, ``(layer, head, key)``."""
+    check.index("query", query, captured.attention.shape[-1])
+    return captured.attention[:, :, query]
+
+
 def panel(captured: Captured, name: str) -> Panel:
     """Return a method's map, computed once; a method that cannot explain this model says why in its place."""
     if name not in captured.maps:
