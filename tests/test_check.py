@@ -20,6 +20,13 @@ def spoilt(place, value):
 # What is let through
 
 
+def test_a_number_that_was_a_text_is_one_again():
+    assert check.text("sample", 1999) == "1999" and check.text("sample", "yes") == "yes"
+    for one in (True, None, 1.5):
+        with pytest.raises(ValueError, match=r"sample is .* no text. YAML reads yes, no, null and 1.5 so"):
+            check.text("sample", one)
+
+
 @steady
 @given(maps=attention_stacks(axes=SAMPLES_AND_HEADS))
 def test_every_softmax_is_a_stack_of_probability_maps(maps):

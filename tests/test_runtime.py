@@ -135,3 +135,8 @@ def test_every_worker_has_a_gpu_of_its_own(monkeypatch):
     assert str(runtime.own_device("cuda:1", 1)) == "cuda:1"
     with pytest.raises(ValueError, match="worker 3 has no GPU of its own: there are 2"):
         runtime.own_device("cuda", 2)
+
+
+def test_a_list_given_as_one_string_is_said():
+    with pytest.raises(ValueError, match=r"METHODS is 'rollout', expected a list.* -y 'METHODS: \[rollout\]'"):
+        runtime.start({"SEED": 0, "METHODS": "rollout", "DEVICE": "cpu"})

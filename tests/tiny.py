@@ -68,7 +68,9 @@ _OTHER: dict[str, Callable[[], nn.Module]] = {
         num_heads=(2, 4),
         num_classes=len(SHAPES),
     ),
-    "resnet": lambda: ResNet(BasicBlock, layers=[1, 1, 1, 1], channels=[8, 8, 16, 16], num_classes=len(SHAPES)),
+    "resnet": lambda: ResNet(  # with a last stage of several places
+        BasicBlock, layers=[1, 1, 1, 1], channels=[8, 8, 16, 16], num_classes=len(SHAPES), output_stride=16
+    ),
     "vim": lambda: Vim(SIDE, PATCH, embed_dim=WIDTH, depth=BLOCKS, num_classes=len(SHAPES), d_state=4),
 }
 TEXT, VISION, OTHER = tuple(_TEXT), tuple(_VISION), tuple(_OTHER)

@@ -86,6 +86,18 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} is {value!r}, expected one of: {', '.join(allowed)}.")
 
 
+def text(name: str, value: object) -> str:
+    """Accept a text; a whole number, which a command line or YAML made of one, becomes its digits again."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError(
+            f"{name} is {value!r}, a {type(value).__name__} and no text. YAML reads yes, no, null and 1.5 so: put it "
+            "in quotes; papermill takes it as it stands by -r NAME VALUE."
+        )
+    return value
+
+
 def at_least_one(name: str, value: int) -> None:
     """Accept a count of one and above."""
     if value < 1:

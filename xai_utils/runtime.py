@@ -58,6 +58,7 @@ def versions() -> dict[str, str]:
 
 
 record = Record()
+LISTS = ("METHODS", "TEXT_MODELS", "PLACED", "COSTED", "CLASSES", "SKIPS", "QUANTILES")  #: parameters of many values
 
 
 def start(parameters: Mapping[str, Any], threads: int | None = None) -> torch.device:
@@ -78,6 +79,9 @@ def start(parameters: Mapping[str, Any], threads: int | None = None) -> torch.de
     }
     if "SEED" not in literals:
         raise ValueError(f"no SEED among the parameters ({', '.join(literals) or 'none at all'}).")
+    for name in LISTS:
+        if isinstance(one := literals.get(name, ()), str | int | float):
+            raise ValueError(f"{name} is {one!r}, expected a list. papermill takes one by -y '{name}: [{one}]'.")
     seed(literals["SEED"])
     if threads is not None:
         torch.set_num_threads(threads)

@@ -31,8 +31,9 @@ REVIEWS = runtime.DATA / "texts" / "film_reviews.jsonl"
 
 def text(sentence: str, second: str | None = None) -> Text:
     """Take the user's own sentence, or a pair such as a question and an answer; ``ValueError`` if one is empty."""
+    sentence, second = check.text("the sentence", sentence), second and check.text("the second sentence", second)
     for one in (sentence,) if second is None else (sentence, second):
-        if not isinstance(one, str) or not one.strip():
+        if not one.strip():
             raise ValueError(f"the sentence is {one!r}; expected at least one word.")
     whole = sentence if second is None else f"{sentence}\n{second}"
     runtime.record.data["sentence"] = whole
