@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xai_utils import runtime
 from xai_utils.samples import Picture, Text, recall, sets
 
 
@@ -21,6 +22,22 @@ def test_every_set_that_is_bundled_opens():
     for spec in ({"set": "reviews"}, {"set": "scenes", "number": 3}, {"set": "paragraphs", "number": 4}):
         found = sets.find(spec)
         assert len(found) == spec.get("number", 216) and sets.take(spec, 1, 2)[0].name == found.names[1]
+
+
+def test_texts_are_cut_where_that_is_asked_for_and_say_so(tmp_path, monkeypatch):
+    file = tmp_path / "mine.csv"
+    file.write_text("text,label,text_b\none two  three four,a,\nfive six,b,\n")
+    monkeypatch.setattr(runtime.record, "data", {})
+    whole, cut = ({"set": "labelled", "path": str(file)} | more for more in ({}, {"words": 3}))
+    assert [one.text for one in sets.take(whole, 0, 2)] == ["one two  three four", "five six"]
+    assert [one.text for one in sets.take(cut, 0, 2)] == ["one two  three", "five six"]
+    assert sets.find(cut).names == ("mine 0, first 3 of 4 words", "mine 1")
+    assert runtime.record.data["mine"] == "mine.csv, 2 texts, 1 of them cut after 3 words"
+    file.write_text("text,label,text_b\none two three,a,four\nfive six,b,\n")
+    with pytest.raises(ValueError, match="'mine 0' is a pair of 4 words, and only single texts are cut"):
+        sets.labelled(str(file), 3)
+    with pytest.raises(ValueError, match="no option 'tokens'; it takes: count, path, words"):
+        sets.find({**whole, "tokens": 3})
 
 
 def test_a_count_is_spread_over_the_set(imagenet):

@@ -42,6 +42,24 @@ def test_a_failure_costs_only_its_own_sample(folder):
     assert 0 < run(with_methods("counts", "fails"), folder, again=True).done <= 6
 
 
+def test_a_text_that_is_too_long_is_a_row_with_its_error(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text(f"text,label\na warm film,pos\n{'dull ' * 600},neg\na dull plot,neg\n")
+    cell = sweep_plan.Cell(["minilm-sst2"], ["length"], {"set": "labelled", "path": str(file)})
+    shard, short = (
+        sweep_plan.expand(sweep_plan.Plan("long", [replace(cell, samples=cell.samples | more)], metrics=["sparseness"]))
+        for more in ({}, {"words": 100})
+    )
+    rows = work.fill(shard[0]).rows
+    assert [(row["sample"], row["error"] == "") for row in rows] == [
+        ("mine 0", True),
+        ("mine 1", False),
+        ("mine 2", True),
+    ]
+    assert "602 tokens, but minilm-sst2 reads at most 512" in rows[1]["error"]
+    assert [row["sample"] for row in work.fill(short[0]).rows][1] == "mine 1, first 100 of 600 words"
+
+
 def test_nan_is_never_silent(folder):
     found = run(with_methods("nan", "constant"), folder)
     assert found.table.value.isna().equals(found.table.error != "")

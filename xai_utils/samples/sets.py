@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xai_utils import check, tables
+from xai_utils import check, runtime, tables
 from xai_utils.samples import bundled, folders, prompts, recall
 from xai_utils.samples.folders import Listing, listed
 from xai_utils.samples.kinds import Picture, Text
@@ -68,6 +68,37 @@ def prompted(task: str, number: int = 300, first: int = 0) -> Listing:
     return Listing(names, lambda i: prompts.draw(task, first + i))
 
 
+def labelled(path: str, words: int | None = None) -> Listing:
+    """List texts with labels of one's own file (see :func:`bundled.labelled`).
+
+    Args:
+        path: of the file.
+        words: cut a longer text behind so many words; its name and the record say so. ``None``: the whole text, and
+            one that is too long for a model is a row of the table with its error.
+
+    Raises:
+        ValueError: as :func:`bundled.labelled`, or a pair that would be cut.
+    """
+    found = bundled.labelled(path)[0]
+    if words is None:
+        return listed(found)
+    check.at_least_one("words", words)
+    shorter = [_first_words(one, words) for one in found]
+    cut = sum(one is not other for one, other in zip(found, shorter, strict=True))
+    runtime.record.data[Path(path).stem] += f", {cut} of them cut after {words} words"
+    return listed(shorter)
+
+
+def _first_words(text: Text, words: int) -> Text:
+    found = list(re.finditer(r"\S+", text.text))
+    if len(found) <= words:
+        return text
+    if text.second:
+        raise ValueError(f"{text.name!r} is a pair of {len(found)} words, and only single texts are cut; shorten it.")
+    name = f"{text.name}, first {words} of {len(found)} words"
+    return replace(text, text=text.text[: found[words - 1].end()], name=name)
+
+
 def masked(path: str, named: str | None = None) -> Listing:
     """List the photographs of a folder that have masks (see :mod:`folders`).
 
@@ -118,7 +149,7 @@ SETS: dict[str, Callable[..., Listing]] = {
     "recalls": recalls,
     "prompts": prompted,
     "sst2": lambda split="validation": listed(bundled.sst2(split)),
-    "labelled": lambda path: listed(bundled.labelled(path)[0]),
+    "labelled": labelled,
     "pictures": folders.pictures,
     "masked": masked,
     "coco": coco,
