@@ -6,8 +6,8 @@ import tiny
 import torch
 
 from xai_utils.maths import diffusion, flow, rollout
-from xai_utils.methods import attribute, explain
-from xai_utils.methods.observation import observe
+from xai_utils.methods import attention, attribute, explain
+from xai_utils.methods.observation import View, observe
 from xai_utils.models.encoding import encode
 from xai_utils.samples import Text
 
@@ -135,6 +135,14 @@ def test_gradient_rollout_says_what_the_skip_counts_and_can_make_it_what_was_ask
     even = explain("gradient_rollout", tiny.model("bert"), tiny.SENTENCES[0], 2, **options)
     same(even.scores, rolled_by_hand(rollout.renormalise(weighted), 0.3)[0])
     assert even.details["skip"] == pytest.approx(0.3) and (even.scores - found.scores).abs().max() > 1e-3
+
+
+def test_a_flow_that_takes_minutes_is_refused():
+    maps = torch.full((12, 1, 577, 577), 1 / 577)
+    view = View(maps)
+    with pytest.raises(ValueError, match=r"12 layers of 577 tokens from 1 of them has 4.0 million pipes.*Take rollout"):
+        attention.attention_flow(view)
+    assert len(attention.attention_flow(view, layer=1)[0]) == 577, "two layers have a formula"
 
 
 def test_flow_is_the_share_of_the_maximum_flow(by_hand):

@@ -20,6 +20,7 @@ from xai_utils.maths import diffusion, flow, rollout, selective
 from xai_utils.methods.observation import View
 
 ROWS = ("reader", "max", "mean")
+MOST_PIPES = 3_500_000  #: of a flow, starts counted: 12 layers of 512 tokens; beyond, one sample can take minutes
 MOST_READERS = 32  #: tokens from which a flow begins, at most
 Score = tuple[Tensor, dict[str, Any]]
 
@@ -115,7 +116,7 @@ def gradient_rollout(
 def attention_flow(view: View, residual: float = 0.5, layer: int = -1, row: int | None = None) -> Score:
     """Maximum flow from one position behind a layer to every input token, as shares (see :mod:`flow`).
 
-    By default from the readers, the mean of their shares.
+    By default from the readers, the mean of their shares. More than :data:`MOST_PIPES` are refused.
     """
     if row is None and len(view.reads) > MOST_READERS:
         raise ValueError(
@@ -126,8 +127,20 @@ def attention_flow(view: View, residual: float = 0.5, layer: int = -1, row: int 
     if row is not None:
         check.index("row", row, view.attention.shape[-1])
     rows = view.reads if row is None else [row % view.attention.shape[-1]]
+    _soon_done(view.attention, layer, len(rows))
     steps = rollout.mix(rollout.fuse(view.attention).double(), residual)
     return flow.flow_shares(flow.flow(steps, layer, rows)).mean(0), {}
+
+
+def _soon_done(attention: Tensor, layer: int, starts: int) -> None:
+    """Refuse a flow that takes minutes; up to the second layer there is a formula."""
+    layers, tokens = len(_below(attention, layer)), attention.shape[-1]
+    if layers > 2 and (pipes := layers * tokens**2 * starts) > MOST_PIPES:
+        raise ValueError(
+            f"a flow through {layers} layers of {tokens} tokens from {starts} of them has {pipes / 1e6:.1f} million "
+            f"pipes, and above {MOST_PIPES / 1e6:.1f} million one sample can take minutes. Take rollout, layer=1, or a "
+            "smaller input; maths.flow.flow has no limit."
+        )
 
 
 def gradient_norm(view: View) -> Score:
