@@ -12,6 +12,7 @@ import timm
 import tiny
 import torch
 import transformers as hf
+from huggingface_hub import constants
 from PIL import Image
 from places import ROOT
 from timm.data import create_transform, resolve_model_data_config
@@ -21,6 +22,7 @@ from tokenizers.models import WordLevel
 
 from xai_utils import models, samples
 from xai_utils.methods import explain
+from xai_utils.models import hubs
 from xai_utils.models.encoding import encode
 from xai_utils.survey.families import FAMILIES, save
 
@@ -244,6 +246,39 @@ def test_what_is_not_there_is_named_with_the_cache_and_another_model(offline, na
     message = told[name]["message"]
     assert message.startswith(f"{source} is not in the hub cache {home / 'hub'} and cannot be fetched")
     assert "HF_HUB_OFFLINE is set" in message and message.endswith(f"Or take the bundled {instead}.")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("vit_tny_patch16_224", "vit_tiny_patch16_224"),
+        ("deit_tiny_patch16_224.fb_in2k", "deit_tiny_patch16_224.fb_in1k"),
+    ],
+)
+def test_a_misspelt_timm_name_is_told_what_it_was_meant_to_be(wrong, meant):
+    with pytest.raises(ValueError, match=rf"no model '{wrong}'\. Did you mean .*{meant}"):
+        models.load(f"timm:{wrong}")
+    with pytest.raises(ValueError, match=r"timm has no model 'zzzzzzzz'\.$"):
+        models.load("timm:zzzzzzzz")
+
+
+def test_a_hub_that_is_not_reached_is_said_at_once_and_in_one_line(monkeypatch):
+    asked = []
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(hubs, "getproxies", dict)
+    monkeypatch.setattr(hubs, "fetch", lambda *_: asked.append(1))
+    with pytest.raises(models.Unavailable, match=r"^nobody/nothing is not in the hub cache [^\n]*$"):
+        models.load("hf:nobody/nothing")
+    assert not asked, "the library would try again and again"
+
+
+def test_a_name_that_the_hub_does_not_have_is_one_line():
+    def unknown():
+        raise OSError("no/such is not a local folder and is not a valid model identifier listed on ...\nIf this is")
+
+    with pytest.raises(ValueError, match=r"^the hub has no model 'no/such', or it is private[^\n]*$"):
+        hubs.fetch("no/such", unknown)
 
 
 def test_other_errors_are_not_taken_for_a_missing_network(tmp_path):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 import torch
@@ -16,23 +20,45 @@ from torch import Tensor
 from xai_utils.models import vim
 from xai_utils.models.kinds import Loaded, Preprocessing, Unavailable, predicts_words
 
+SECONDS = 3  #: to wait for the hub to answer at all
 MOST_EXTRA = 8  #: tokens of a picture that stand for no patch, at most: [CLS], distillation, registers
 
 
 def fetch(source: str, get: Callable[[], Any]) -> Any:
     """Run one call of a hub's own loading code; offline, say what is missing and where it was looked for."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
     try:
         return get()
     except (OSError, RuntimeError) as error:
+        if "not a valid model identifier" in str(error):
+            raise ValueError(f"the hub has no model {source!r}, or it is private; check owner and name.") from error
         if not _offline(error):
             raise
-        raise Unavailable(
-            f"{source} is not in the hub cache {HF_HUB_CACHE} and cannot be fetched "
-            f"({'HF_HUB_OFFLINE is set' if os.environ.get('HF_HUB_OFFLINE') else 'no connection to the hub'}). "
-            "Connect once, or set HF_HOME to a cache that has it."
-        ) from error
+        raise _unavailable(source) from error
+
+
+def _unavailable(source: str) -> Unavailable:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    why = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "no connection to the hub"
+    return Unavailable(
+        f"{source} is not in the hub cache {HF_HUB_CACHE} and cannot be fetched ({why}). "
+        "Connect once, or set HF_HOME to a cache that has it."
+    )
+
+
+def _known_missing(source: str) -> bool:
+    """Tell at once, where the library would try for half a minute, that a model is not here and no hub is reached."""
+    from huggingface_hub import constants
+
+    cached = Path(constants.HF_HUB_CACHE) / f"models--{source.replace('/', '--')}"
+    if constants.HF_HUB_OFFLINE or getproxies() or Path(source).exists() or cached.exists():
+        return False
+    hub = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((hub.hostname, hub.port or (80 if hub.scheme == "http" else 443)), SECONDS).close()
+    except OSError:
+        return True
+    return False
 
 
 def from_hub(loader: Any, source: str, revision: str | None, **options: Any) -> Any:
@@ -42,6 +68,8 @@ def from_hub(loader: Any, source: str, revision: str | None, **options: Any) -> 
         Unavailable: neither cached nor reachable.
         ValueError: a repository that cannot be loaded without its own code.
     """
+    if _known_missing(source):
+        raise _unavailable(source)
     try:
         return fetch(
             source, lambda: loader.from_pretrained(source, revision=revision, trust_remote_code=False, **options)
@@ -296,10 +324,18 @@ def cells(size: int) -> tuple[int, int]:
 
 
 def timm_hub(source: str, _revision: str | None) -> Loaded:
-    """Load a pretrained timm model with the preprocessing of its own configuration."""
+    """Load a pretrained timm model with the preprocessing of its own configuration.
+
+    Raises:
+        Unavailable: neither cached nor reachable.
+        ValueError: no such name in timm, or inputs that are no square colour pictures.
+    """
     import timm
     from timm.data import resolve_model_data_config
 
+    if ":" not in source and source not in (names := [*timm.list_models(), *timm.list_models(pretrained=True)]):
+        near = ", ".join(get_close_matches(source, names, 3))
+        raise ValueError(f"timm has no model {source!r}." + (f" Did you mean {near}?" if near else ""))
     module = fetch(source, lambda: timm.create_model(source, pretrained=True))
     data = resolve_model_data_config(module)
     channels, rows, size = data["input_size"]
