@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -244,6 +245,16 @@ def test_a_stage_of_one_place_and_a_mixer_of_patches_are_no_grad_cam(tmp_path):
 
 
 # Batches, classes, gradients
+
+
+@pytest.mark.parametrize("padding", ["equal", "alone"])
+def test_texts_of_a_model_that_reads_padding_are_no_batch(padding):
+    model, some = replace(tiny.model("bert"), padding=padding), tiny.samples("bert")[:2]
+    batch = encode(model, some)
+    for call in (relevance.propagate, relevance.full_lrp, partial(relevance.modified_gradient, "cp")):
+        with pytest.raises(ValueError, match=r"reads padding, so texts of .* tokens are no batch"):
+            call(model, batch, [0, 1])
+        assert call(model, encode(model, some[:1]), [0])
 
 
 @pytest.mark.parametrize(

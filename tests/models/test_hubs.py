@@ -20,7 +20,7 @@ from timm.models import save_for_hf
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from xai_utils import models, samples
+from xai_utils import methods, models, samples
 from xai_utils.methods import explain
 from xai_utils.models import hubs
 from xai_utils.models.encoding import encode
@@ -412,3 +412,24 @@ def test_a_lora_folder_is_its_adapter_merged_into_its_model(tmp_path):
     with torch.inference_mode():
         torch.testing.assert_close(model.logits(batch.inputs), adapted.eval()(**batch.inputs).logits)
         assert not torch.allclose(model.logits(batch.inputs), plain.logits(batch.inputs), atol=1e-2)
+
+
+@pytest.mark.parametrize("family", ["Data2Vec vision", "Falcon, next words"])
+def test_attention_that_cannot_be_unfused_later_is_loaded_so(family, tmp_path):
+    model = models.load(save(FAMILIES[family], tmp_path), dtype="float64")
+    assert model.module.config._attn_implementation == "eager"
+    assert not methods.METHODS["rollout"].suits(model)
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "said"),
+    [
+        ("MobileViT", "rollout", "9 attention blocks, but gives no attention back where it is asked"),
+        ("LeViT", "rollout", "but gives no attention back where it is asked"),
+        ("XLNet", "rollout", "tokens first and samples second"),
+        ("XLNet", "integrated_gradients", "embeds tokens first and samples second"),
+    ],
+)
+def test_a_refusal_names_the_reason_that_is_there(family, method, said, tmp_path):
+    model = models.load(save(FAMILIES[family], tmp_path))
+    assert said in methods.METHODS[method].suits(model)

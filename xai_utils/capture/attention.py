@@ -131,7 +131,7 @@ def capture_attention(
         if values:
             for i in wanted:
                 undo.callback(_keep_values(model, attentions[i], trace).remove)
-        undo.callback(model.register_forward_hook(lambda *_: _complete(trace, count)).remove)
+        undo.callback(model.register_forward_hook(lambda *_: _complete(trace, count, type(model).__name__)).remove)
         yield trace
 
 
@@ -207,7 +207,11 @@ def _wanted(layers: Collection[int] | None, count: int) -> list[int]:
     return sorted({layer % count for layer in layers})
 
 
-def _complete(trace: Trace, count: int) -> None:
+def _complete(trace: Trace, count: int, name: str) -> None:
+    if not trace.seen:
+        raise RuntimeError(
+            f"{name} has {count} attention blocks, but gives no attention back where it is asked for it."
+        )
     if trace.seen != count:
         raise RuntimeError(
             f"{trace.seen} of {count} attention blocks showed their map in this pass; the others were skipped or fused."

@@ -225,6 +225,8 @@ def _states(model: Model, inputs: dict[str, Tensor], positions: int) -> str:
         return str(error)
     rows = len(next(iter(inputs.values())))
     wrong = [tuple(state.shape) for state in trace.hidden if state.shape[:-1] != (rows, positions)]
+    if wrong and wrong[0][:-1] == (positions, rows):
+        return "its blocks take tokens first and samples second, as no other model does."
     if wrong:
         return f"a block takes {wrong[0]}, but {rows} samples of {positions} tokens were given."
     return "" if trace.hidden else "its blocks run without being called as modules, so what they take is not seen."
@@ -245,6 +247,8 @@ def _words(model: Model, inputs: dict[str, Tensor], positions: int) -> str:
     if len(seen) == 1 and seen[0].shape[1] == positions:
         return ""
     told = [tuple(one.shape) for one in seen]
+    if len(seen) == 1 and seen[0].shape[0] == positions:
+        return "it embeds tokens first and samples second, as no other model does. Try leave_one_out."
     return f"it embeds {told}, but {positions} words were given: it pads them by itself. Try leave_one_out."
 
 

@@ -77,6 +77,7 @@ def propagate(
     """
     if pixels and batch.grid is None:
         raise ValueError(f"{model.name} reads texts; only pictures have pixels.")
+    _goes_together(model, batch)
     model, inputs = _in_float64(model, batch)
     name = next(iter(inputs))
     if pixels:
@@ -96,6 +97,16 @@ def propagate(
     hidden = torch.stack([one.sum(-1) for one in sent[depth : 2 * depth + 1]])
     below = sent[-1].sum(1) if pixels else None
     return Relevance(sent[:depth], tuple(gradient), hidden, last.any(-1), below)
+
+
+def _goes_together(model: Model, batch: Batch) -> None:
+    """Refuse texts that a model cannot take in one batch, see :attr:`Model.padding`."""
+    lengths = {batch.length(i) for i in range(len(batch))}
+    if (model.padding == "equal" and len(lengths) > 1) or (model.padding == "alone" and len(batch) > 1):
+        raise ValueError(
+            f"{model.name} reads padding, so texts of {sorted(lengths)} tokens are no batch; methods.explain takes "
+            "them one by one."
+        )
 
 
 def _in_float64(model: Model, batch: Batch) -> tuple[Model, dict[str, Tensor]]:
@@ -194,6 +205,7 @@ def modified_gradient(
     check.one_of("level", level, LEVELS)
     if level == "pixels" and batch.grid is None:
         raise ValueError(f"{model.name} reads texts; only pictures have pixels.")
+    _goes_together(model, batch)
     inputs = dict(batch.inputs)
     name = next(iter(inputs))
     if level == "pixels":

@@ -64,16 +64,23 @@ def _known_missing(source: str) -> bool:
 def from_hub(loader: Any, source: str, revision: str | None, **options: Any) -> Any:
     """Load by one of transformers' own classes; a repository's own code is never run, and nobody is asked.
 
+    A model of an architecture that cannot leave fused attention later (Falcon, Data2Vec vision) is loaded without it,
+    as its attention could not be seen.
+
     Raises:
         Unavailable: neither cached nor reachable.
         ValueError: a repository that cannot be loaded without its own code.
     """
     if _known_missing(source):
         raise _unavailable(source)
+
+    def load(**more: Any) -> Any:
+        told = {"revision": revision, "trust_remote_code": False, **options, **more}
+        return fetch(source, lambda: loader.from_pretrained(source, **told))
+
     try:
-        return fetch(
-            source, lambda: loader.from_pretrained(source, revision=revision, trust_remote_code=False, **options)
-        )
+        found = load()
+        return load(attn_implementation="eager") if _stays_fused(found) else found
     except ValueError as error:
         if not any(word in str(error) for word in ("trust_remote_code", "custom code", "does not recognize")):
             raise
@@ -81,6 +88,12 @@ def from_hub(loader: Any, source: str, revision: str | None, **options: Any) -> 
             f"{source} needs code of its own, which is never run here. Take a model of an architecture that the "
             "installed transformers has (BERT, RoBERTa, ELECTRA, ViT, DeiT, Llama, GPT-2, Mamba and others)."
         ) from error
+
+
+def _stays_fused(found: Any) -> bool:
+    module = found[0] if isinstance(found, tuple) else found  # beside it, what was missing
+    may_change = getattr(module, "_can_set_attn_implementation", None)
+    return may_change is not None and module.config._attn_implementation != "eager" and not may_change()
 
 
 def _offline(error: BaseException | None) -> bool:
