@@ -4,6 +4,8 @@ import re
 
 import pandas as pd
 import pytest
+import timm
+import torch
 from places import ROOT
 
 from xai_utils.sweep import standings
@@ -113,6 +115,15 @@ def test_the_first_page_is_short_and_names_every_notebook():
     assert len(text.splitlines()) <= 200
     named = re.findall(r"^\| \[\d\d [^]]+\]\((notebooks/[^)]+)\)", text, re.MULTILINE)
     assert named == [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+
+
+def test_the_lines_of_python_print_what_stands_beside_them(capsys):
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    torch.manual_seed(0)
+    module = timm.create_model("vit_tiny_patch16_224", num_classes=10).eval()
+    exec(code, {"my_module": module, "my_pixels": torch.rand(1, 3, 224, 224)})
+    assert capsys.readouterr().out.splitlines() == re.findall(r"^print.*?  # (.*)$", code, re.MULTILINE)
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 10
 
 
 def links(path):

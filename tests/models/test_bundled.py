@@ -1,6 +1,7 @@
 """Bundled models: each is what its card says, and a damaged or missing one is refused before it is loaded."""
 
 import json
+import logging
 import shutil
 from types import SimpleNamespace
 
@@ -251,3 +252,20 @@ def test_a_damaged_bundled_model_is_refused_before_it_is_loaded(name, file, monk
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(ValueError, match="architecture is 'Swin', expected one of: VisionTransformer, ResNet"):
         bundled.build_vision("Swin", {})
+
+
+def test_a_head_that_the_adapter_brings_is_not_reported_as_missing():
+    told = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())
+    level = hf.logging.get_verbosity()
+    hf.logging.set_verbosity_warning()
+    hf.logging.add_handler(handler)
+    try:
+        bundled.minilm_adapter("minilm-sst2", None)
+        assert not told and hf.logging.get_verbosity() == hf.logging.WARNING
+        hf.BertForSequenceClassification.from_pretrained(bundled.minilm_folder())
+        assert any("MISSING" in one for one in told), "the library would have said it"
+    finally:
+        hf.logging.remove_handler(handler)
+        hf.logging.set_verbosity(level)

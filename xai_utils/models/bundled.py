@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,19 @@ def minilm(_source: str, _revision: str | None) -> Loaded:
     return Loaded(AutoModel.from_pretrained(folder), (), AutoTokenizer.from_pretrained(folder))
 
 
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from reporting a head as missing that the adapter brings."""
+    from transformers import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
 def minilm_adapter(source: str, _revision: str | None) -> Loaded:
     """Put a bundled adapter and head on MiniLM and merge them: a plain BERT classifier, or one of masked words.
 
@@ -112,7 +126,8 @@ def minilm_adapter(source: str, _revision: str | None) -> Loaded:
     tokenizer = AutoTokenizer.from_pretrained(official)
     base: Any
     if card["classes"]:
-        base = BertForSequenceClassification.from_pretrained(official, num_labels=len(card["classes"]))
+        with _without_report():
+            base = BertForSequenceClassification.from_pretrained(official, num_labels=len(card["classes"]))
     else:
         base = BertForMaskedLM.from_pretrained(official)
         base.tie_weights()
