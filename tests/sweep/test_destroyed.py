@@ -45,6 +45,25 @@ def test_pictures_on_one_background_count_as_one():
     np.testing.assert_allclose(single, many)
 
 
+def test_the_p_value_is_of_a_mean_that_is_not_one_half():
+    far, near, moving = (
+        destroyed.left(table({("a", "everything"): mean}, spread), 0).p.item()
+        for mean, spread in ((0.2, 0.0), (0.5, 0.0), (0.2, 0.8))
+    )
+    assert far == 2 / (destroyed.DRAWS + 1) and near > 0.2 and moving > 0.02
+
+
+def test_maps_that_could_change_are_one_family_and_a_turned_map_has_not_changed():
+    means = {("gradient_x_input", "classifier"): -0.9, ("attention", "classifier"): 0.1, ("random", "everything"): 0.1}
+    means |= {("gradient_x_input", "everything"): 0.1, ("attention", "everything"): 0.1}
+    found = destroyed.judged(table(means), 0).set_index(["test", "method"])
+    assert set(found.index) == {
+        ("classifier", "gradient_x_input"), ("everything", "gradient_x_input"), ("everything", "attention"),
+    }  # fmt: skip
+    assert found.left["classifier", "gradient_x_input"] == pytest.approx(0.9, abs=0.03)
+    assert found.p.tolist() == pytest.approx([3 * 2 / (destroyed.DRAWS + 1)] * 3), "corrected for three tests"
+
+
 def test_a_table_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="expected tests of sanity alone"):
         destroyed.left(made_up(), 0)

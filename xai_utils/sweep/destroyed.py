@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from xai_utils import files
+from xai_utils import files, stats
 from xai_utils.evaluation import sanity
+from xai_utils.methods import METHODS
 from xai_utils.samples import sets
 from xai_utils.sweep import plan, standings
 from xai_utils.sweep.leaderboard import KEY
 
 PLAN = "sanity"  #: in ``sweeps/``
-DRAWS = 1000
+DRAWS = 9999
 HALF = 0.5  #: a map that correlates more than this with the one before has not changed enough to be of the model
 
 
@@ -26,7 +27,8 @@ def left(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     Returns:
         A row for each ``model``, ``test`` and ``method``: ``left``, the mean rank correlation with the map before;
         ``low`` and ``high``, its 95 % interval when shuffles are drawn again as well as samples (those that share a
-        background together); ``least`` and ``most``, of the means of single shuffles; ``shuffles`` and ``n`` samples.
+        background together); ``p``, two-sided, of the same draws, that the mean is not :data:`HALF`; ``least`` and
+        ``most``, of the means of single shuffles; ``shuffles`` and ``n`` samples.
 
     Raises:
         ValueError: a table of another kind, or with errors.
@@ -44,6 +46,26 @@ def left(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     )
 
 
+def judged(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Test as one family whether maps change: is less than :data:`HALF` left of them, whatever their sign?
+
+    A map that is only turned round has kept its places, so the absolute correlations are summed up.
+
+    Args:
+        table: as in :func:`left`.
+        seed: as there.
+
+    Returns:
+        Rows as of :func:`left` with ``p`` corrected (Holm), for every map that could change: of a method that looks at
+        the class after every test, of another one after all weights are shuffled, of a null never.
+    """
+    found = left(table.assign(value=table.value.astype(float).abs()), seed)
+    asks = found.method.map(lambda name: METHODS[name].asks)
+    found = found[(asks | (found.test == "everything")) & ~found.method.isin(standings.NULLS)].reset_index(drop=True)
+    found["p"] = list(stats.holm({str(place): p for place, p in enumerate(found.p)}).values())
+    return found
+
+
 def _summed(wide: pd.DataFrame, seed: int) -> dict[str, float]:
     """Sum up correlations ``(sample, shuffle)``."""
     places = pd.factorize(pd.Index(standings.shared(wide)))[0]
@@ -52,9 +74,12 @@ def _summed(wide: pd.DataFrame, seed: int) -> dict[str, float]:
     picks = noise.integers(0, len(sizes), (DRAWS, len(sizes)))
     each = sums[picks].sum(1) / sizes[picks].sum(1)[:, None]
     shuffles = noise.integers(0, wide.shape[1], (DRAWS, wide.shape[1]))
-    low, high = np.quantile(np.take_along_axis(each, shuffles, 1).mean(1), [0.025, 0.975])
+    drawn = np.take_along_axis(each, shuffles, 1).mean(1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    beyond = min((drawn <= HALF).sum(), (drawn >= HALF).sum())
     means = wide.mean()
-    told = {"left": means.mean(), "low": low, "high": high, "least": means.min(), "most": means.max()}
+    told = {"left": means.mean(), "low": low, "high": high, "p": min(1.0, 2 * (beyond + 1) / (DRAWS + 1))}
+    told |= {"least": means.min(), "most": means.max()}
     return {**told, "shuffles": wide.shape[1], "n": len(wide)}
 
 
