@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -134,9 +135,47 @@ def check_taking_away(seen):
     seen.until(lambda: not told.count(), "the whole input")
 
 
+def check_overview(seen):
+    """A click in the overview enlarges that head; lines begin at the chosen patch and end at what it reads."""
+    seen.page.get_by_role("checkbox", name="all layers and heads").check()
+    seen.page.get_by_label("lines", exact=True).check()
+    seen.until(lambda: seen.root.locator(".linked-lines path").count() == 24, "the lines")
+    some = seen.root.locator(".linked-overview button")
+    seen.until(lambda: some.count() == 36, "twelve layers of three heads")
+    seen.page.get_by_role("button", name="layer 3, head 1").click()
+    seen.until(lambda: seen.title.endswith("layer 3, head 1"), "the head that was clicked")
+    assert seen.page.get_by_role("button", name="layer 3, head 1").get_attribute("aria-pressed") == "true"
+    seen.root.locator(".linked-overview").scroll_into_view_if_needed()
+    seen.page.screenshot(path=lab.SHOTS / "10_explorer_overview.png")
+
+
+def check_two_browsers(first, where):
+    """A second page has a kernel of its own: what is chosen in one changes nothing in the other."""
+    page, said = first.page.context.new_page(), first.title
+    page.goto(where, timeout=lab.PATIENCE * 1000)
+    second = Seen(page)
+    second.until(lambda: "layer 7, mean of heads" in second.title, "the first view again")
+    second.root.locator(".linked-heads button").last.click()
+    second.until(lambda: second.title.endswith("layer 7, head 2"), "head 2 enlarged")
+    assert first.title == said
+    page.close()
+
+
+def check_a_kernel_that_dies(seen, server):
+    """The page says so, and keeps what it shows."""
+    lost = seen.root.get_by_text("The kernel does not answer")
+    assert not lost.is_visible()
+    before = seen.drawing()
+    for child in psutil.Process(server.pid).children(recursive=True):
+        child.kill()
+    seen.until(lost.is_visible, "a line about the kernel")
+    assert seen.drawing() == before
+
+
 def keep_small(shot: bytes, path: str) -> None:
     """Write a screenshot in 256 colours."""
-    few = Image.open(io.BytesIO(shot)).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    whole = Image.open(io.BytesIO(shot)).convert("RGB")
+    few = whole.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=4, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
     assert os.path.getsize(path) <= 200_000, f"{path} is too large for a README"
 
@@ -212,6 +251,9 @@ def test_as_an_app(tmp_path):
             assert page.get_by_label("class", exact=True).get_attribute("placeholder") == "predicted"
             check_taking_away(seen)
             check_keyboard(page)
+            check_overview(seen)
+            check_two_browsers(seen, page.url)
+            check_a_kernel_that_dies(seen, server)
             assert kept() == before, "the app writes into exported_views only"
             assert not page.locator(".jp-OutputArea-output[data-mime-type*=stderr]").count()
     finally:
