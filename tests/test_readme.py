@@ -22,11 +22,15 @@ TEXT, VISION = {"model": "minilm-sst2", "measure": "precision"}, {"model": "vit-
 PREFERS = "pairs: {} prefers what was asked about".format
 
 #: file, sentence with the numbers' format, table in figures/, and the row that holds them by its columns
+AGREES = {"task": "agreement", "measure": "hit"}
 SAID = [
     ("README.md", f"{MEAN} for attention rollout", "01_known_truth", TEXT | {"map": "rollout"}),
     ("README.md", f"{MEAN} for gradient rollout", "01_known_truth", TEXT | {"map": "gradient_rollout"}),
     ("README.md", f"gradient rollout puts {TIMES} times", "01_known_truth", VISION | {"map": "gradient_rollout"}),
     ("README.md", f"rollout {TIMES}, and a bell", "01_known_truth", VISION | {"map": "rollout"}),
+    ("README.md", f"AttnLRP does in {MEAN} of", "language-full/11_known_truth", AGREES | {"map": "AttnLRP"}),
+    ("README.md", f"same word does in {MEAN};", "language-full/11_known_truth", AGREES | {"map": "same word"}),
+    ("README.md", f"for the truth, does in {MEAN}.", "language-full/11_known_truth", AGREES | {"map": "leave one out"}),
     ("README.md", f"that sees no picture {TIMES}", "01_known_truth", VISION | {"map": "centre"}),
     ("notebooks/README.md", f"skip share of 0.5 gains {MEAN}", "01_skip", TEXT | {"map": "rollout 0.5"}),
     ("notebooks/README.md", f"the gain is {MEAN}", "01_punctuation",
