@@ -142,7 +142,7 @@ def test_unpacking_is_whole_or_not_there_and_a_damaged_folder_is_made_again(tmp_
 
     monkeypatch.setattr("sys.prefix", str(tmp_path))
     monkeypatch.setattr(language, "_unpack", fails)
-    with pytest.raises(OSError, match=r"cannot unpack x\.gguf: No space left"):
+    with pytest.raises(OSError, match=r"cannot unpack x\.gguf: .*No space left"):
         language._unpacked(tmp_path / "x.gguf")
     home = tmp_path / "share" / "xai-utils"
     assert not list(home.iterdir())

@@ -22,7 +22,7 @@ def test_a_plan_comes_to_shards(tmp_path):
     ]
     file.write_text(yaml.safe_dump({"shard": 4, "scoring": "sweep_cells", "metrics": ["length"], "cells": cells}))
     found = sweep_plan.expand(sweep_plan.read(file))
-    assert len(found) == 3 * (4 + 1)
+    assert len(found) == 3 * (5 + 1)
     assert [(one.start, one.stop) for one in found[:3]] == [(0, 4), (4, 8), (8, 10)]
     assert {(one.label, one.metrics, one.seed) for one in found} == {("films", ("length",), 0)}
     assert {one.weights for one in found if one.model == "other"} == {"two"}
