@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from xai_utils import methods, metrics
+from xai_utils import claims, evaluation, methods, metrics, models, samples
 from xai_utils.evaluation import judged
 from xai_utils.models import removal
 from xai_utils.result import Attribution
@@ -196,3 +196,53 @@ def test_the_sizes_of_signed_maps_are_the_other_choice():
     found = judged.sizes(maps)
     assert list(found) == ["signed (size)"] and found["signed (size)"][0].tolist() == [2, 1]
     assert maps["signed"][0].scores.tolist() == [-2, 1], "what is given stays as it is"
+
+
+# Faults planted in the study of words, which its claims have to see
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    model, some = models.load("minilm-sst2"), samples.reviews(60)
+    asked = {
+        "rollout": ("rollout", {}),
+        "tuned": ("rollout", {"residual": 0.9}),
+        "heat": ("diffusion_rollout", {"filter": "heat"}),
+        "random": ("random", {}),
+    }
+    return model, some, judged.explained(model, some, asked, [one.label for one in some])
+
+
+def claimed(model, some, maps, capsys):
+    """Say how two claims about marked words turn out: each ``holds``, ``does not hold`` or ``undecided``."""
+    gain = judged.judge(model, some, maps, ["precision"]).xs("precision", axis=1, level="measure")
+    tests = {
+        "rollout ranks better than a random map": (gain.rollout - gain.random).to_numpy(),
+        "a filter helps beside a tuned skip": (gain.heat - gain.tuned).to_numpy(),
+    }
+    for name, one in evaluation.paired.family((tests, None), seed=0, permutations=999).items():
+        claims.tested(name, one.interval.mean, one.p)
+    return [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_claims_about_words_turn_out_as_the_notebooks_say(reviews, capsys):
+    assert claimed(*reviews, capsys) == ["holds", "does not hold"]
+
+
+def test_swapped_names_of_maps_are_seen(reviews, capsys):
+    model, some, maps = reviews
+    swapped = {"rollout": "random", "random": "rollout", "heat": "tuned", "tuned": "heat"}
+    assert claimed(model, some, {name: maps[other] for name, other in swapped.items()}, capsys) == [
+        "does not hold",
+        "holds",
+    ]
+
+
+def test_words_in_random_order_are_seen(reviews, capsys):
+    model, some, maps = reviews
+    noise = torch.Generator().manual_seed(0)
+    mixed = {
+        name: [replace(one, scores=one.scores[torch.randperm(len(one.scores), generator=noise)]) for one in own]
+        for name, own in maps.items()
+    }
+    assert claimed(model, some, mixed, capsys) == ["undecided", "undecided"]

@@ -332,3 +332,34 @@ def test_patches_in_random_order_are_seen(scenes, capsys):
     mixed = {name: one.flatten(1)[:, order].view_as(one) for name, one in maps.items() if name != "centre"}
     first, second, third = claimed(maps | mixed, truth, capsys)
     assert "holds" not in (first, second) and third != "does not hold"
+
+
+def preferring(monkeypatch, capsys, order):
+    """Say whether maps prefer what was asked about, where the map of ``order`` in a picture's questions is taken."""
+    model, some = models.load("vit-scenes", "cpu"), samples.scene_pictures(16, objects=2, first=5000)
+    real = on_objects.maps
+
+    def maps(*given):
+        return {
+            name: drawn[[2 * (i // 2) + order(i) for i in range(len(drawn))]] for name, drawn in real(*given).items()
+        }
+
+    monkeypatch.setattr(on_objects, "maps", maps)
+    marked = on_objects.marks(model, some, ["transformer_attribution", "rollout"])
+    mean = marked.groupby(["method", "picture"]).preference.mean().unstack("method") - 0.5
+    tests = {name: mean[name].to_numpy() for name in ("transformer_attribution", "rollout")}
+    for name, one in evaluation.paired.family((tests, None), seed=0, permutations=999).items():
+        claims.tested(f"{name} prefers the digit asked about", one.interval.mean, one.p)
+    return [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_map_with_a_gradient_prefers_and_rollout_does_not(monkeypatch, capsys):
+    assert preferring(monkeypatch, capsys, lambda i: i % 2) == ["holds", "undecided"]
+
+
+def test_maps_of_the_other_class_are_seen(monkeypatch, capsys):
+    assert preferring(monkeypatch, capsys, lambda i: 1 - i % 2)[0] == "does not hold"
+
+
+def test_one_map_for_both_classes_is_seen(monkeypatch, capsys):
+    assert preferring(monkeypatch, capsys, lambda _: 0) == ["undecided", "undecided"]
