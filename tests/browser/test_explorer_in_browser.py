@@ -40,7 +40,7 @@ class Seen:
 
     @property
     def message(self) -> str:
-        return " ".join(self.page.locator("p[role=alert]").all_inner_texts())
+        return " ".join(self.page.locator("p[role=alert]:not(.linked-lost)").all_inner_texts())
 
     def drawing(self) -> str:
         """Return what is painted on the main picture."""

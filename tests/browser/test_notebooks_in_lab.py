@@ -16,7 +16,7 @@ def address(tmp_path_factory):
 
 
 def test_every_cell_runs_and_a_slider_redraws(address, tmp_path):
-    first = lab.NOTEBOOKS[0]
+    first = next(path for path in lab.NOTEBOOKS if path.name.startswith("01"))
     with lab.opened(address, first, tmp_path) as page:
         page.screenshot(path=lab.SHOTS / f"{first.stem}_opened.png")
         assert len(lab.cells(page)) > 10 and not any(cell["number"] for cell in lab.cells(page))

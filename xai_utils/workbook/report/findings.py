@@ -19,26 +19,28 @@ import pandas as pd
 from xai_utils.workbook.report.sources import FAILS, HOLDS, UNDECIDED, Claim, Measured
 from xai_utils.workbook.report.tables import number, read_table
 
-EFFECTS = ("mean", "effect", "difference", "gain", "gap", "rho")
+EFFECTS = ("mean", "effect", "difference", "gain", "gap", "rho", "left")
 PS = ("p", "p (Holm)")
 LEVEL = 0.05  # of claims.tested
-SAVED = re.compile(r"\d\d_(.+_)?(tests|findings|rule|nulls|agree)")
+HALF = ("left", 0.5)  #: the one effect whose claim is that it is below a number, and the number
+SAVED = re.compile(r"\d\d_(.+_)?(tests|findings|rule|nulls|agree|changes)")
 
 
 @dataclass(frozen=True)
 class Test:
-    """One row of a table of tests; ``above`` is the value that it was tested against."""
+    """One row of a table of tests; ``above`` is the value that it was tested against, or ``below`` it."""
 
     texts: tuple[str, ...]
     measured: Measured
     above: float
+    below: bool = False
 
     @property
     def verdict(self) -> str:
         """Return what :func:`xai_utils.claims.tested` says of the row."""
         if self.measured.p >= LEVEL or self.measured.effect == self.above:
             return UNDECIDED
-        return HOLDS if self.measured.effect > self.above else FAILS
+        return HOLDS if (self.measured.effect > self.above) != self.below else FAILS
 
     def says(self, statement: str) -> bool:
         """Return whether a statement holds every text of the row."""
@@ -90,7 +92,10 @@ def _telling(texts: list[str], table: pd.DataFrame) -> list[str]:
 def _test(row: dict[Any, Any], texts: Sequence[str], effect: str, p: str, table: str) -> Test:
     ends = [None if pd.isna(row.get(name)) else float(row[name]) for name in ("low", "high")]
     measured = Measured(float(row[effect]), ends[0], ends[1], float(row[p]), table)
-    return Test(tuple(str(row[name]) for name in texts), measured, float(row.get("above", 0.0)))
+    below = effect == HALF[0]
+    return Test(
+        tuple(str(row[name]) for name in texts), measured, float(row.get("above", HALF[1] if below else 0.0)), below
+    )
 
 
 def measured(claims: Iterable[Claim], tests: Sequence[Test]) -> tuple[Claim, ...]:
