@@ -68,7 +68,7 @@ def test_no_notebook_is_an_error(places):
         execute.figures(places)
 
 
-@pytest.mark.parametrize("name", ["../../x", "/tmp/x", ".hidden", "a b"])
+@pytest.mark.parametrize("name", ["../../x", "/x", ".hidden", "a b"])
 def test_a_run_cannot_lead_out_of_its_folders(places, name):
     write(places, "01_dots", "SIZE")
     configure(places, f"{name!r}: {{}}")

@@ -1,8 +1,12 @@
 """The app's own settings; that they keep strangers out is tried in a browser's place by ``tests/browser``."""
 
+import nbformat
 import pytest
 
+from xai_utils import models, runtime
 from xai_utils.__main__ import main
+from xai_utils.methods import METHODS
+from xai_utils.widgets import explorer
 from xai_utils.widgets.explorer import serve
 
 
@@ -26,3 +30,15 @@ def test_the_command_says_what_it_takes(capsys, monkeypatch):
     monkeypatch.setattr(serve, "serve", lambda *arguments: asked.append(arguments))
     assert main(["app", "--port", "9000", "--no-browser"]) == 0 and asked == [(9000, False, serve.NOTEBOOK)]
     assert main(["app", "--prt", "9"]) == 2 and "Did you mean --port?" in capsys.readouterr().err
+
+
+def test_the_page_asks_for_a_first_view_that_the_models_can_give(monkeypatch):
+    """What it then shows is looked at in a browser; here models are tiny."""
+    (cell,) = nbformat.read(serve.NOTEBOOK, as_version=4).cells
+    asked = []
+    monkeypatch.setattr(runtime, "record", runtime.Record())
+    monkeypatch.setattr(explorer, "explore", lambda request, device: asked.append(request))
+    exec(compile(cell.source, "the page", "exec"), {})
+    (request,) = asked
+    assert request.model in models.MODELS and set(request.methods) <= set(METHODS)
+    assert request == explorer.Request(methods=request.methods, layer=7)
