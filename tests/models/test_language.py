@@ -2,6 +2,7 @@
 
 import json
 
+import ggufs
 import pytest
 import tiny
 import torch
@@ -151,6 +152,70 @@ def test_unpacking_is_whole_or_not_there_and_a_damaged_folder_is_made_again(tmp_
     assert language._is_whole(folder) and [path.name for path in home.iterdir()] == [folder.name]
     (folder / "model.safetensors").write_bytes(b"weightz")
     assert not language._is_whole(folder) and language._is_whole(language._unpacked(tmp_path / "x.gguf"))
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q5_0", "Q4_0"])
+def test_a_gguf_file_of_another_quantisation_gives_its_own_numbers(kind, tmp_path):
+    left = ggufs.write(tmp_path / "tiny.gguf", kind)
+    model = models.load(f"lm:{tmp_path / 'tiny.gguf'}")
+    assert (model.head, model.kind, model.dtype) == ("next", "text", torch.float32)
+    own = dict(left.named_parameters())
+    assert all((one == own[name]).all() for name, one in model.module.named_parameters())
+    batch = models.encode(model, [samples.text("ab c a b")])
+    right = left(**batch.inputs).logits[0, -1]
+    torch.testing.assert_close(model.logits(batch.inputs)[0], right, rtol=0, atol=1e-5)
+    assert float(methods.explain("attnlrp", model, samples.text("ab c a b"), "a").scores.abs().max()) > 0
+
+
+def test_unpacking_a_gguf_file_keeps_every_number(tmp_path):
+    left = ggufs.write(tmp_path / "tiny.gguf", "Q4_1")
+    (tmp_path / "unpacked").mkdir()
+    language._unpack(tmp_path / "tiny.gguf", tmp_path / "unpacked")
+    assert language._is_whole(tmp_path / "unpacked")
+    model = models.load(f"lm:{tmp_path / 'unpacked'}")
+    own = dict(left.named_parameters())
+    assert all((one == own[name]).all() for name, one in model.module.named_parameters())
+
+
+def damaged(whole: bytes) -> dict[str, bytes]:
+    """Cut the file off at several places, and write over its head, over the name of a tensor and over its type."""
+    name = whole.index(b"blk.1.ffn_up.weight")
+    kind = name + len(b"blk.1.ffn_up.weight") + 4 + 2 * 8  # behind the number of dimensions and two of them
+    cuts = {f"{count} bytes of it": whole[:count] for count in (0, 3, 20, 1000, len(whole) // 2, len(whole) - 40)}
+    return cuts | {
+        "no magic": b"GGML" + whole[4:],
+        "unknown type": whole[:kind] + (99).to_bytes(4, "little") + whole[kind + 4 :],
+        "another name": whole.replace(b"blk.1.ffn_up.weight", b"blk.7.ffn_up.weight"),
+    }
+
+
+def test_a_damaged_gguf_file_is_named_and_nothing_is_written(tmp_path, monkeypatch):
+    ggufs.write(tmp_path / "tiny.gguf", "Q8_0")
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "home"))
+    for how, bad in damaged((tmp_path / "tiny.gguf").read_bytes()).items():
+        file = tmp_path / "bad.gguf"
+        file.write_bytes(bad)
+        said = "no weights for model.layers.1.mlp.up_proj.weight" if how == "another name" else "cannot be read"
+        with pytest.raises(ValueError, match=r"^bad\.gguf (cannot be read|holds)") as error:
+            models.load(f"lm:{file}")
+        assert said in str(error.value), how
+        with pytest.raises(ValueError, match=said):
+            language._unpacked(file)
+        assert not list((tmp_path / "home" / "share" / "xai-utils").iterdir()), how
+    with pytest.raises(ValueError, match=r"there is no file .*expected a language model as GGUF"):
+        models.load(f"lm:{tmp_path / 'none.gguf'}")
+
+
+def test_a_gguf_file_that_lacks_weights_or_words_is_refused(tmp_path, monkeypatch):
+    ggufs.write(tmp_path / "part.gguf", "F16", without="layers.1.mlp.up")
+    with pytest.raises(
+        ValueError, match=r"no weights for model\.layers\.1\.mlp\.up_proj\.weight; they would be random"
+    ):
+        models.load(f"lm:{tmp_path / 'part.gguf'}")
+    monkeypatch.setattr(ggufs, "PIECES", ["<s>", *ggufs.PIECES[1:]])  # the reader then adds its own end of text
+    ggufs.write(tmp_path / "words.gguf", "F16")
+    with pytest.raises(ValueError, match="a tokenizer of 33 words, but vectors for 32"):
+        models.load(f"lm:{tmp_path / 'words.gguf'}")
 
 
 def test_a_model_of_a_folder_is_taken_and_what_says_nothing_next_is_refused(tmp_path):

@@ -32,9 +32,15 @@ def smollm2(_source: str, _revision: str | None) -> Loaded:
 
 
 def causal_hub(source: str, revision: str | None) -> Loaded:
-    """Load a causal language model of a hub or folder, in float32; ``ValueError`` if it is none."""
+    """Load a causal language model of a hub or folder, or of a GGUF file, in float32.
+
+    Raises:
+        ValueError: a model that does not say what comes next, or a file that cannot be read (:func:`from_gguf`).
+    """
     from transformers import AutoModelForCausalLM
 
+    if source.endswith(".gguf"):
+        return says_next(*from_gguf(Path(source)))
     config = configuration(source, revision)
     names = " ".join(config.architectures)
     if not any(word in names for word in ("CausalLM", "LMHead")):
@@ -79,17 +85,49 @@ def _unpacked(packed: Path) -> Path:
 
 
 def _unpack(packed: Path, folder: Path) -> None:
-    """Read the GGUF file by transformers' own loader and write plain safetensors, with the hash of every file."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-
-    read: Any = AutoModelForCausalLM.from_pretrained(packed.parent, gguf_file=packed.name, dtype="float32")
-    del read.config.quantization_config  # the weights are plain numbers now
-    plain = LlamaForCausalLM(read.config)
-    plain.load_state_dict(read.state_dict())
-    plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(packed.parent, gguf_file=packed.name).save_pretrained(folder)
+    """Read the GGUF file and write plain safetensors, with the hash of every file."""
+    module, tokenizer = from_gguf(packed)
+    module.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     listed = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
     files.write(folder / LISTED, json.dumps(listed, indent=1) + "\n")
+
+
+def from_gguf(packed: Path) -> tuple[Any, Any]:
+    """Read a GGUF file of any quantisation by transformers' own loader; its weights become plain float32 numbers.
+
+    Args:
+        packed: the file. It holds no checksum, so numbers that are wrong inside a whole file are not noticed.
+
+    Returns:
+        The module and its tokenizer.
+
+    Raises:
+        ValueError: no such file, one that is cut off or damaged, of a quantisation or architecture that the installed
+            libraries do not know, or that lacks weights, which the library would draw at random.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not packed.is_file():
+        raise ValueError(f"there is no file {packed}; expected a language model as GGUF, by its path.")
+    told: dict[str, Any] = {"gguf_file": packed.name}
+    loader: Any = AutoModelForCausalLM
+    try:
+        module, found = loader.from_pretrained(packed.parent, dtype="float32", output_loading_info=True, **told)
+        tokenizer = AutoTokenizer.from_pretrained(packed.parent, **told)
+    except Exception as error:  # the library reads whatever stands there, so a damaged file fails anywhere
+        raise ValueError(
+            f"{packed.name} cannot be read ({type(error).__name__}: {str(error)[:200]}). It is cut off or damaged, or "
+            "its quantisation or architecture is not known; get it again, or take a folder of safetensors."
+        ) from error
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"{packed.name} holds no weights for {', '.join(missing[:5])}; they would be random numbers.")
+    if len(tokenizer) > (rows := module.get_input_embeddings().num_embeddings):
+        raise ValueError(f"{packed.name} has a tokenizer of {len(tokenizer)} words, but vectors for {rows} of them.")
+    del module.config.quantization_config
+    plain = type(module)(module.config)
+    plain.load_state_dict(module.state_dict())
+    return plain, tokenizer
 
 
 def _is_whole(folder: Path) -> bool:
