@@ -12,6 +12,8 @@ from scipy.stats import spearmanr
 from strategies import attention
 
 from xai_utils import methods, models, samples
+from xai_utils.capture.attention import capture_states
+from xai_utils.capture.intervene import without_blocks
 from xai_utils.evaluation import depth, judged, on_prompts, paired
 from xai_utils.evaluation.judged import evidence
 from xai_utils.maths import diffusion, flow, rollout, selective
@@ -134,6 +136,19 @@ def test_answers_are_kept_by_the_whole_and_lost_without_blocks():
     for i, one in enumerate(TEXTS):
         inputs = methods.observe(BERT, [one]).batch.inputs
         assert found["first"][i] == (cut.logits(inputs).argmax() == BERT.logits(inputs).argmax())
+
+
+@pytest.mark.parametrize("left", [[], [0], [1], [0, 1], [0, 2], [1, 2]])
+def test_what_lies_below_a_missing_block_need_not_run_again(left):
+    missing, inputs = set(range(tiny.BLOCKS)) - set(left), models.encode(BERT, TEXTS).inputs
+    with capture_states(BERT.module) as trace:
+        whole = BERT.logits(inputs)
+    with without_blocks(BERT, missing):
+        cut = BERT.logits(inputs)
+    with depth._without(BERT, missing, list(trace.hidden)):
+        torch.testing.assert_close(BERT.logits(inputs), cut, rtol=0, atol=0)
+    kept = depth.answers_kept(BERT, TEXTS, {"some": left})["some"]
+    assert kept.tolist() == (whole.argmax(-1) == cut.argmax(-1)).tolist()
 
 
 def test_a_shallower_model_has_its_first_blocks_or_lacks_one():

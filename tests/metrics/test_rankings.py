@@ -75,6 +75,15 @@ def test_equal_scores_count_as_the_mean_over_all_their_orders(drawn):
     assert average_precision(scores, inside) == pytest.approx(np.mean(every))
 
 
+@pytest.mark.parametrize("levels", [1, 3, 1000])
+def test_many_rankings_of_the_same_tokens_are_single_ones(levels):
+    scores, inside = torch.randint(levels, (6, 30), generator=NOISE), torch.rand(30, generator=NOISE)
+    each = [average_precision(one, inside) for one in scores]
+    assert rankings.precision_of_rows(scores, inside).tolist() == pytest.approx(each)
+    with pytest.raises(ValueError, match="NaN"):
+        rankings.precision_of_rows(torch.stack([torch.ones(30), torch.full((30,), float("nan"))]), inside)
+
+
 def test_a_constant_map_gets_what_chance_gives():
     inside = torch.arange(40) % 5 == 0
     assert average_precision(torch.ones(40), inside) == pytest.approx(chance(40, 8))

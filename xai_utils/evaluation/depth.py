@@ -6,7 +6,8 @@ tokens leaves specials and prefixes out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor
 
 from xai_utils.capture import capture_attention
-from xai_utils.capture.attention import blocks_of
-from xai_utils.capture.intervene import without_blocks
+from xai_utils.capture.attention import blocks_of, capture_states
+from xai_utils.capture.intervene import edited, without_blocks
 from xai_utils.evaluation import on_prompts
 from xai_utils.evaluation.judged import BATCH, chance, evidence, judge
 from xai_utils.maths import diffusion, flow, rollout, selective
@@ -223,14 +224,23 @@ def answers_kept(
     Returns:
         By name, bool of each sample.
     """
-    blocks = range(len(blocks_of(model.module, model.blocks or model.module.config.num_hidden_layers)))  # type: ignore
-    batches = [encode(model, samples[i : i + batch_size]).inputs for i in range(0, len(samples), batch_size)]
-    whole = torch.cat([model.logits(one).argmax(-1) for one in batches])
-    found = {}
-    for name, left in choices.items():
-        with without_blocks(model, set(blocks) - set(left)):
-            found[name] = (torch.cat([model.logits(one).argmax(-1) for one in batches]) == whole).cpu().numpy()
-    return found
+    count = len(blocks_of(model.module, model.blocks or model.module.config.num_hidden_layers))  # type: ignore
+    same: dict[Key, list[Tensor]] = {name: [] for name in choices}
+    for inputs in (encode(model, samples[i : i + batch_size]).inputs for i in range(0, len(samples), batch_size)):
+        with capture_states(model.module) as trace:
+            whole = model.logits(inputs).argmax(-1)
+        for name, left in choices.items():
+            with _without(model, set(range(count)) - set(left), list(trace.hidden)):
+                same[name].append(model.logits(inputs).argmax(-1) == whole)
+    return {name: torch.cat(some).cpu().numpy() for name, some in same.items()}
+
+
+@contextmanager
+def _without(model: Model, missing: set[int], entered: Sequence[Tensor]) -> Iterator[None]:
+    """Take blocks out; what enters the first of them is as in the whole model, so nothing below runs again."""
+    first = min(missing, default=0)
+    with without_blocks(model, missing | set(range(first))), edited(model, {first: lambda _: entered[first]}):
+        yield
 
 
 def shallower(layers: int) -> dict[str, list[int]]:

@@ -16,7 +16,7 @@ from xai_utils import check, metrics
 from xai_utils.methods import METHODS, attribute, explain
 from xai_utils.methods.observation import observe
 from xai_utils.metrics.agreement import spearman
-from xai_utils.metrics.rankings import ranking
+from xai_utils.metrics.rankings import precision_of_rows, ranking
 from xai_utils.metrics.removal_curves import TENTHS
 from xai_utils.models import Model, removal
 from xai_utils.models.encoding import encode, patch_grid, rationale_mask, view_mask, word_mask
@@ -128,17 +128,22 @@ def chance(tokens: int, marked: int) -> float:
     return float(((1 + (ranks - 1) * (marked - 1) / (tokens - 1)) / ranks).mean())
 
 
-def _precision_gain(scores: Tensor, inside: Tensor) -> float:
-    return metrics.average_precision(scores, inside) - chance(len(inside), int((inside > 0.5).sum()))
+def _precision_gains(rows: Tensor, inside: Tensor) -> list[float]:
+    found = precision_of_rows(rows, inside)
+    return (found - chance(len(inside), int((inside > 0.5).sum()))).tolist()  # type: ignore[no-any-return]
 
 
-#: by known evidence: the share of the positive scores on it, that share over a uniform map's, whether the greatest
-#: score lies on it, and the average precision of finding it less that of a random ranking
-BY_EVIDENCE: dict[str, Callable[[Tensor, Tensor], float]] = {
-    "mass": metrics.mass_inside,
-    "lift": metrics.lift,
-    "pointing": metrics.hit,
-    "precision": _precision_gain,
+def _each(mark: Callable[[Tensor, Tensor], float]) -> Callable[[Tensor, Tensor], list[float]]:
+    return lambda rows, inside: [float(mark(row, inside)) for row in rows]
+
+
+#: by known evidence, of many maps ``(map, token)``: the share of the positive scores on it, that share over a uniform
+#: map's, whether the greatest score lies on it, and the average precision of finding it less that of a random ranking
+BY_EVIDENCE: dict[str, Callable[[Tensor, Tensor], list[float]]] = {
+    "mass": _each(metrics.mass_inside),
+    "lift": _each(metrics.lift),
+    "pointing": _each(metrics.hit),
+    "precision": _precision_gains,
 }
 PUNCTUATED = " with punctuation"  #: ends the name of a measure by evidence that ranks punctuation among the words
 MEASURES = (*BY_EVIDENCE, *BY_REMOVAL, *(name + PUNCTUATED for name in BY_EVIDENCE))
@@ -175,12 +180,13 @@ def judge(
         check.one_of("measure", measure, MEASURES)
     known = evidence(model, samples)
     removed = areas(model, samples, maps, fractions) if set(measures) & set(BY_REMOVAL) else pd.DataFrame()
+    ranked = {label: _ranked(label, own, known) for label, own in maps.items()}
+    by_evidence = [measure for measure in measures if maps and measure not in BY_REMOVAL]
+    marks = {measure: _by_evidence(measure, ranked, known) for measure in by_evidence}
     columns: dict[tuple[str, str], Any] = {}
-    for label, own in maps.items():
-        rows = _ranked(label, own, known)
+    for label, rows in ranked.items():
         for measure in measures:
-            by_removal = measure in BY_REMOVAL
-            columns[label, measure] = removed[label, measure] if by_removal else _by_evidence(measure, rows, known)
+            columns[label, measure] = removed[label, measure] if measure in BY_REMOVAL else marks[measure][label]
         for reference, others in (references or {}).items():
             agreed = np.full(len(rows), np.nan)
             for i, other in enumerate(_ranked(reference, others, known[: len(others)])):
@@ -279,20 +285,22 @@ def _blurred(found: Attribution, places: Tensor) -> Tensor:
     return found.scores.index_copy(0, places, smooth)
 
 
-def _by_evidence(measure: str, rows: Sequence[Tensor], known: Sequence[Evidence]) -> list[float]:
+def _by_evidence(
+    measure: str, ranked: Mapping[str, Sequence[Tensor]], known: Sequence[Evidence]
+) -> dict[str, tuple[float, ...]]:
+    """Mark all maps of a sample together: label to a number for each sample."""
     unknown = [i for i, own in enumerate(known) if own.inside is None]
     if unknown:
         raise ValueError(
             f"{measure} needs known evidence, but sample {unknown[0]} has neither a rationale nor a mask; take "
             "samples.reviews or samples.scene_pictures, or judge by a reference or by removal."
         )
-    mark = BY_EVIDENCE[measure.removesuffix(PUNCTUATED)]
-    found = []
-    for row, own in zip(rows, known, strict=True):
+    mark, found = BY_EVIDENCE[measure.removesuffix(PUNCTUATED)], []
+    for own, *rows in zip(known, *ranked.values(), strict=True):
         assert own.inside is not None
-        ranked = slice(None) if measure.endswith(PUNCTUATED) else own.words
-        found.append(float(mark(row[ranked], own.inside[ranked])))
-    return found
+        some = slice(None) if measure.endswith(PUNCTUATED) else own.words
+        found.append(mark(torch.stack([row.double() for row in rows])[:, some], own.inside[some]))
+    return dict(zip(ranked, zip(*found, strict=True), strict=True)) if found else dict.fromkeys(ranked, ())
 
 
 def _ranked(label: str, maps: Sequence[Attribution | Tensor], known: Sequence[Evidence]) -> list[Tensor]:

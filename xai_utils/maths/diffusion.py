@@ -15,7 +15,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.linalg import eigh
 from torch import Tensor
 
 from xai_utils import check
@@ -149,16 +151,33 @@ def rank(maps: Tensor, count: float = 4) -> Tensor:
     if count != int(count) or not 1 <= count <= tokens:
         raise ValueError(f"rank is {count}, expected a whole number from 1 to the {tokens} tokens of the map.")
     k = int(count)
-    left, values, right = torch.linalg.svd(maps)
+    values, vectors = _largest_vectors(maps, min(k + 1, tokens))
     rounding = 8 * torch.finfo(maps.dtype).eps * values[..., 0]
     if k < tokens and ((values[..., k - 1] - values[..., k] < rounding) & (values[..., k] > tokens * rounding)).any():
         raise ValueError(f"singular values {k} and {k + 1} of a map are equal, so rank {k} is ambiguous; try another.")
-    kept = left[..., :k] * values[..., None, :k] @ right[..., :k, :]
+    right = vectors[..., :k]
+    kept = (maps.double() @ right @ right.mT).to(maps)
     if (kept.clamp(min=0).sum(-1) <= rounding[..., None]).any():
         raise ValueError(
             f"at rank {k} a token reads nothing any more: the map has unconnected parts; try a larger rank."
         )
     return kept
+
+
+def _largest_vectors(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the largest singular values and their right vectors ``(..., key, value)``, float64, the largest first.
+
+    They are the eigenvectors of ``M^T M``, of which only those asked for are worked out, in double precision.
+    """
+    tokens, squares = maps.shape[-1], maps.double().mT @ maps.double()
+    found = [
+        eigh(one, subset_by_index=[tokens - count, tokens - 1])
+        for one in squares.view(-1, tokens, tokens).cpu().numpy()
+    ]
+    values, vectors = (
+        torch.from_numpy(np.stack(one)[..., ::-1].copy()).to(maps.device) for one in zip(*found, strict=True)
+    )
+    return values.clamp(min=0).sqrt().view(*maps.shape[:-2], count), vectors.view(*maps.shape[:-1], count)
 
 
 def pagerank(maps: Tensor, restart: float = 0.15) -> Tensor:

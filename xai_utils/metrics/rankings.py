@@ -59,8 +59,17 @@ def top_share(scores: Tensor, share: float, seed: int) -> Tensor:
 def average_precision(scores: Tensor, inside: Tensor) -> float:
     """Return how well the ranking finds the tokens inside: 1 is perfect, a constant map gets what chance gives.
 
+    Args and errors as in :func:`precision_of_rows`, for one row ``(token,)``.
+    """
+    same_tokens(scores, inside)
+    return float(precision_of_rows(scores[None], inside)[0])
+
+
+def precision_of_rows(scores: Tensor, inside: Tensor) -> Tensor:
+    """Return the average precision of many rankings of the same tokens, ``(row,)`` float64.
+
     Args:
-        scores: ``(token,)``; of equal ones the order is random, and the mean over all such orders counts.
+        scores: ``(row, token)``; of equal ones the order is random, and the mean over all such orders counts.
         inside: ``(token,)`` bool, or share of each token that is inside; above a half counts.
 
     Raises:
@@ -70,19 +79,21 @@ def average_precision(scores: Tensor, inside: Tensor) -> float:
         of tied scores*, section 3.2. Differs from: scikit-learn, which takes equal scores as one rank, so that a
         constant map is worse than a random one (see :func:`average_precisions`).
     """
-    same_tokens(scores, inside)
+    same_tokens(scores[0], inside)
+    check.finite("scores", scores)
     marked = inside > 0.5
     if not marked.any() or marked.all():
         raise ValueError("average precision needs tokens inside and tokens outside.")
-    _, group = (-scores.double()).unique(return_inverse=True)
-    sizes = group.bincount().double()
-    right = torch.zeros_like(sizes).index_add_(0, group, marked.double())
-    before, found = sizes.cumsum(0) - sizes, right.cumsum(0) - right  # of the higher scores
-    order = group.sort().values
-    behind = torch.arange(len(group), dtype=torch.float64) - before[order]  # tokens of equal score that came first
-    alike = behind * (right - 1)[order] / (sizes[order] - 1).clamp(min=1)
-    precision = (found[order] + alike + 1) / (before[order] + behind + 1)
-    return float((right / sizes)[order] @ precision / marked.sum())
+    ordered, order = scores.sort(dim=1, descending=True)
+    place = torch.arange(scores.shape[1]).expand_as(order)
+    group = F.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0)).long().cumsum(1)  # of equal scores
+    none = torch.zeros(scores.shape, dtype=torch.float64)
+    sizes = none.scatter_add(1, group, torch.ones_like(none))
+    right = none.scatter_add(1, group, marked[order].double())
+    before, found = sizes.cumsum(1) - sizes, right.cumsum(1) - right  # of the higher scores
+    size, own, first, earlier = (one.gather(1, group) for one in (sizes, right, before, found))
+    alike = (place - first) * (own - 1) / (size - 1).clamp(min=1)  # of equal score that came first
+    return (own / size * (earlier + alike + 1) / (place + 1)).sum(1) / marked.sum()
 
 
 def average_precisions(scores: Tensor, truth: Tensor) -> Tensor:
