@@ -217,10 +217,19 @@ def test_a_second_command_on_the_same_notebooks_is_told(places):
 def test_the_longest_go_first(places):
     write(places, "01_short", "1")
     write(places, "02_long", *"123")
-    assert [job.notebook.stem for job in execute._longest_first(runs.plan(places))] == ["02_long", "01_short"]
+    assert order(places) == ["02_long", "01_short"], "by its cells"
+    configure(places, "default: {seconds: {1: 50}}")
+    assert order(places) == ["01_short", "02_long"], "by what is usual"
+    configure(places, "default: {seconds: {1: 50, 2: 60}}")
+    assert order(places) == ["02_long", "01_short"]
     places.runs.joinpath("default").mkdir(parents=True)
     (places.runs / "default/01_short.json").write_text('{"seconds": 99}')
-    assert [job.notebook.stem for job in execute._longest_first(runs.plan(places))] == ["01_short", "02_long"]
+    assert order(places) == ["01_short", "02_long"], "by what it took before"
+
+
+def order(places):
+    jobs = execute._longest_first(runs.plan(places), runs.read(places).seconds)
+    return [job.notebook.stem for job in jobs]
 
 
 def hear_ctrl_c():

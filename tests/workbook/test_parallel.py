@@ -80,13 +80,13 @@ def test_who_stops_early_leaves_no_process(tmp_path):
 
 
 def test_jobs_are_bounded_by_memory_and_by_what_is_asked(monkeypatch):
-    monkeypatch.setattr(parallel.psutil, "virtual_memory", lambda: type("", (), {"available": 7 * parallel.GIB}))
+    monkeypatch.setattr(parallel.psutil, "virtual_memory", lambda: type("", (), {"available": 12 * parallel.GIB}))
     monkeypatch.setattr(parallel.joblib, "cpu_count", lambda: 16)
     assert parallel.at_once(1) == (1, "")
     assert parallel.at_once(2) == (2, "")
     found, why = parallel.at_once(None)
-    assert found == 2 and why == "2 at once, not 16: 7.0 GiB of memory are free, and one may need 3.0"
-    assert parallel.at_once(4, 9 * parallel.GIB)[0] == 1, "one always runs"
+    assert found == 2 and why == "2 at once, not 16: 12.0 GiB of memory are free, and one may need 5.0"
+    assert parallel.at_once(4, 13 * parallel.GIB)[0] == 1, "one always runs"
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "many", "1.5"])

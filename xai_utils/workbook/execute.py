@@ -67,7 +67,7 @@ def figures(
     kept = {} if force else {job: record for job in planned if (record := runs.finished(job))}
     found = {job: {**record, "status": "kept"} for job, record in kept.items()}
     with files.alone({_lock(places, job): job.notebook.stem for job in planned if job not in found}):
-        for job, record in _executed([job for job in planned if job not in found], jobs, limit):
+        for job, record in _executed(places, [job for job in planned if job not in found], jobs, limit):
             found[job] = record
             catalogue(job.figures)
     return [found[job] for job in planned]
@@ -83,7 +83,7 @@ def golden(
     planned = [Job(path, {}, "", places.runs / ".golden", places.figures) for path in runs.find_notebooks(places, only)]
     found = {}
     with files.alone({_lock(places, job): job.notebook.stem for job in planned}):
-        for job, record in _executed(planned, jobs, limit):
+        for job, record in _executed(places, planned, jobs, limit):
             found[job] = record
             if record["status"] == "finished":
                 executed = nbformat.read(job.file(".ipynb"), as_version=4)
@@ -98,21 +98,28 @@ def _lock(places: Places, job: Job) -> Path:
     return places.runs / ".locks" / run / f"{job.notebook.stem}.lock"
 
 
-def _executed(jobs: Sequence[Job], asked: int | None, limit: float) -> Iterator[tuple[Job, dict[str, Any]]]:
+def _executed(
+    places: Places, jobs: Sequence[Job], asked: int | None, limit: float
+) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Execute jobs in processes of their own, and yield each with its record as it ends."""
     if not jobs:
         return
     most, why = parallel.at_once(asked)
     if why and len(jobs) > most:
         print(why)
+    ordered = _longest_first(jobs, runs.read(places).seconds)
     with parallel.Show(len(jobs)) as show:
-        for job, record in parallel.run(functools.partial(execute, limit=limit), _longest_first(jobs), most, show):
+        for job, record in parallel.run(functools.partial(execute, limit=limit), ordered, most, show):
             yield job, _died(job, record) if isinstance(record, str) else record
 
 
-def _longest_first(jobs: Sequence[Job]) -> list[Job]:
-    """Put what took longest before first; what never ran by its number of code cells, as if each took two seconds."""
-    return sorted(jobs, key=lambda job: -(runs.seconds(job) or 2.0 * len(_cells(job.notebook))))
+def _longest_first(jobs: Sequence[Job], usual: Mapping[str, float]) -> list[Job]:
+    """Put what took longest before first; what never ran by its usual seconds, or as if each code cell took two."""
+
+    def long(job: Job) -> float:
+        return runs.seconds(job) or usual.get(job.notebook.name[:2]) or 2.0 * len(_cells(job.notebook))
+
+    return sorted(jobs, key=long, reverse=True)
 
 
 def _died(job: Job, why: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Named runs: which notebooks, with which parameters, and whether their results are still valid.
 
 ``notebooks/runs.yml`` maps the name of a run to ``about`` (text), ``parameters`` (for every notebook that has
-a parameter of that name), ``notebooks`` (numbers; all when left out) and ``overrides`` (parameters by number
-of the notebook). Nothing is executed here; :mod:`execute` does that.
+a parameter of that name), ``notebooks`` (numbers; all when left out), ``overrides`` (parameters by number
+of the notebook) and ``seconds`` (that a notebook takes, by number). Nothing is executed here; :mod:`execute` does that.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Run:
     parameters: dict[str, Any] = field(default_factory=dict)
     notebooks: list[Number] = field(default_factory=list)
     overrides: dict[Number, dict[str, Any]] = field(default_factory=dict)
+    seconds: dict[Number, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
