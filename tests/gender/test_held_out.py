@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from xai_utils import claims
 from xai_utils.gender import held_out
 from xai_utils.gender.vectors import Vectors
 
@@ -60,3 +61,18 @@ def test_a_wrong_extraction_is_compared_with_the_right_one_layer_by_layer():
     assert table["area, as published"][0] < 0.8 and table["gap"][0] > 4 > table["gap, as published"][0]
     same = held_out.reenacted(right, right, rays, rays, 0)
     assert same["angle"][0] < 0.1 and same["area, as published"][0] == same["held-out area"][0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("none", "holds"), ("swapped", "does not hold"), ("shuffled", "undecided")]
+)
+def test_held_out_words_on_the_wrong_side_are_seen(capsys, fault, said):
+    given = sides(5.0, groups=20)
+    wrong = {"none": (), "swapped": range(1, 20, 2), "shuffled": (1, 5, 9, 13, 17)}[fault]
+    bad = torch.from_numpy(np.isin(given.group, list(wrong)))[:, None]
+    turned = Vectors(
+        torch.where(bad, given.female, given.male), torch.where(bad, given.male, given.female), given.group
+    )
+    one = held_out.carries_over(turned, 0, 0, 999)
+    claims.tested("held-out words are apart", one.found.mean, one.p, 0.5)
+    assert capsys.readouterr().out.startswith(said)

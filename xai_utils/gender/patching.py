@@ -77,12 +77,11 @@ def patch(model: Model, couples: Sequence[Probe]) -> Patched:
 
 @torch.inference_mode()
 def _log_odds(model: Model, one: Observed, there: Tensor, layer: int, token: int) -> np.ndarray:
-    def put(states: Tensor) -> Tensor:
-        changed = states.clone()
-        changed[:, token] = there[layer, :, token]
-        return changed
-
-    with intervene.edited(model, {layer: put}):
+    """Ask with one state exchanged; blocks below it would make the states that are known already, and are skipped."""
+    assert one.seen.states is not None
+    changed = one.seen.states[layer].clone()
+    changed[:, token] = there[layer, :, token]
+    with intervene.without_blocks(model, range(layer)), intervene.edited(model, {layer: lambda _: changed}):
         chances = probes.probabilities(model, one.probes, len(one.probes))
     return (chances[:, 0].log() - chances[:, 1].log()).numpy()
 
