@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 
 TOLERANCE = 1e-11  # largest amount by which a hand-made flow may miss the bound that it proves
 NEGLIGIBLE = 1e-16  # narrower pipes are left out: 12 layers of 197 tokens lose less than 1e-10 by it
-LINKS = ((4, 5.0), (2, 5.0), (3, 10.0))  # layers to join over, widest pipe there in shares of 1 / tokens; found by trial
+LINKS = ((4, 5.0), (2, 5.0), (3, 10.0))  # layers to join over, widest pipe in shares of 1 / tokens; found by trial
 FEW_PIPES = 2**14  # below this the solver is quicker than the attempt to do without
 
 
