@@ -6,7 +6,7 @@ import tiny
 import torch
 from scipy.ndimage import gaussian_filter
 
-from xai_utils import metrics
+from xai_utils import metrics, models, runtime, samples
 from xai_utils.models import removal
 from xai_utils.models.encoding import encode
 from xai_utils.samples import Picture, Text
@@ -173,3 +173,40 @@ def test_operators_of_a_model_are_those_that_its_vocabulary_has():
     assert removal.operators_for(tiny.model("bert")) == ("mask", "delete", "unknown", "word")
     assert removal.operators_for(tiny.attention_classifier())[0] == "delete"
     assert removal.operators_for(tiny.model("timm-vit")) == ("mean", "blur", "black")
+
+
+# Texts that are too long
+
+
+def test_a_text_is_cut_behind_its_tokens_and_says_so(monkeypatch):
+    monkeypatch.setattr(runtime.record, "data", {})
+    model, whole = tiny.model("bert"), Text("the film is not dull , but slow .", "first", rationale=((4, 8), (16, 20)))
+    (cut, short) = models.shortened(model, [whole, tiny.SENTENCES[1]], 6)
+    assert cut.text == "the film is not" and cut.name == "first, first 4 of 9 tokens" and cut.rationale == ((4, 8),)
+    assert short is tiny.SENTENCES[1]
+    assert runtime.record.data == {"texts for tiny bert": "1 of 2 cut after 6 tokens"}
+    wanted = model.tokenizer(whole.text, truncation=True, max_length=6)["input_ids"]
+    assert models.encode(model, [cut]).inputs["input_ids"][0].tolist() == wanted
+    (fits,) = models.shortened(model, [Text("the film " * 40, "long")])
+    assert models.encode(model, [fits]).inputs["input_ids"].shape == (1, 32), "as many as the model reads"
+
+
+def test_what_cannot_be_cut_is_refused():
+    model = tiny.model("bert")
+    with pytest.raises(ValueError, match=r"2 tokens leave no room for 'second' beside 2 specials"):
+        models.shortened(model, [tiny.SENTENCES[1]], 2)
+    with pytest.raises(ValueError, match="tokens is 0, expected at least 1"):
+        models.shortened(model, [tiny.SENTENCES[1]], 0)
+    with pytest.raises(ValueError, match=r"is a pair of .* tokens, and only single texts are cut"):
+        models.shortened(model, [samples.text("the film is slow", "a warm plot")], 5)
+
+
+def test_half_a_word_is_never_read_as_another():
+    """Of minilm's pieces, 'unbelievably' is cut where what is left is still the same pieces."""
+    model = models.load("minilm-sst2")
+    text = Text("an unbelievably overstuffed antiestablishmentarian screenplay .", "long")
+    ids = models.encode(model, [text]).inputs["input_ids"][0].tolist()
+    for most in range(3, len(ids)):
+        (cut,) = models.shortened(model, [text], most)
+        left = models.encode(model, [cut]).inputs["input_ids"][0].tolist()
+        assert left[:-1] == ids[: len(left) - 1] and len(left) <= most

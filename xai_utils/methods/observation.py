@@ -169,6 +169,7 @@ def _observed(
         readers = _read_positions(model, batch, inputs)
         return Observation(model, batch, attention, question, logits, _first(readers), readers=readers)
     assert logits is not None and question is not None
+    question.must_slope(logits.detach())
     question.score(logits).sum().backward()
     if len({state.shape for state in trace.hidden}) != 1:
         raise TypeError(f"the blocks of {model.name} do not keep their tokens, so there is no gradient at each.")
@@ -188,7 +189,7 @@ class Seen:
 
 
 _SEEN: WeakKeyDictionary[nn.Module, Seen] = WeakKeyDictionary()
-_READ: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+_READ: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()  #: by how an encoder's tokens are pooled
 
 
 def sees(model: Model) -> Seen:
@@ -291,12 +292,13 @@ def _read_positions(model: Model, batch: Batch, inputs: Mapping[str, Tensor]) ->
     lengths = [batch.length(i) for i in range(len(batch))]
     if model.classes and model.head != "classes":
         return F.one_hot(model.reading(inputs), max(lengths)).bool()
-    rule = _READ.get(model.module, "") if model.classes else "first" if batch.prefix or not batch.grid else "patches"
+    known, pooling = _READ.setdefault(model.module, {}), str(model.compare and model.compare.pooling)
+    rule = known.get(pooling, "") if model.classes else "first" if batch.prefix or not batch.grid else "patches"
     if not rule:
         found = _with_gradient(model, inputs)
         if min(lengths) > batch.prefix + 2:
             rules = (name for name in READERS if torch.equal(found, _by_rule(name, batch.prefix, lengths).to(found)))
-            _READ[model.module] = next(rules, "")
+            known[pooling] = next(rules, "")
         return found
     return _by_rule(rule, batch.prefix, lengths).to(model.device)
 
@@ -309,8 +311,12 @@ def _by_rule(rule: str, prefix: int, lengths: Sequence[int]) -> Tensor:
 def _with_gradient(model: Model, inputs: Mapping[str, Tensor]) -> Tensor:
     """Return the positions whose final state the answer depends on."""
     with torch.inference_mode(False), torch.enable_grad(), capture_states(model.module) as trace:
-        logits = model.logits({name: values.clone() for name, values in inputs.items()})
-        logits.amax(-1).sum().backward()
+        given = {name: values.clone() for name, values in inputs.items()}
+        if model.compare is None:
+            model.logits(given).amax(-1).sum().backward()
+        else:  # a cosine may have its greatest value here; a sum of unequal weights has not
+            found = model.embedding(given, model.compare.pooling)
+            (found @ torch.linspace(-1, 1, found.shape[1]).to(found)).sum().backward()
         return trace.hidden_grad(-1).any(-1)
 
 

@@ -21,7 +21,10 @@ from xai_utils.models.encoding import specimen
 from xai_utils.models.kinds import Model
 from xai_utils.models.vim import Vim
 
-NO_HEAD = "it has no classifier, so no class to explain; try minilm-sst2."
+NO_HEAD = (
+    "it has no classifier, so no class to explain; try minilm-sst2, or models.compared(model, {name: sample}) for what "
+    "makes its embedding like another."
+)
 
 
 def everything(model: Model) -> str:
@@ -64,14 +67,22 @@ def follows_rules(preset: str, model: Model) -> str:
     """Suit a transformer with a head, for whose functions there are rules of relevance."""
     if scanning(model.module):
         return "its rules are those of transformers. Try mamba_lrp."
-    return _attention(model) or answers(model) or _ruled(preset, model)
+    return _attention(model) or answers(model) or _adds_up(model) or _ruled(preset, model)
 
 
 def follows_positive_rules(model: Model) -> str:
     """Suit a transformer with a head and layers as in BERT and ViT, for which the z+ rules were written."""
     if model.head == "next":
         return "its z+ rules are for LayerNorm and plain layers, not for decoders. Try attnlrp or generic_attention."
+    if model.compare is not None:
+        return "its z+ rules begin at a layer of classes, and a comparison has none. Try attnlrp or generic_attention."
     return follows_rules("transformer_attribution", model)
+
+
+def _adds_up(model: Model) -> str:
+    if model.compare is not None and model.compare.measure == "cosine":
+        return "a cosine does not grow with the embedding, so relevance adds up to 0. Try measure='projection'."
+    return ""
 
 
 def embeds(model: Model) -> str:

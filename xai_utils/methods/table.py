@@ -44,6 +44,8 @@ class Method:
         slow_on: kinds of models on which it takes seconds a sample; it works there, but a sweep leaves it out.
         half: whether the arithmetic of a model in half precision is enough for it.
         reads_maps: whether a ``score`` looks at the attention of what was observed.
+        at_sample: whether it goes by the gradient at the sample itself, which may be zero there (see
+            :meth:`targets.Asked.must_slope`).
     """
 
     score: Callable[..., tuple[Tensor, dict[str, Any]]] | None = None
@@ -57,6 +59,7 @@ class Method:
     slow_on: tuple[str, ...] = ()
     half: bool = True
     reads_maps: bool = True
+    at_sample: bool = True
 
 
 @overload
@@ -117,7 +120,7 @@ def _explain(
         seen = observe(model, some, target, gradient=method.asks, maps=method.reads_maps)
         return [attribute(name, seen, i, **options) for i in range(len(seen.batch))]
     batch = encode(model, some)
-    question = _question(model, batch, target) if method.asks else None
+    question = _question(model, batch, target, method.at_sample) if method.asks else None
     if method.maps is not None:
         return method.maps(model, some, question, **options)
     assert method.passes is not None
@@ -128,10 +131,14 @@ def _explain(
     ]
 
 
-def _question(model: Model, batch: Batch, target: Target) -> Asked:
+def _question(model: Model, batch: Batch, target: Target, at_sample: bool) -> Asked:
+    looks = at_sample and model.compare is not None
     with torch.no_grad():
-        question = asked(model, model.logits(batch.inputs) if needs_answer(target) else len(batch), target)
+        logits = model.logits(batch.inputs) if looks or needs_answer(target) else len(batch)
+        question = asked(model, logits, target)
     assert question is not None  # a method that asks suits no model without a head
+    if looks and isinstance(logits, Tensor):
+        question.must_slope(logits)
     return question
 
 
@@ -207,7 +214,7 @@ METHODS: dict[str, Method] = {
     "gradient_x_input": _of_tokens(attention.gradient_x_input, signed=True),
     "attcat": _weighted(attention.attcat, signed=True, unit="attention × asked", family="gradient", suits=suits.pays),
     "integrated_gradients": Method(
-        passes=integrated.gradients, signed=True, suits=suits.embeds, family="gradient", half=False
+        passes=integrated.gradients, signed=True, suits=suits.embeds, family="gradient", half=False, at_sample=False
     ),
     "generic_attention": _weighted(relevance.generic_attention),
     "attention_gradcam": _weighted(relevance.attention_gradcam),
@@ -247,7 +254,12 @@ METHODS: dict[str, Method] = {
         passes=relevance.gradcam, unit="gradient-weighted activation", suits=suits.convolves, family="gradient"
     ),
     "leave_one_out": Method(
-        passes=occlusion.leave_one_out, signed=True, suits=suits.answers, family="removal", slow_on=("vision",)
+        passes=occlusion.leave_one_out,
+        signed=True,
+        suits=suits.answers,
+        family="removal",
+        slow_on=("vision",),
+        at_sample=False,
     ),
     **{
         name: Method(

@@ -46,12 +46,16 @@ class Batch:
         """Positions of one sample, prefix included, padding not."""
         return self.prefix + len(self.labels[sample])
 
-    def one(self, sample: int) -> Batch:
-        """Return one sample by itself, without its padding."""
-        here, n = slice(sample, sample + 1), self.length(sample)
+    def some(self, start: int, end: int) -> Batch:
+        """Return samples from ``start`` to before ``end``, without the padding that none of them needs."""
+        here, n = slice(start, end), max(self.length(i) for i in range(len(self))[start:end])
         cut = {name: values[here] if self.grid else values[here, :n] for name, values in self.inputs.items()}
         views = None if self.views is None else self.views[here]
         return Batch(cut, self.labels[here], self.prefix, self.grid, self.spans[here], views)
+
+    def one(self, sample: int) -> Batch:
+        """Return one sample by itself, without its padding."""
+        return self.some(sample, sample + 1)
 
 
 def encode(model: Model, samples: Sequence[Text | Picture] | Mapping[str, Tensor]) -> Batch:
@@ -136,7 +140,7 @@ def _texts(model: Model, samples: Sequence[Text]) -> Batch:
         raise ValueError(f"{model.name} has no tokenizer, so give it input_ids and no sentences.")
     for sample in samples:
         _fits(model, sample, limit(model))
-    coded = [_coded(model, sample) for sample in samples]
+    coded = [tokens_of(model, sample) for sample in samples]
     asks = tokenizer.mask_token_id if model.head == "mask" else None  # the word to predict is not there to be explained
     spans = tuple(
         tuple((0, 0) if one == asks else span for span, one in zip(spans, inputs["input_ids"], strict=True))
@@ -151,7 +155,7 @@ def _texts(model: Model, samples: Sequence[Text]) -> Batch:
     return Batch(_padded(model, [inputs for inputs, _ in coded]), labels, spans=spans)
 
 
-def _coded(model: Model, sample: Text) -> tuple[dict[str, list[int]], list[tuple[int, int]]]:
+def tokens_of(model: Model, sample: Text) -> tuple[dict[str, list[int]], list[tuple[int, int]]]:
     """Encode a text or pair of texts, and say where in it every token stands, also where the tokenizer does not."""
     tokenizer, text = model.tokenizer, sample.text
     if model.head == "mask":
@@ -247,7 +251,7 @@ def _fits(model: Model, sample: Text, most: int) -> None:
     if count > most:
         raise ValueError(
             f"{sample.name!r} has {count} tokens, but {model.name} reads at most {most}. Nothing is cut off silently: "
-            "shorten the text, or explain it piece by piece."
+            "models.shortened(model, texts) cuts and says so; or explain it piece by piece."
         )
 
 

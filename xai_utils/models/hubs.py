@@ -133,6 +133,7 @@ def transformers_hub(source: str, revision: str | None) -> Loaded:
         ValueError: the checkpoint lacks weights, which the library would fill with random numbers; or it is of a kind
             that cannot be explained, such as an encoder with a decoder.
     """
+    import transformers
     from transformers import AutoModel
     from transformers import AutoModelForImageClassification as ImageClassifier
     from transformers import AutoModelForSequenceClassification as TextClassifier
@@ -145,8 +146,9 @@ def transformers_hub(source: str, revision: str | None) -> Loaded:
     classes = tuple(str(labels[i]) for i in range(len(labels)))
     if "ImageClassification" in named:
         return _of_pictures(ImageClassifier, source, revision, classes)
+    bare = getattr(transformers, named) if named.endswith("WithProjection") else AutoModel  # which would leave it out
     if reads_pictures(named):
-        return _of_pictures(AutoModel, source, revision, ())
+        return _of_pictures(bare, source, revision, ())
     if named in ("MambaClassifier", "MambaForSequenceClassification"):
         from xai_utils.models.mamba_classifier import MambaClassifier
 
@@ -154,7 +156,7 @@ def transformers_hub(source: str, revision: str | None) -> Loaded:
     elif "SequenceClassification" in named:
         module, tokenizer = with_tokenizer(TextClassifier, source, revision)
     else:
-        (module, tokenizer), classes = with_tokenizer(AutoModel, source, revision), ()
+        (module, tokenizer), classes = with_tokenizer(bare, source, revision), ()
     return Loaded(module, classes, tokenizer)
 
 
@@ -190,7 +192,10 @@ def refused(config: Any) -> str:
                 "word (mlm:), the next word (lm:). Its encoder alone: model.base_model.save_pretrained."
             )
     if "text_config" in getattr(config, "sub_configs", {}) and named.endswith("Model"):
-        return "it reads texts and pictures at once. Load its classifier of pictures, or its vision part alone."
+        return (
+            "it reads texts and pictures at once. Load its classifier of pictures, or its halves alone "
+            "(CLIPVisionModelWithProjection, CLIPTextModelWithProjection), which models.compared brings together."
+        )
     return ""
 
 
@@ -270,10 +275,11 @@ def _tokenizer(module: Any, source: str, revision: str | None) -> Any:
 
 
 def _of_pictures(auto: Any, source: str, revision: str | None, classes: tuple[str, ...]) -> Loaded:
-    from transformers import AutoImageProcessor, AutoModel
+    from transformers import AutoImageProcessor
+    from transformers import AutoModelForImageClassification as ImageClassifier
 
     module = _whole(auto, source, revision)
-    if auto is not AutoModel and not classes:
+    if auto is ImageClassifier and not classes:
         classes = tuple(str(number) for number in range(int(module.num_labels)))
     part = getattr(module.config, "vision_config", module.config)
     if getattr(part, "num_channels", 3) != 3:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import signature
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,13 @@ class Loaded:
     head: str = "classes"
 
 
+#: units of answers that are no probabilities, by the link of their model
+UNITS = {"none": "number", "cosine": "cosine", "projection": "length along the reference"}
+MEASURES = ("cosine", "projection")
+POOLINGS = ("mean", "first", "last")
+OWN = ("image_embeds", "text_embeds")  #: embeddings that a model of transformers makes itself
+
+
 class Unavailable(OSError):
     """A model of a hub that is neither cached nor reachable."""
 
@@ -64,6 +72,70 @@ def predicts_words(module: nn.Module, tokenizer: Any) -> Loaded:
 def vocabulary(tokenizer: Any) -> tuple[str, ...]:
     """Return every piece of a tokenizer's vocabulary, in the order of its ids."""
     return tuple(str(word) for word in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What the embeddings of a model without a head are compared with; it stands in the place of a head.
+
+    Attributes:
+        directions: of the references, each of length 1, ``(reference, width)``.
+        measure: ``"cosine"``, or ``"projection"``, the length of an embedding along a reference.
+        pooling: see :meth:`Model.embedding`.
+    """
+
+    directions: Tensor
+    measure: str
+    pooling: str | None
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """Compare ``(sample, width)`` with every reference, ``(sample, reference)``.
+
+        Raises:
+            ValueError: embeddings of another width, or of zero.
+        """
+        if embeddings.shape[1] != self.directions.shape[1]:
+            raise ValueError(
+                f"embeddings are {embeddings.shape[1]} numbers wide and the references {self.directions.shape[1]}, so "
+                "they are not of one space; take references of this model, or of its other half."
+            )
+        along = embeddings @ self.directions.to(embeddings).T
+        return along if self.measure == "projection" else along / lengths(embeddings)
+
+
+def lengths(embeddings: Tensor) -> Tensor:
+    """Return the length of every embedding, ``(sample, 1)``; ``ValueError`` for one of zero, without a direction."""
+    found = embeddings.norm(dim=-1, keepdim=True)
+    if not (found > 0).all():
+        raise ValueError(
+            f"{int((~(found > 0)).sum())} of {len(found)} embeddings are zero or NaN and point nowhere, so nothing is "
+            "like them; look at the samples, and at pooling."
+        )
+    return found
+
+
+def pooled(states: Tensor, mask: Tensor | None, prefix: int, pooling: str) -> Tensor:
+    """Make one embedding of what stands at the tokens (or, of a convolutional network, at the places).
+
+    Args:
+        states: ``(sample, token, width)`` or ``(sample, channel, row, column)``.
+        mask: of the real tokens of texts, ``(sample, token)``; ``None`` for pictures.
+        prefix: leading tokens of a picture that stand for no patch.
+        pooling: ``"mean"`` over real tokens or patches, the ``"first"`` token ([CLS]), or the ``"last"`` of a text.
+    """
+    check.one_of("pooling", pooling, POOLINGS)
+    if mask is None and (pooling == "last" or (pooling == "first" and not prefix)):
+        raise ValueError(f"the tokens of a picture have no {pooling} one that sums it up; take pooling='mean'.")
+    if states.ndim == 4:
+        return states.mean((2, 3))
+    if pooling == "first":
+        return states[:, 0]
+    if mask is None:
+        return states[:, prefix:].mean(1)
+    if pooling == "last":
+        return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+    weights = mask.to(states) / mask.sum(1, keepdim=True)
+    return (states * weights[..., None]).sum(1)
 
 
 @dataclass(frozen=True)
@@ -103,6 +175,7 @@ class Model:
         head: ``"classes"``, ``"mask"`` for the word at [MASK], or ``"next"`` for the word that follows.
         padding: what the model can take together: ``"any"`` texts, texts of ``"equal"`` lengths because it reads
             padding, or one text ``"alone"``. :meth:`logits` keeps to it.
+        compare: what embeddings are compared with (see :func:`table.compared`); its references are the ``classes``.
     """
 
     name: str
@@ -115,6 +188,7 @@ class Model:
     sha256: str
     head: str = "classes"
     padding: str = "any"
+    compare: Comparison | None = None
 
     @property
     def kind(self) -> str:
@@ -134,7 +208,12 @@ class Model:
 
     @property
     def link(self) -> str:
-        """How logits become probabilities: ``"softmax"``, ``"sigmoid"`` (several labels at once) or ``"none"``."""
+        """How logits become probabilities: ``"softmax"``, ``"sigmoid"`` (several labels at once) or ``"none"``.
+
+        Of a comparison its measure: cosines and lengths are no logits either, see :data:`UNITS`.
+        """
+        if self.compare is not None:
+            return self.compare.measure
         if len(self.classes) == 1:
             return "none"
         problem = getattr(getattr(self.module, "config", None), "problem_type", None)
@@ -178,8 +257,27 @@ class Model:
     def _answer(self, inputs: Mapping[str, Tensor]) -> Tensor:
         if self.head != "classes":
             return self._words(inputs)
+        if self.compare is not None:
+            return self.compare(self.embedding(inputs, self.compare.pooling))
         output = self.module(**inputs)
         return output if isinstance(output, Tensor) else output.logits
+
+    def embedding(self, inputs: Mapping[str, Tensor], pooling: str | None = None) -> Tensor:
+        """Return what a model without a head makes of every sample, ``(sample, width)``.
+
+        Args:
+            inputs: of the model.
+            pooling: see :func:`pooled`; ``None`` takes the embedding that the model makes itself (timm's, CLIP's
+                projections) where it makes one, else the mean.
+        """
+        output: Any = self.module(**inputs)
+        known = () if isinstance(output, Tensor) else (*(output[name] for name in OWN if name in output), output[0])
+        own = known[0] if known else output
+        if own.ndim != 2:
+            return pooled(own, inputs.get("attention_mask"), self.prefix, pooling or "mean")
+        if pooling is not None:
+            raise ValueError(f"{self.name} makes one embedding by itself, so there is nothing to pool; leave it out.")
+        return own  # type: ignore[no-any-return]
 
     def _words(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of all words at the one position that is read; a long vocabulary is met only there."""
@@ -195,6 +293,8 @@ class Model:
 
     def class_index(self, target: int | str) -> int:
         """Return the index of a class or word given by index or name; the error lists what exists."""
+        if isinstance(target, bool) or not isinstance(target, (Integral, str)):
+            raise ValueError(f"the class is {target!r}, a {type(target).__name__}; expected its number or its name.")
         if not isinstance(target, str):
             check.index(f"class of {self.name}", target, len(self.classes))
             return target % len(self.classes)

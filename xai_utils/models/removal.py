@@ -1,4 +1,4 @@
-"""Take tokens of samples away and ask the model again, for any batch of keep masks.
+"""Take tokens of samples away and ask the model again, for any batch of keep masks; or cut what is too long.
 
 What is put where a token was is a choice, the *operator*, and never hidden: results may differ between operators.
 """
@@ -6,6 +6,7 @@ What is put where a token was is a choice, the *operator*, and never hidden: res
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import torch
@@ -13,12 +14,12 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from xai_utils import check
+from xai_utils import check, runtime
 from xai_utils.models import memory
-from xai_utils.models.encoding import Batch, encode
+from xai_utils.models.encoding import Batch, encode, limit, tokens_of
 from xai_utils.models.kinds import Model
 from xai_utils.models.targets import Question, Target, asked
-from xai_utils.samples.kinds import Sample
+from xai_utils.samples.kinds import Sample, Text
 
 OPERATORS = {"text": ("mask", "delete", "unknown", "word"), "vision": ("mean", "blur", "black")}
 OUTPUTS = ("probability", "logit")
@@ -46,6 +47,50 @@ def places(batch: Batch, sample: int = 0) -> Tensor:
     if not batch.spans:
         return torch.arange(len(batch.labels[sample]))
     return torch.tensor([i for i, (start, end) in enumerate(batch.spans[sample]) if start < end])
+
+
+def shortened(model: Model, texts: Sequence[Text], tokens: int | None = None) -> list[Text]:
+    """Cut texts that are too long behind so many tokens; their names and the record say so.
+
+    What is left is read by the same tokens as before; a rationale behind the cut, or across it, is dropped.
+
+    Args:
+        model: a text model.
+        texts: single ones; a pair that is too long is refused, because it is not known which of the two matters.
+        tokens: specials among them; ``None`` takes as many as the model reads.
+
+    Raises:
+        ValueError: a pair that would be cut, or no room for one token of a text beside the specials.
+    """
+    most = limit(model) if tokens is None else tokens
+    check.at_least_one("tokens", most)
+    found = [_shortened(model, one, most) for one in texts]
+    cut = sum(one is not other for one, other in zip(texts, found, strict=True))
+    runtime.record.data[f"texts for {model.name}"] = f"{cut} of {len(texts)} cut after {most} tokens"
+    return found
+
+
+def _shortened(model: Model, sample: Text, most: int) -> Text:
+    ids, ends = _own_tokens(model, sample)
+    total = len(tokens_of(model, sample)[0]["input_ids"])
+    if total <= most:
+        return sample
+    if sample.second:
+        raise ValueError(f"{sample.name!r} is a pair of {total} tokens, and only single texts are cut; shorten it.")
+    for kept in range(most - (total - len(ids)), 0, -1):
+        spans = tuple(span for span in sample.rationale if span[1] <= ends[kept - 1])
+        name = f"{sample.name}, first {kept} of {len(ids)} tokens"
+        cut = replace(sample, text=sample.text[: ends[kept - 1]], name=name, rationale=spans)
+        if _own_tokens(model, cut)[0] == ids[:kept]:  # half a word may be read otherwise
+            return cut
+    raise ValueError(f"{most} tokens leave no room for {sample.name!r} beside {total - len(ids)} specials; take more.")
+
+
+def _own_tokens(model: Model, sample: Text) -> tuple[list[int], list[int]]:
+    """Return the ids of a text without specials, and where each of them ends."""
+    coded, spans = tokens_of(model, sample)
+    own = [(one, end) for one, (start, end) in zip(coded["input_ids"], spans, strict=True) if start < end]
+    return [one for one, _ in own], [end for _, end in own]
 
 
 def scorer(

@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xai_utils import check, runtime
 from xai_utils.models import bundled, hubs, language
-from xai_utils.models.encoding import taken_together
-from xai_utils.models.kinds import Loaded, Model, Preprocessing, Spec, Unavailable
+from xai_utils.models.encoding import encode, taken_together
+from xai_utils.models.kinds import MEASURES, Comparison, Loaded, Model, Preprocessing, Spec, Unavailable, lengths
 from xai_utils.models.vim import Vim
+from xai_utils.samples.kinds import Sample
 
 #: what a model computes in; its inputs follow
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -100,8 +101,51 @@ def wrap(
     return _fed(model) if model.kind == "text" else model
 
 
+def compared(
+    model: Model, references: Mapping[str, Sample | Tensor], measure: str = "cosine", pooling: str | None = None
+) -> Model:
+    """Take a model without a head as one whose answers say how like its embedding is to those of references.
+
+    Every method that explains a class then explains a likeness; against another reference, what makes a sample more
+    like the one than like the other.
+
+    Args:
+        model: a bare encoder of texts or pictures, such as minilm.
+        references: name to a sample, or to a direction in the space of embeddings, ``(width,)``, such as that of a text
+            by the other half of CLIP (see :func:`embeddings`).
+        measure: ``"cosine"``, or ``"projection"``: the length of the embedding along the reference. The second is
+            linear, as relevance asks for, and has a gradient where a sample is its own reference.
+        pooling: see :meth:`kinds.Model.embedding`.
+
+    Raises:
+        ValueError: a model with a head, or that reads by scans; no reference, one of another kind or width, or one
+            whose embedding is zero.
+    """
+    check.one_of("measure", measure, MEASURES)
+    if model.classes:
+        raise ValueError(f"{model.name} has a head; ask for {model.classes[0]!r} or another of its answers.")
+    if "Mamba" in type(model.module).__name__:
+        raise ValueError(f"{model.name} reads by scans, and is not compared; take an encoder with attention.")
+    if not isinstance(references, Mapping) or not references:
+        raise ValueError(f"references are {references!r}; expected names with samples, {{'cat': picture}}.")
+    found = [one if isinstance(one, Tensor) else embeddings(model, [one], pooling)[0] for one in references.values()]
+    if len(shapes := {tuple(one.shape) for one in found}) > 1 or found[0].ndim != 1:
+        raise ValueError(f"the references are of shapes {sorted(shapes)}; expected one embedding each, all as wide.")
+    rows = torch.stack(found).to(model.device, model.dtype)
+    return replace(model, classes=tuple(references), compare=Comparison(rows / lengths(rows), measure, pooling))
+
+
+def embeddings(model: Model, samples: Sequence[Sample], pooling: str | None = None) -> Tensor:
+    """Return the embeddings of samples, each alone, ``(sample, width)``, see :meth:`kinds.Model.embedding`."""
+    with torch.no_grad():
+        return torch.cat([model.embedding(encode(model, [one]).inputs, pooling) for one in samples])
+
+
 def _classes_of(module: nn.Module) -> int:
-    """Return the number of outputs of a model's last linear layer."""
+    """Return the number of outputs of a model's last linear layer; 0 for a bare encoder of transformers."""
+    named = type(module).__name__
+    if hasattr(module, "config") and named.endswith(("Model", "WithProjection")) and "Head" not in named:
+        return 0
     linear = [one for one in module.modules() if isinstance(one, nn.Linear)]
     known = getattr(getattr(module, "config", None), "num_labels", None) or getattr(module, "num_classes", None)
     if known is None and not linear:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from xai_utils import check
-from xai_utils.models.kinds import Model
+from xai_utils.models.kinds import UNITS, Model
 
 Class = int | str | Sequence[int | str] | None  #: one for all samples, one for each, or the predicted ones
 
@@ -98,7 +98,7 @@ class Asked:
     @property
     def unit(self) -> str:
         """Unit of the number that is asked for; the one number of a regression head is just that."""
-        return "number" if self.link == "none" else TARGETS[self.kind].unit
+        return UNITS.get(self.link, TARGETS[self.kind].unit)
 
     def score(self, logits: Tensor) -> Tensor:
         """Return the number asked for of every row of ``(sample, answer)``, ``(sample,)``, attached to the graph."""
@@ -113,6 +113,18 @@ class Asked:
         with torch.enable_grad():
             return torch.autograd.grad(self.score(leaf).sum(), leaf)[0]
 
+    def must_slope(self, logits: Tensor) -> None:
+        """Raise ``ValueError`` for a sample that is its own reference: the gradient of its cosine is zero."""
+        if self.link != "cosine" or self.against is not None:
+            return
+        flat = 1 - self.score(logits).abs() < 8 * torch.finfo(logits.dtype).eps
+        if flat.any():
+            raise ValueError(
+                f"{int(flat.sum())} of {len(flat)} samples cannot be told from their reference. A cosine is greatest "
+                "there, so its gradient is zero and only rounding errors would be shown. Take another reference, "
+                "measure='projection', or a method that goes elsewhere: integrated_gradients or leave_one_out."
+            )
+
     def of(self, chosen: Sequence[int]) -> Asked:
         """Return what is asked of some samples, in this order; one sample may be named many times."""
         against = None if self.against is None else tuple(self.against[i] for i in chosen)
@@ -126,9 +138,13 @@ def _at(values: Tensor, classes: Sequence[int]) -> Tensor:
 
 def probabilities(logits: Tensor, link: str = "softmax") -> Tensor:
     """Turn ``(..., answer)`` logits into probabilities; ``ValueError`` for a head of one number, which has none."""
-    if link == "none":
-        raise ValueError("a head of one number has no probability; ask for the number itself (kind 'logit').")
+    if link in UNITS:
+        raise ValueError(f"{_what(link)} has no probability; ask for the number itself (kind 'logit').")
     return logits.sigmoid() if link == "sigmoid" else logits.softmax(-1)
+
+
+def _what(link: str) -> str:
+    return "one number" if link == "none" else f"a {link}"
 
 
 def asked(model: Model, logits: Tensor | int, target: Target = None) -> Asked | None:
@@ -163,8 +179,9 @@ def asked(model: Model, logits: Tensor | int, target: Target = None) -> Asked | 
     names = tuple(model.classes[one] for one in targets)
     if against is not None:
         names = tuple(f"{name} − {model.classes[other]}" for name, other in zip(names, against, strict=True))
-    if TARGETS[question.kind].of == "probabilities" and model.link == "none":
-        raise ValueError(f"{model.name} gives one number and no probability; ask for the number itself (kind 'logit').")
+    if TARGETS[question.kind].of == "probabilities" and model.link in UNITS:
+        what = _what(model.link)
+        raise ValueError(f"{model.name} gives {what} and no probability; ask for the number itself (kind 'logit').")
     return Asked(targets, against, question.kind, model.link, names)
 
 
