@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from papermill import cli
 from strategies import SAMPLES_AND_HEADS, attention, attention_stacks, steady
 
 from xai_utils import check
@@ -25,6 +26,30 @@ def test_a_number_that_was_a_text_is_one_again():
     for one in (True, None, 1.5):
         with pytest.raises(ValueError, match=r"sample is .* no text. YAML reads yes, no, null and 1.5 so"):
             check.text("sample", one)
+
+
+def read_by(monkeypatch, *words):
+    """Make papermill's command, with these words, the process that this kernel came from."""
+    monkeypatch.setenv("JPY_PARENT_PID", "1")
+    process = type("Process", (), {"cmdline": lambda _: ["python", *words]})
+    monkeypatch.setattr(check.psutil, "Process", lambda pid: process())
+
+
+@pytest.mark.parametrize("typed", ["007", "1e5", "True", "None", "1_000", "+5", "nan", "1999", "0.50"])
+def test_what_papermill_made_a_number_of_is_what_was_typed(typed, monkeypatch):
+    value = cli._resolve_type(typed)
+    assert value != typed
+    read_by(monkeypatch, "/bin/papermill", "a.ipynb", "b.ipynb", "-p", "SEED", "3", "-p", "SAMPLE", typed)
+    assert check.text("sample", value) == typed
+
+
+def test_a_number_that_was_not_typed_or_twice_is_no_text_to_papermill(monkeypatch):
+    read_by(monkeypatch, "-m", "papermill", "a.ipynb", "b.ipynb", "-p", "SEED", "7", "-p", "SAMPLE", "007")
+    for value in (7, 8):  # typed in two ways; from a YAML file, which reads 010 so
+        with pytest.raises(ValueError, match=r"papermill takes it as it stands by -r NAME VALUE"):
+            check.text("sample", value)
+    read_by(monkeypatch, "-m", "pytest", "-p", "no:x", "7")
+    assert check.text("sample", 7) == "7"
 
 
 @steady

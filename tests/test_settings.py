@@ -83,3 +83,8 @@ def test_a_bomb_of_aliases_is_refused_at_once(file):
 
 def test_what_was_meant_is_offered_only_if_it_is_near():
     assert settings.meant("wheles", ["wheels"]) == " Did you mean wheels?" and settings.meant("x", ["wheels"]) == ""
+
+
+def test_what_yaml_would_change_stays_as_it_is_written(file):
+    found = settings.load(file("a: 007\nb: 12:30\nc: 1_000\nd: 42\ne: -3\nf: 1.5\ng: 0x1F\n"))
+    assert found == {"a": "007", "b": "12:30", "c": "1_000", "d": 42, "e": -3, "f": 1.5, "g": "0x1F"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -87,15 +89,43 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def text(name: str, value: object) -> str:
-    """Accept a text; a whole number, which a command line or YAML made of one, becomes its digits again."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    """Accept a text; what papermill made a number or a truth value of (007, 1e5, True) becomes what was typed again."""
+    if isinstance(value, str):
+        return value
+    typed = _typed(value)
+    if typed is not None and len(typed) == 1:
+        return typed.pop()
+    if typed is None and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, str):
-        raise ValueError(
-            f"{name} is {value!r}, a {type(value).__name__} and no text. YAML reads yes, no, null and 1.5 so: put it "
-            "in quotes; papermill takes it as it stands by -r NAME VALUE."
-        )
-    return value
+    raise ValueError(
+        f"{name} is {value!r}, a {type(value).__name__} and no text. YAML reads yes, no, null and 1.5 so: put it "
+        "in quotes; papermill takes it as it stands by -r NAME VALUE."
+    )
+
+
+def _typed(value: object) -> set[str] | None:
+    """Return the texts that papermill's command line has for a value; ``None`` if no such command began this process.
+
+    papermill takes 007 for 7; the command itself is remembered by the process that started the notebook's kernel.
+    """
+    try:
+        words = psutil.Process(int(os.environ["JPY_PARENT_PID"])).cmdline()
+    except (KeyError, ValueError, psutil.Error):
+        return None
+    if not any("papermill" in word for word in words[:3]):
+        return None
+    given = [two for one, two in zip(words, words[2:], strict=False) if one in ("-p", "--parameters")]
+    return {one for one in given if repr(_as_papermill_reads(one)) == repr(value)}
+
+
+def _as_papermill_reads(word: str) -> object:
+    known: dict[str, object] = {"True": True, "False": False, "None": None}
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return known.get(word, word)
 
 
 def at_least_one(name: str, value: int) -> None:

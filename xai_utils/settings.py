@@ -37,6 +37,14 @@ class _Loader(yaml.SafeLoader):
             seen.add(name)
         return super().construct_mapping(node, deep)
 
+    def number(self, node: yaml.ScalarNode) -> int | str:
+        """Keep what would change when it is read: 007 is no 7, and 12:30 no 750."""
+        value = self.construct_yaml_int(node)
+        return value if str(value) == node.value else str(node.value)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.number)
+
 
 def _here(what: Any, said: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=said, problem_mark=what.start_mark)

@@ -6,14 +6,16 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from xai_utils import runtime
 
 #: tried in this order, after the marks with which UTF-16 begins; what was not UTF-8 is said in the record
 ENCODINGS = {"utf-8-sig": "UTF-8", "cp1252": "Windows-1252"}
+T = TypeVar("T")
 MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -73,6 +75,35 @@ def rows_of(path: Path, needed: tuple[str, ...]) -> list[dict[str, Any]]:
                 f"{path.name}, line {line}, lacks the column {' and '.join(missing)}; it has {', '.join(row)}."
             )
     return [row for _, row in rows]
+
+
+def each(path: Path, rows: Sequence[dict[str, Any]], read: Callable[[int, dict[str, Any]], T]) -> tuple[list[T], str]:
+    """Read rows one by one; a bad one is left out, counted and said, and does not end the whole file.
+
+    Args:
+        path: where they come from.
+        rows: of it.
+        read: ``(number from 1, row) -> what it holds``; ``ValueError`` if it cannot be used.
+
+    Returns:
+        What was read, and what to say in the record: ``""``, or how many were left out and why the first was.
+
+    Raises:
+        ValueError: no row can be used; with the reason of the first.
+    """
+    found, bad = [], []
+    for number, row in enumerate(rows, 1):
+        try:
+            found.append(read(number, row))
+        except ValueError as error:
+            bad.append(str(error))
+    if not found:
+        raise ValueError(f"no row of {path.name} can be used: {bad[0]}")
+    if not bad:
+        return found, ""
+    said = f", {len(bad)} of {len(rows)} rows left out ({bad[0].rstrip('.')})"
+    warnings.warn(f"{path.name}{said}", stacklevel=3)
+    return found, said
 
 
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

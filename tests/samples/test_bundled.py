@@ -313,14 +313,24 @@ def test_csv_and_jsonl_read_alike(tmp_path):
         ("a.csv", "text,rating\nfine,1\ndull,0\n", "lacks the column label; it has text, rating"),
         ("a.csv", "body,rating\nfine,1\n", "lacks the column label and text"),
         ("a.csv", "text,label\nfine,1\ndull,1\n", "every label in a.csv is '1'"),
-        ("a.csv", "text,label\nfine,1\n,0\n", "no text or no label in row 2"),
-        ("a.csv", "text,label\nfine,\ndull,0\n", "no text or no label in row 1"),
+        ("a.csv", "text,label\n ,1\n,0\n", "no row of a.csv can be used: row 1 has no text"),
+        ("a.jsonl", '{"text": "fine", "label": null}\n', "no row of a.jsonl can be used: row 1 has no label"),
         ("a.txt", "fine", "ends in '.txt', expected .csv, .tsv, .jsonl"),
     ],
 )
 def test_unusable_files_are_refused(name, content, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         samples.labelled(write(tmp_path / name, content))
+
+
+def test_a_bad_row_is_left_out_counted_and_said(tmp_path, monkeypatch):
+    file = write(tmp_path / "mine.csv", "text,label\nfine,1\n,0\nslow,\n  ,\ndull,0\n")
+    monkeypatch.setattr(runtime.record, "data", {})
+    with pytest.warns(UserWarning, match=r"mine.csv, 3 of 5 rows left out \(row 2 has no text\)"):
+        texts, classes = samples.labelled(file)
+    assert [(one.text, one.name, one.label) for one in texts] == [("fine", "mine 0", 1), ("dull", "mine 4", 0)]
+    assert classes == ("0", "1")
+    assert runtime.record.data["mine"] == "mine.csv, 2 texts, 3 of 5 rows left out (row 2 has no text)"
 
 
 def test_a_missing_file_is_named():

@@ -107,6 +107,7 @@ def test_a_cut_drops_what_lies_behind_it(eraser):
         ({"label": "GOOD"}, "text 1 has the label 'GOOD'"),
         ({"rationales": [[0, 9]]}, "text 1 has a rationale outside its 2 words"),
         ({"rationales": [[1, 1]]}, "outside"),
+        ({"text": " ", "rationales": []}, "text 1 is empty"),
     ],
 )
 def test_a_line_that_cannot_be_is_named(tmp_path, row, said):
@@ -117,6 +118,15 @@ def test_a_line_that_cannot_be_is_named(tmp_path, row, said):
     file.write_text('{"id": "x"}')
     with pytest.raises(ValueError, match="lacks the column label and rationales and text"):
         folders.rationales(file)
+
+
+def test_a_text_that_cannot_be_used_is_left_out_and_said(eraser, monkeypatch):
+    bad = {"id": "c", "label": "GOOD", "text": "two words", "rationales": [[0, 1]]}
+    eraser.write_text(json.dumps(bad) + "\n" + eraser.read_text())
+    monkeypatch.setattr(runtime.record, "data", {})
+    with pytest.warns(UserWarning, match="1 of 3 rows left out"):
+        assert folders.rationales(eraser).names == ("a", "b")
+    assert runtime.record.data["movies"].startswith("2 of 2 texts with a rationale, 1 of 3 rows left out (text 1 has")
 
 
 # Photographs with masks beside them

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -89,27 +90,30 @@ def labelled(path: str | Path) -> tuple[list[Text], tuple[str, ...]]:
             a column ``text_b``, or behind a tab in ``text``.
 
     Returns:
-        The texts, labels as indices, and the names of the classes in sorted order.
+        The texts, labels as indices, and the names of the classes in sorted order. A row without a text or a label is
+        left out and counted, in a warning and in the record; the names of the others still count it.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file, a column is missing, a text or label is empty, or all labels are the same.
+        ValueError: another kind of file, a column is missing, no row can be used, or all labels are the same.
     """
     path = Path(path).expanduser()
     rows = tables.rows_of(path, ("text", "label"))
-    for number, row in enumerate(rows, 1):
-        if any(row[name] is None or not str(row[name]).strip() for name in ("text", "label")):
-            raise ValueError(f"{path.name} has no text or no label in row {number}.")
-    classes = tuple(sorted({str(row["label"]) for row in rows}))
+    read, bad = tables.each(path, rows, _with_label)
+    classes = tuple(sorted({label for _, _, label in read}))
     if len(classes) < 2:
         raise ValueError(f"every label in {path.name} is {classes[0]!r}; a classifier needs at least two classes.")
-    runtime.record.data[path.stem] = f"{path.name}, {len(rows)} texts"
+    runtime.record.data[path.stem] = f"{path.name}, {len(read)} texts{bad}"
     places = {name: place for place, name in enumerate(classes)}
-    found = [
-        replace(_pair(str(row["text"]), row.get("text_b")), name=f"{path.stem} {n}", label=places[str(row["label"])])
-        for n, row in enumerate(rows)
-    ]
-    return found, classes
+    return [replace(one, name=f"{path.stem} {n}", label=places[label]) for n, one, label in read], classes
+
+
+def _with_label(number: int, row: Mapping[str, Any]) -> tuple[int, Text, str]:
+    """Return the place of a row, counted from 0, its text and the name of its class."""
+    for name in ("text", "label"):
+        if row[name] is None or not str(row[name]).strip():
+            raise ValueError(f"row {number} has no {name}.")
+    return number - 1, _pair(str(row["text"]), row.get("text_b")), str(row["label"])
 
 
 def _pair(first: str, second: str | None) -> Text:

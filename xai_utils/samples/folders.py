@@ -128,19 +128,21 @@ def rationales(path: str | Path, words: int | None = None) -> Listing:
         words: keep the first so many words of a text; rationales behind the cut are dropped, one across it is
             shortened, and a text that has none left is left out. ``None``: the whole text.
 
+    A text with another label, or whose rationale lies outside it, is left out and counted.
+
     Raises:
-        ValueError: a field is missing, a rationale lies outside its text, or the cut leaves no text.
+        ValueError: a field is missing, no row can be used, or the cut leaves no text.
     """
     file = _file(path)
     if words is not None:
         check.at_least_one("words", words)
     rows = tables.rows_of(file, ("id", "text", "label", "rationales"))
-    texts = [_rationale(row, f"{file.name}, text {n}", words) for n, row in enumerate(rows, 1)]
+    texts, bad = tables.each(file, rows, lambda n, row: _rationale(row, f"text {n}", words))
     kept = [text for text in texts if text.rationale]
     if not kept:
         raise ValueError(f"no text of {file.name} has a rationale among its first {words} words; take more words.")
     cut = "" if words is None else f", cut after {words} words"
-    runtime.record.data[file.stem] = f"{len(kept)} of {len(texts)} texts with a rationale{cut}"
+    runtime.record.data[file.stem] = f"{len(kept)} of {len(texts)} texts with a rationale{cut}{bad}"
     return listed(kept)
 
 
@@ -153,7 +155,9 @@ def _rationale(row: dict, where: str, words: int | None) -> Text:
     label = row["label"] if row["label"] in (0, 1) else {"NEG": 0, "POS": 1}.get(row["label"])
     if label is None:
         raise ValueError(f"{where} has the label {row['label']!r}, expected NEG or POS, 0 or 1 ({SENTIMENT}).")
-    tokens = row["text"].split()
+    tokens = str(row["text"] or "").split()
+    if not tokens:
+        raise ValueError(f"{where} is empty.")
     spans, place = [], 0
     for token in tokens:
         place = row["text"].index(token, place)
