@@ -12,7 +12,7 @@ import torch
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from xai_utils import methods
+from xai_utils import methods, models
 from xai_utils.methods.observation import observe
 from xai_utils.models import Model
 from xai_utils.samples import Text
@@ -274,3 +274,15 @@ def test_classes_and_methods_are_computed_once_and_drawn(name):
     handle.remove()
     assert counts[-1] == counts[-2], "a pair that was seen needs no further pass"
     assert all(one != other for one, other in pairwise(seen))
+
+
+@pytest.mark.parametrize("kind", ["several labels", "one number"])
+def test_what_is_no_softmax_is_not_shown_as_one(kind):
+    module = tiny.regression() if kind == "one number" else tiny.module("bert")
+    if kind == "several labels":
+        module.config.problem_type = "multi_label_classification"
+    model = models.wrap(module, tokenizer=tiny.tokenizer(), name="own")
+    seen = observe(model, tiny.SENTENCES[:1])
+    wanted = seen.logits[0] if kind == "one number" else seen.logits[0].sigmoid()
+    shown = [text for text, _ in attention._class_chooser(seen).options]
+    assert sorted(shown) == sorted(f"{name} ({value:.2f})" for name, value in zip(model.classes, wanted, strict=True))

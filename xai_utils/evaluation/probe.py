@@ -19,6 +19,8 @@ from xai_utils.metrics import removal_curves
 from xai_utils.metrics.removal_curves import QUARTERS
 from xai_utils.models import Model, removal
 from xai_utils.models.encoding import Batch, encode, rationale_mask, view_mask, word_mask
+from xai_utils.models.kinds import UNITS
+from xai_utils.models.targets import probabilities
 from xai_utils.samples import sets
 from xai_utils.samples.kinds import Sample, Text
 from xai_utils.samples.prompts import Prompt
@@ -75,7 +77,7 @@ class Probe:
         found: list[dict[tuple[str, str], float]] = [{} for _ in scores]
         for i, answer in zip(there, answers, strict=True):
             for number, (operator, logits) in enumerate(answer.items()):
-                inner = logits.softmax(-1)[:, self.targets[i]].view(2, -1)
+                inner = probabilities(logits, model.link)[:, self.targets[i]].view(2, -1)
                 ends = self.full[i].expand(2, 1), self.empty[i, number].expand(2, 1)
                 curves = torch.cat([ends[0], inner, ends[1]], 1)
                 found[i] |= {(name, operator): value for name, value in _curve_metrics(*curves).items()}
@@ -106,7 +108,7 @@ def probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
     """Ask about some samples, or remember what was answered; the same samples are always asked about together.
 
     Raises:
-        ValueError: samples that the model does not take.
+        ValueError: samples that the model does not take, or a model whose answers are no probabilities.
     """
     key = (model.sha256, str(model.device), seed, tuple(map(_print, samples)))
     if key not in _memory:
@@ -118,6 +120,11 @@ def probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
 
 
 def _probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
+    if model.link in UNITS:
+        raise ValueError(
+            f"{model.name} answers by a {UNITS[model.link]} and no probability, which measures by removal are made of. "
+            "Compare numbers instead: models.removal.scorer(model, sample, output='logit')."
+        )
     samples = _labelled(model, samples)
     batches = tuple(encode(model, [one]) for one in samples)
     operators = removal.operators_for(model)[:OPERATORS]
@@ -137,11 +144,11 @@ def _probe(model: Model, samples: tuple[Sample, ...], seed: int) -> Probe:
     targets = tuple(
         found if known is None else known for known, found in zip(right, logits.argmax(-1).tolist(), strict=True)
     )
-    full = logits.softmax(-1)[range(len(samples)), targets]
+    full = probabilities(logits, model.link)[range(len(samples)), targets]
     empty, drops = [], []
     for answer, target in zip(answers, targets, strict=True):
         first, others = answer[operators[0]], [answer[op][0] for op in operators[1:]]
-        empty.append(torch.stack([first[1], *others]).softmax(-1)[:, target])
+        empty.append(probabilities(torch.stack([first[1], *others]), model.link)[:, target])
         drops.append(first[0, target] - first[2:, target])
     gone = tuple(~keep[operators[0]][2:][:, place] for keep, place in zip(keeps, places, strict=True))
     words = tuple(_words(*each) for each in zip(samples, batches, places, strict=True))

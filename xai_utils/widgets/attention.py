@@ -22,6 +22,8 @@ from xai_utils import methods, plots
 from xai_utils.maths import rollout
 from xai_utils.methods.observation import Observation, observe
 from xai_utils.models import Model
+from xai_utils.models.kinds import UNITS
+from xai_utils.models.targets import probabilities
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Sample
 
@@ -144,8 +146,9 @@ def _rows(first: Observation) -> list[tuple[str, Any]]:
 
 def _class_chooser(first: Observation) -> widgets.Dropdown:
     assert first.logits is not None
-    order = first.logits[0].argsort(descending=True)[:50].tolist()
-    score = first.logits[0].softmax(-1)
+    logits, link = first.logits[0], first.model.link
+    order = logits.argsort(descending=True)[:50].tolist()
+    score = logits if link in UNITS else probabilities(logits, link)
     options = [(f"{first.model.classes[i]} ({score[i]:.2f})", i) for i in order]
     return widgets.Dropdown(options=options, description="class", style=WIDE)
 
