@@ -101,6 +101,13 @@ def test_rollout_fuses_and_discards(by_hand):
     same(told("rollout", fusion="min", discard=0.7), rolled_by_hand(torch.stack(kept), 0.5)[0])
 
 
+def test_rows_of_a_fusion_can_be_divided_by_their_sums_before_the_skip_is_added(by_hand):
+    for fusion, fused in (("max", by_hand[0].amax(1)), ("min", by_hand[0].amin(1))):
+        even = told("rollout", fusion=fusion, normalise=True)
+        same(even, rolled_by_hand(rollout.renormalise(fused), 0.5)[0])
+        assert (even - told("rollout", fusion=fusion)).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("filter", diffusion.FILTERS)
 def test_diffusion_rollout_filters_the_mean_of_the_heads(by_hand, filter):
     maps = by_hand[0]

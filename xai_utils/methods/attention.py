@@ -43,14 +43,17 @@ def attention_rollout(
     row: str | int = "reader",
     layer: int = -1,
     sink: bool = True,
+    normalise: bool = False,
 ) -> Score:
     """Attention rollout from the given layer down (see :func:`rollout.fuse` and :func:`rollout.rollout`).
 
     Without ``sink`` nobody reads the first token, at which attention that has nothing to read is parked (see
-    :func:`rollout.without_key`).
+    :func:`rollout.without_key`). The rows of a fusion by ``"max"`` or ``"min"`` do not sum to 1, so the skip counts
+    less or more beside them than ``residual`` says; with ``normalise`` they are divided by their sums first.
     """
     _reads_others(view, row)
     maps = rollout.fuse(_below(view.attention, layer), fusion, discard, keep=0)
+    maps = rollout.renormalise(maps) if normalise else maps
     return _roll(view, maps if sink else rollout.without_key(maps, 0), residual, row)
 
 
