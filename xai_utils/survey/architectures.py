@@ -3,7 +3,7 @@
 Models have random weights and compute in float64, so that a difference is an error and not noise. For each method a
 batch of a short and a long sample, from tokenizers that pad on the right and on the left, is compared with the samples
 alone; the model's answers before with those after; attention with what the library itself returns; and sums with what
-they have to add up to.
+they have to add up to. What a model without a head is asked is how far it points the way of another sample.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ NEAR = 1e-5  #: the greatest gap between a batch and a loop, and of a sum; some 
 ADDS_UP = ("attention", "rollout", "diffusion_rollout", "selective_rollout", "flow")  #: to 1, over the tokens of a text
 WAYS = ("attention", "gradient", "relevance", "hidden", "removal")  #: families of methods that are tried
 SUBSET = ("BERT", "Llama", "BART", "Mamba, classes", "ViT", "Swin")  #: of families, for a quick look
+OTHER = "the dull film is slow"  #: what texts of a model without a head are compared with
 NOTHING = ("every score is zero", "would be empty")  #: what is said of a sample, not of a model
 
 
@@ -63,7 +64,11 @@ def _plain(reason: str, folder: str) -> str:
 
 def _loaded(family: Family, folder: Path, side: str) -> Model:
     folder.mkdir()
-    return models.load(save(family, folder, side=side), dtype="float64")
+    model = models.load(save(family, folder, side=side), dtype="float64")
+    if model.classes:
+        return model
+    other = Text(OTHER) if model.kind == "text" else _noise(2)
+    return models.compared(model, {"another": other}, "projection")
 
 
 def _rows(model: Model, left: Model, some: Sequence[Text | Picture]) -> list[dict[str, Any]]:
@@ -117,10 +122,13 @@ def _sum_gap(name: str, model: Model, found: Attribution) -> float:
 
 def _samples(model: Model) -> list[Text] | list[Picture]:
     if model.kind == "vision":
-        noise = np.random.default_rng(0)
-        return [Picture(noise.random((3, 40, 48), dtype=np.float32), f"noise {i}", {}) for i in range(2)]
+        return [_noise(0), _noise(1)]
     told = [one.replace(" plot", " [MASK]").replace(" slow", " [MASK]") for one in SENTENCES]
     return [Text(one, one) for one in (told if model.head == "mask" else SENTENCES)]
+
+
+def _noise(seed: int) -> Picture:
+    return Picture(np.random.default_rng(seed).random((3, 40, 48), dtype=np.float32), f"noise {seed}", {})
 
 
 def _answers(model: Model, some: Sequence[Text | Picture]) -> list[Tensor]:
@@ -186,5 +194,6 @@ the greatest score ("batch gap" is the greatest difference); shares of a text ad
 within 2 %, to the difference of the scores; and the model's answers are the same afterwards. "Attention gap" is the
 greatest difference to the attention that transformers itself returns. Everything else is refused, with the reason. A
 method that has nothing to say about these two samples (a map of zeros), or integrated gradients that do not get there
-and say so, are not counted. Every method is a row of `architectures.csv`.
+and say so, are not counted. A model without a head is asked how far its embedding points the way of another sample's
+(`models.compared`, "projection"). Every method is a row of `architectures.csv`.
 """
