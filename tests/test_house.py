@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "samples": {"check", "runtime", "tables"},
     "models": {"check", "files", "maths", "runtime", "samples"},
     "capture": {"check", "maths", "models"},
-    "train": {"check", "files", "maths", "metrics", "models", "runtime", "samples"},
+    "train": {"check", "files", "metrics", "models", "runtime", "samples"},
     "methods": {"capture", "check", "maths", "metrics", "models", "result", "samples"},
     "evaluation": {
         "capture", "check", "maths", "methods", "metrics", "models", "result", "samples", "stats"

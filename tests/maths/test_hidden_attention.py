@@ -91,6 +91,7 @@ def test_the_whole_block_is_folded_in(tokens, folded):
     every = hidden_attention.hidden_attention(*scan, "all", around)
     same(torch.einsum("bdij,bdj->bdi", every, u), y, 1e-11)
     same(hidden_attention.hidden_attention(*scan, "mean", around), every.mean(1))
+    same(hidden_attention.hidden_attention(*scan, "absolute", around), every.abs().mean(1))
 
 
 @steady
@@ -116,6 +117,10 @@ def test_gate_and_convolution_of_a_mamba_2_head_are_means_over_its_channels(conv
             normal(6)[[head, head]], gate[:, some], None if kernel is None else kernel[some]
         )
         same(found[:, head], hidden_attention.hidden_attention(*one, "mean", around))
+    sizes = hidden_attention.hidden_attention(
+        delta, A, B, C, "absolute", hidden_attention.Around(normal(6), gate, kernel)
+    )
+    same(sizes, found.abs().mean(1))
 
 
 def test_padding_neither_reads_nor_is_read():
@@ -218,8 +223,6 @@ def test_options_that_do_not_fit_are_refused():
         hidden_attention.hidden_attention(*scan, mask=torch.ones(2, 5))
     with pytest.raises(ValueError, match="gate or slope has shape"):
         hidden_attention.hidden_attention(*scan, around=hidden_attention.Around(gate=torch.ones(2, 6, 5)))
-    with pytest.raises(ValueError, match="sum over its taps"):
-        hidden_attention.hidden_attention(*scan, "absolute", hidden_attention.Around(kernel=torch.ones(5, 4)))
     with pytest.raises(ValueError, match="a single row is for Mamba-1"):
         hidden_attention.hidden_row(*drawn_heads(6), 0)
     with pytest.raises(IndexError, match="position is 6"):

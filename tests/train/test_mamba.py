@@ -1,25 +1,12 @@
-"""The Mamba recipes: the faster scan is the same scan, both learn, and what is shipped loads as it was trained."""
+"""The Mamba recipes: both learn, and what is shipped loads as it was trained."""
 
 import pytest
 import tiny_recipes
 import torch
-from transformers.models.mamba import modeling_mamba
 
 from xai_utils import models, runtime, samples
 from xai_utils.samples import recall
 from xai_utils.train import loop, mamba, text
-
-
-def test_the_faster_scan_of_the_training_is_the_same_scan():
-    recipe = mamba.MambaRecall()
-    torch.manual_seed(0)
-    module, ids = recipe.build().eval(), torch.tensor([[3, 4, 2, 5, 6, 2]])
-    with torch.no_grad():
-        slow = module(ids).logits
-        with mamba.fast_scan():
-            fast = module(ids).logits
-        torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(module(ids).logits, slow, rtol=0, atol=0)
 
 
 def test_a_few_steps_of_the_recipe_learn():
@@ -36,14 +23,6 @@ def test_a_few_steps_of_the_recipe_learn():
         optimiser.step()
         losses.append(float(loss))
     assert losses[-1] < losses[0]
-
-
-def test_transformers_scan_comes_back_also_after_an_error():
-    before = modeling_mamba.mamba_selective_scan
-    with pytest.raises(RuntimeError, match="on the way"), mamba.fast_scan():
-        assert modeling_mamba.mamba_selective_scan is not before
-        raise RuntimeError("on the way")
-    assert modeling_mamba.mamba_selective_scan is before
 
 
 class ShortRecall(mamba.MambaRecall):

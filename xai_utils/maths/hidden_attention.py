@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -138,25 +138,36 @@ def half_life(delta: Tensor, A: Tensor) -> Tensor:
 
 
 def _folded(terms: Terms, channels: str, around: Around) -> Tensor:
-    """Put the surroundings around the scan: a convolution is one weighted map per tap, moved by the tap's lag."""
-    rows = _spread(around.gate, terms)
-    terms = Terms(terms.delta, terms.A, terms.B, terms.C, rows, None, around.skip)
+    """Put the surroundings around the scan."""
+    terms = replace(terms, rows=_spread(around.gate, terms), skip=around.skip)
     if around.kernel is None:
         return matrix(terms, channels)
-    if channels in ("positive", "absolute"):
-        raise ValueError(
-            f"channels={channels!r} with a convolution needs the sum over its taps; reduce 'all' yourself."
-        )
+    taps = around.kernel.to(terms.delta.dtype)
+    if terms.A.ndim == 2:
+        return matrix(replace(terms, columns=_spread(around.slope, terms), taps=taps), channels)
+    every = _heads_convolved(terms, taps, around.slope)
+    return every if channels == "all" else _REDUCE[channels](every).mean(1)
+
+
+def _heads_convolved(terms: Terms, taps: Tensor, slope: Tensor | None) -> Tensor:
+    """Add up a map of every head for each tap: its channels share a decay, and each has a kernel of its own."""
     batch, length, _ = terms.delta.shape
-    slope = around.slope
     total: Tensor | None = None
-    for lag, tap in enumerate(around.kernel.to(terms.delta.dtype).flip(1).unbind(1)[:length]):
+    for lag, tap in enumerate(taps.flip(1).unbind(1)[:length]):
         weight = tap[:, None].expand(batch, -1, length) if slope is None else tap[:, None] * slope
-        columns = _spread(weight, terms)
-        one = matrix(Terms(terms.delta, terms.A, terms.B, terms.C, rows, columns, around.skip), channels)
+        one = matrix(replace(terms, columns=_spread(weight, terms)), "all")
         total = torch.zeros_like(one) if total is None else total
         total[..., : length - lag] += one[..., lag:]
     assert total is not None
+    return total
+
+
+def _convolved(found: Tensor, taps: Tensor) -> Tensor:
+    """Move the keys of ``(batch, channel, query, key)`` before the convolution, which hands each token on by taps."""
+    weights = taps.flip(1)[:, :, None, None].unbind(1)[: found.shape[-1]]
+    total = found * weights[0]
+    for lag, weight in enumerate(weights[1:], 1):
+        total[..., :-lag].addcmul_(found[..., lag:], weight)
     return total
 
 
@@ -215,8 +226,13 @@ def _accepted(delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, .
     return tuple(one.detach().to(precision) for one in given.values())
 
 
+Place = tuple[int, int, int, int]  # where pairs of blocks begin, how many they are, how long both halves are
 ELEMENTS = 1 << 20  # of the largest temporary: 4 MB in float32, which stays in the processor's cache
-_REDUCE: dict[str, Callable[[Tensor], Tensor]] = {"positive": torch.relu_, "absolute": torch.abs_}
+_REDUCE: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda same: same,
+    "positive": torch.relu_,
+    "absolute": torch.abs_,
+}
 
 
 @dataclass(frozen=True)
@@ -231,6 +247,7 @@ class Terms:
         rows: factor of every row, as ``delta``; Mamba-2: ``(batch, token, head, width)``.
         columns: factor of every column, likewise.
         skip: added to the diagonal before rows and columns are multiplied, ``(channel,)`` or ``(head,)``.
+        taps: convolution behind the columns, ``(channel, tap)``; not of Mamba-2.
     """
 
     delta: Tensor
@@ -240,27 +257,29 @@ class Terms:
     rows: Tensor | None = None
     columns: Tensor | None = None
     skip: Tensor | None = None
+    taps: Tensor | None = None
 
 
 def matrix(terms: Terms, channels: str) -> Tensor:
     """Go through the channels in slices, so that no temporary grows with their number (see :mod:`hidden_attention`)."""
     batch, length, count = terms.delta.shape
     total = terms.delta.cumsum(1, dtype=torch.float64)  # the difference of two float32 sums would be off by 1e-5
-    summed = channels == "mean"
-    shared = terms.A.ndim == 1
-    products = (terms.C @ terms.B.mT).repeat_interleave(count // terms.B.shape[1], 1) if shared else None
+    per_head = terms.A.ndim == 1
+    products = (terms.C @ terms.B.mT).repeat_interleave(count // terms.B.shape[1], 1) if per_head else None
+    each = "all" if terms.taps is not None else channels  # the convolution of a channel needs its own map
     shape = (batch, count, length, length) if channels == "all" else (batch, length, length)
     out = terms.delta.new_zeros(shape)
-    for some in slices(count, batch * length * (max(length, 16) if shared or not summed else terms.A.shape[1])):
+    wide = {"mean": terms.B.shape[-1], "all": length}.get(each, length // 4)  # what is made of each channel and token
+    for some in slices(count, batch * length * (length if per_head else max(wide, terms.B.shape[-1]))):
         if products is not None:
             found = _by_head(terms, total, products, some)
         else:
-            found = _by_level(terms, total, some, summed)
+            found = _by_level(terms, total, some, each)
+        found = found if terms.taps is None else _convolved(found, terms.taps[some])
         if channels == "all":
             out[:, some] = found
         else:
-            found = _REDUCE.get(channels, lambda same: same)(found)
-            out += found.sum(1) if found.ndim == 4 else found
+            out += _REDUCE[channels](found).sum(1)
     return out if channels == "all" else out.div_(count)
 
 
@@ -275,54 +294,83 @@ def decay(since: Tensor, A: Tensor) -> Tensor:
     return (since.to(A.dtype)[..., None] * A).exp_()
 
 
-def _by_level(terms: Terms, total: Tensor, some: slice, summed: bool) -> Tensor:
-    """Return ``(batch, channel, query, key)``, or ``(batch, query, key)`` summed: one matrix product per level."""
-    rows = None if terms.rows is None else terms.rows[:, :, some]
-    values = terms.delta[:, :, some]
-    values = values if terms.columns is None else values * terms.columns[:, :, some]
-    batch, length, count = values.shape
-    padded = 1 << max(length - 1, 1).bit_length()
-    out = values.new_zeros((batch, padded, padded) if summed else (batch, count, padded, padded))
+def _by_level(terms: Terms, total: Tensor, some: slice, channels: str) -> Tensor:
+    """Return ``(batch, channel, query, key)`` of all channels, else ``(batch, 1, query, key)``, summed over them.
+
+    Blocks of tokens are joined in pairs, level by level. A query is read from the beginning of its block, a key is
+    written to its end; when blocks are joined, both decay by what the other half takes.
+    """
+    rows, columns = (None if one is None else one[:, :, some] for one in (terms.rows, terms.columns))
+    ends, A = F.pad(total[:, :, some], (0, 0, 1, 0)), terms.A[some]  # sums before every token, and of all
+    values = terms.delta[:, :, some] if columns is None else terms.delta[:, :, some] * columns
+    reads, writes = decay(ends.diff(dim=1), A), values[..., None] * terms.B[:, :, None]
+    here = _diagonal(terms, writes, some, rows, columns).mT
+    reads *= terms.C[:, :, None] if rows is None else terms.C[:, :, None] * rows[..., None]
+    summed = channels == "mean"
+    reads, writes = _wide(reads, summed), _wide(writes, summed)
+    out = (here if channels == "all" else _REDUCE[channels](here).sum(1, keepdim=True)).diag_embed()
     half = 1
-    while half < length:
-        _level(out, (total[:, :, some], values, terms.B, terms.C, rows), terms.A[some], half, summed)
+    while half < values.shape[1]:
+        for place in _pairs(values.shape[1], half):
+            _join(out, (reads, writes), place, channels)
+            if sum(place[2:]) < values.shape[1]:  # else there is nothing left to join
+                _carry((reads, writes), ends, A, place, summed)
         half *= 2
-    here = values * (terms.B * terms.C).sum(-1, keepdim=True)
+    return out
+
+
+def _diagonal(
+    terms: Terms, writes: Tensor, some: slice, rows: Tensor | None, columns: Tensor | None
+) -> Tensor:  # fmt: skip
+    """Return what every token reads of itself, ``(batch, token, channel)``."""
+    here = (writes @ terms.C[..., None])[..., 0]
     if terms.skip is not None:
-        here = here + terms.skip[some] * (1 if terms.columns is None else terms.columns[:, :, some])
-    here = here if rows is None else here * rows
-    diagonal = out.diagonal(dim1=-2, dim2=-1)[..., :length]
-    diagonal.copy_(here.sum(-1) if summed else here.transpose(1, 2))
-    return out[..., :length, :length]
+        here += terms.skip[some] * (1 if columns is None else columns)
+    return here if rows is None else here * rows
 
 
-def _level(out: Tensor, given: tuple[Tensor | None, ...], A: Tensor, half: int, summed: bool) -> None:
-    """Fill in the pairs split in the middle of blocks of ``2 half`` tokens: the later half reads the earlier half."""
-    assert given[0] is not None
-    length = given[0].shape[1]
-    blocks = -(-(length - half) // (2 * half))  # those whose later half has a token
-    total, values, B, C, rows = (None if one is None else _blocks(one, blocks * 2 * half, half) for one in given)
-    assert total is not None and values is not None and B is not None and C is not None
-    middle = total[:, :, 0, -1:]
-    reads = decay(total[:, :, 1] - middle, A).mul_(C[:, :, 1, :, None])
-    if rows is not None:
-        reads *= rows[:, :, 1, ..., None]
-    writes = decay(middle - total[:, :, 0], A).mul_(B[:, :, 0, :, None]).mul_(values[:, :, 0, ..., None])
-    if summed:
-        found = reads.flatten(-2) @ writes.flatten(-2).mT  # (batch, block, query, key)
-    else:
-        found = (reads.transpose(2, 3) @ writes.permute(0, 1, 3, 4, 2)).transpose(1, 2)
-    grid = out.unflatten(-2, (-1, 2, half)).unflatten(-1, (-1, 2, half))
-    target = grid[..., :, 1, :, :, 0, :].diagonal(dim1=-4, dim2=-2)[..., :blocks]  # (..., query, key, block)
-    target.copy_(found.movedim(-3, -1))
+def _wide(values: Tensor, summed: bool) -> Tensor:
+    """Turn ``(batch, block, channel, state)`` to ``(batch, 1, block, ...)``, or ``(batch, channel, block, state)``."""
+    return values.flatten(2)[:, None] if summed else values.transpose(1, 2).contiguous()
 
 
-def _blocks(values: Tensor, needed: int, half: int) -> Tensor:
-    """Cut the tokens into ``(block, 2, half)``; behind the end stand copies of the last, whose pairs are cropped."""
-    missing = needed - values.shape[1]
-    if missing > 0:
-        values = torch.cat([values, values[:, -1:].expand(-1, missing, *values.shape[2:])], 1)
-    return values[:, :needed].unflatten(1, (-1, 2, half))
+def _pairs(length: int, half: int) -> Iterator[Place]:
+    """Yield where pairs of blocks begin, how many they are, and how long both halves are: whole ones, then the rest."""
+    whole = length // (2 * half)
+    late = length - (2 * whole + 1) * half
+    if whole:
+        yield 0, whole, half, half
+    if late > 0:
+        yield 2 * half * whole, 1, half, late
+
+
+def _halves(values: Tensor, place: Place) -> tuple[Tensor, Tensor]:
+    """Return the earlier and the later halves of pairs, views ``(batch, channel, pair, token, state)``."""
+    start, pairs, half, late = place
+    both = values[:, :, start : start + pairs * (half + late)].unflatten(2, (pairs, half + late))
+    return both[:, :, :, :half], both[:, :, :, half:]
+
+
+def _join(out: Tensor, both: tuple[Tensor, Tensor], place: Place, channels: str) -> None:
+    """Let the later half of every pair read what the earlier half wrote."""
+    start, pairs, half, late = place
+    (_, later), (earlier, _) = (_halves(one, place) for one in both)
+    found = later @ earlier.mT
+    if channels not in ("mean", "all"):
+        found = _REDUCE[channels](found).sum(1, keepdim=True)
+    own, cut = slice(start, start + pairs * (half + late)), (pairs, half + late)
+    grid = out[..., own, own].unflatten(-2, cut).unflatten(-1, cut)[..., half:, :, :half]
+    grid.diagonal(dim1=-4, dim2=-2).copy_(found.movedim(2, -1))  # (..., query, key, pair)
+
+
+def _carry(both: tuple[Tensor, Tensor], ends: Tensor, A: Tensor, place: Place, summed: bool) -> None:
+    """Let the later reads decay to the beginning of their pair, and the earlier writes to its end."""
+    start, pairs, half, late = place
+    (_, later), (earlier, _) = (_halves(one, place) for one in both)
+    begin = torch.arange(start, start + pairs * (half + late), half + late, device=ends.device)
+    before, middle, behind = (ends[:, begin + step] for step in (0, half, half + late))
+    later *= _wide(decay(middle - before, A), summed)[:, :, :, None]
+    earlier *= _wide(decay(behind - middle, A), summed)[:, :, :, None]
 
 
 def _by_head(terms: Terms, total: Tensor, products: Tensor, some: slice) -> Tensor:

@@ -156,7 +156,7 @@ def unified_maps(seen: Look, start: int = 0) -> Tensor:
     if not seen.convolutions:
         raise TypeError("convolutions are captured of text models only; of Vision Mamba take hidden_attention.")
     return torch.stack([
-        ssm.of_scan(scans[0], "all", True, kernel, slope).abs().mean(1)
+        ssm.of_scan(scans[0], "absolute", True, kernel, slope)
         for scans, (kernel, slope) in zip(seen.layers[start:], seen.convolutions[start:], strict=True)
     ])  # fmt: skip
 

@@ -71,7 +71,7 @@ class Mixer(nn.Module):
         """Compute what one scan is given, from ``(batch, channel, token)``; float32 also under autocast."""
         part = {name: getattr(self, f"{name}{'_b' if backward else ''}") for name in ("act", "x_proj", "dt_proj", "D")}
         A_log = self.A_b_log if backward else self.A_log
-        u = part["act"](self.convolved(x, backward)).permute(2, 0, 1).contiguous()
+        u = part["act"](self.convolved(x, backward).permute(2, 0, 1).contiguous())
         low, B, C = part["x_proj"](u).split([self.rank, self.states, self.states], -1)
         delta = F.softplus(_full(part["dt_proj"](low)))
         u, delta, B, C = (_full(tensor).permute(1, 2, 0) for tensor in (u, delta, B, C))

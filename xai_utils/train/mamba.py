@@ -1,9 +1,8 @@
-"""Recipes of the bundled Mamba models; transformers' own module, with a faster scan while it is trained."""
+"""Recipes of the bundled Mamba models; transformers' own module on our scan."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,29 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from xai_utils import samples
-from xai_utils.maths import selective_scan
 from xai_utils.models.mamba_classifier import MambaClassifier
 from xai_utils.samples import recall
 from xai_utils.train.recipe import Recipe, muon_and_adamw
 from xai_utils.train.text import DATA, DeepSST2, word_pieces
-
-
-@contextmanager
-def fast_scan() -> Iterator[None]:
-    """Let transformers' Mamba run on :func:`selective_scan.selective_scan` inside the block: same values, faster."""
-    from transformers.models.mamba import modeling_mamba
-
-    before = modeling_mamba.mamba_selective_scan
-
-    def run(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, **others: Any) -> Tensor:
-        delta = F.softplus(dt.float() + others["delta_bias"][:, None])
-        return selective_scan.selective_scan(u.float(), delta, A, B.float(), C.float(), D) * F.silu(z)
-
-    modeling_mamba.mamba_selective_scan = run
-    try:
-        yield
-    finally:
-        modeling_mamba.mamba_selective_scan = before
 
 
 def untrained(tokenizer: Any, classes: Sequence[str], width: int, layers: int, states: int) -> MambaClassifier:
@@ -71,8 +51,7 @@ class MambaRecall(Recipe):
         noise = np.random.default_rng([self.seed, step])
         length = int(noise.integers(self.shortest, self.longest + 1))
         drawn = [recall.draw(noise, length) for _ in range(self.batch)]
-        with fast_scan():
-            logits = module(self._ids(drawn)).logits
+        logits = module(self._ids(drawn)).logits
         return F.cross_entropy(logits, torch.tensor([one.label for one in drawn]))
 
     def evaluate(self, module: Any) -> dict[str, Any]:
@@ -139,11 +118,6 @@ class MambaSST2(DeepSST2):
             lambda name: "_proj.weight" in name,
             lambda name, _parameter: name.endswith(("A_log", ".D", "bias")),
         )
-
-    def loss(self, module: Any, step: int) -> Tensor:
-        """Cross entropy of one batch."""
-        with fast_scan():
-            return super().loss(module, step)
 
     def facts(self) -> dict[str, Any]:
         """Return what the card says."""
