@@ -50,9 +50,9 @@ def browsed(**options):
 
 
 def column(page, table, number):
-    """Return the exact values of a column, top to bottom, of the rows that are shown."""
+    """Return what stands in a column, top to bottom, in the rows that are shown; a minus as Python reads it."""
     cells = page.locator(f"#{table} tbody tr:not([hidden]) td:nth-child({number})")
-    return cells.evaluate_all("them => them.map(it => it.dataset.value ?? it.textContent)")
+    return cells.evaluate_all("them => them.map(it => it.textContent.replace('−', '-'))")
 
 
 def test_every_page_opens_from_disk_with_its_pictures(site):
@@ -81,7 +81,7 @@ def test_pages_fit_a_narrow_screen(site):
 
 def test_tables_sort_by_click_and_by_keyboard(site):
     with browsed() as page:
-        page.goto((site / "leaderboard.html").as_uri())
+        page.goto((site / "leaderboard.html").as_uri() + "#all=1")
         head = page.locator("#leaderboard th", has_text="mean")
         before = [float(value) for value in column(page, "leaderboard", 5)]
         assert head.get_attribute("aria-sort") == "none" and before != sorted(before)
@@ -148,10 +148,29 @@ def test_without_scripts_everything_is_there(site):
     with browsed(java_script_enabled=False) as page:
         page.goto((site / "index.html").as_uri())
         assert page.locator("#findings tbody tr").first.is_visible() and not page.locator("form:visible").count()
+        page.goto((site / "leaderboard.html").as_uri())
+        assert page.locator("#leaderboard tbody tr").count() == 6 and page.get_by_text("the others are in").is_visible()
         page.goto((site / "01_attention_rollout.html").as_uri())
         page.locator("details.code:not([open]) summary").first.click()
         assert page.locator("details.code[open]").nth(1).is_visible()
         assert page.locator("math").first.is_visible()
+
+
+def test_the_leaderboard_opens_on_a_few_rows_and_holds_all(site):
+    with browsed() as page:
+        page.goto((site / "leaderboard.html").as_uri())
+        chosen = {name: page.get_by_label(name, exact=True).input_value() for name in ("model", "metric")}
+        assert chosen == {"model": "tiny", "metric": "deletion"}
+        assert len(column(page, "leaderboard", 5)) == 6
+        assert page.locator("[data-filter] output").inner_text() == "6 of 18"
+        page.get_by_label("model", exact=True).select_option("large")
+        page.get_by_label("metric", exact=True).select_option("lift")
+        assert set(zip(column(page, "leaderboard", 1), column(page, "leaderboard", 2), strict=True)) == {
+            ("large", "lift")
+        }
+        plots = page.locator("#leaderboard tbody tr:not([hidden]) .plot i")
+        ends = plots.evaluate_all("them => them.map(it => [parseFloat(it.style.left), parseFloat(it.style.right)])")
+        assert len(ends) == 3 and all(0 <= left <= 100 - right <= 100 for left, right in ends)
 
 
 def test_the_choice_stands_in_the_address_and_comes_back(site):

@@ -14,9 +14,10 @@ from xai_utils.workbook.report import build, links
 def test_a_site_holds_every_page_picture_and_record(project, tmp_path):
     site = tmp_path / "site"
     counts = build.build(project, site)
-    assert counts == {"pages": 5, "figures": 2, "claims": 6, "leaderboard": 0}
+    assert counts == {"pages": 6, "figures": 2, "claims": 6, "leaderboard": 0}
     assert sorted(path.name for path in site.glob("*.html")) == [
         "01_small.html", "02_other.html", "gallery.html", "index.html", "leaderboard.html",
+        "tables.html",
     ]  # fmt: skip
     for name in (
         "figures/01_rows.png",
@@ -96,7 +97,7 @@ def test_a_folder_that_is_no_report_is_not_replaced(project, tmp_path):
 def test_the_command_says_what_it_built_or_what_is_wrong(project, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(files, "ROOT", project)
     assert main(["report", "--out", str(tmp_path / "site")]) == 0
-    assert "5 pages, 2 figures, 6 claims, no leaderboard yet" in capsys.readouterr().out
+    assert "6 pages, 2 figures, 6 claims, no leaderboard yet" in capsys.readouterr().out
     (project / "figures/01_rows.json").write_text("{")
     assert main(["report", "--out", str(tmp_path / "site")]) == 2
     assert "error: figures/01_rows.json is no JSON" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.workbook.made_up import picture, put_standings, record, soup
+from tests.workbook.made_up import picture, put_standings, record, scores, soup
 from xai_utils.workbook.report import build, cells, tables
 
 
@@ -94,17 +94,26 @@ def test_the_leaderboard_page(project, tmp_path):
     assert "There is no leaderboard here yet" in soup(tmp_path / "site", "leaderboard.html").text
     put_standings(project)
     build.build(project, tmp_path / "site")
-    page = soup(tmp_path / "site", "leaderboard.html")
+    site, table = tmp_path / "site", scores()
+    page = soup(site, "leaderboard.html")
     rows, heads = page.select("tr[data-item]"), [head.text for head in page.select("th")]
     own = "model,metric,operator,method,mean,95 % interval,plot,gain,its 95 % interval,no answer,n,seconds,better"
-    assert len(rows) == 12 and heads == own.split(",")
-    for row in rows:
-        mean, gain = (row.select("td")[heads.index(name)] for name in ("mean", "gain"))
-        for one in (mean, gain):
-            assert float(one.text.replace("−", "-")) == pytest.approx(float(one["data-value"]), abs=5e-4)
-        assert [row.select("td")[place].text for place in (9, 10, 11)] == ["0.250", "1,200", "0.500"]
-        assert row.select("td")[-1].text[0] in "↑↓" and len(row.select(".plot i, .plot b")) == 2
-    assert all(row.select("td")[1]["title"] for row in rows), "every metric is explained"
+    assert len(rows) == 4 and heads == own.split(","), "it opens on one model and one metric"
+    assert {(row["data-model"], row["data-metric"]) for row in rows} == {("tiny", "deletion")}
+    for row, (_, said) in zip(rows, table.iterrows(), strict=False):
+        texts = [cell.text.replace("−", "-") for cell in row.select("td")]
+        for name in ("mean", "gain"):
+            assert float(texts[heads.index(name)]) == pytest.approx(said[name], abs=5e-4)
+        assert texts[9:12] == ["0.250", "1,200", "0.500"]
+        assert texts[-1][0] in "↑↓" and len(row.select(".plot i, .plot b")) == 2
+    held = json.loads((site / "static/leaderboard.js").read_text().removeprefix("const LEADERBOARD = ").rstrip(";\n"))
+    assert [one[:2] for one in held] == table[["model", "metric"]].to_numpy().tolist(), "the script adds every row"
+    shown = [[cell.text for cell in row.select("td")] for row in rows]
+    assert [one[:6] + one[7:] for one in held[:4]] == [one[:6] + one[7:] for one in shown]
+    assert {one.text for one in page.select("dt")} == {"deletion", "lift"} and all(
+        one.text for one in page.select("dd")
+    )
+    assert (site / "static/leaderboard.csv").read_bytes() == (project / build.LEADERBOARD).read_bytes()
 
 
 def test_tables_among_the_figures_are_shown_with_their_record(project, tmp_path):
@@ -115,10 +124,10 @@ def test_tables_among_the_figures_are_shown_with_their_record(project, tmp_path)
     long = tables.SHOWN + 1
     pd.DataFrame({"n": range(long)}).to_parquet(real / "long.parquet")
     build.build(project, tmp_path / "site")
-    page = soup(tmp_path / "site", "leaderboard.html")
+    page = soup(tmp_path / "site", "tables.html")
     first, second = page.select("section")
-    assert first.h2.text == "On 250 pictures." and "seed" in first.dl.text
+    assert first.h2.text == "On 250 pictures." and first.select_one("a[href='figures/real/imagenet.json']")
     assert [cell.text for cell in first.select("td")] == ["rollout", "0.250", "–", "–"]
-    assert f"The first {tables.SHOWN} of {long} rows" in second.text
+    assert f"{long} rows, of which the first {tables.SHOWN}" in second.text
     assert len(second.select("tbody tr")) == long - 1
     assert (tmp_path / "site/figures/real/long.parquet").is_file()

@@ -26,6 +26,13 @@ def test_what_does_not_judge_has_no_gain(file):
     assert {(row["better"], row["gain"]) for row in tables.leaderboard(file)} == {("–", None)}
 
 
+def test_the_leaderboard_opens_on_the_truth_where_it_holds_that(file):
+    scores().to_csv(file, index=False)
+    assert tables.opened(tables.leaderboard(file)) == {"model": "tiny", "metric": "deletion"}
+    scores().replace({"tiny": "vit-scenes", "lift": "average_precision"}).to_csv(file, index=False)
+    assert tables.opened(tables.leaderboard(file)) == {"model": "vit-scenes", "metric": "average_precision"}
+
+
 def test_no_leaderboard_is_no_error(file):
     assert tables.leaderboard(file) is None
 

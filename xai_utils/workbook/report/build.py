@@ -59,11 +59,13 @@ def build(root: Path, site: Path) -> dict[str, int]:
             that holds something else. The old site stays.
     """
     _require_ours(site)
-    material = read(root)
+    material, standings = read(root), root / LEADERBOARD
     site.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=site.parent, prefix=f".{site.name}-") as beside:
         fresh = Path(beside) / "site"
         written = _write(material, fresh)
+        if standings.exists():
+            shutil.copyfile(standings, fresh / "static" / standings.name)
         if found := links.problems(fresh):
             more = f"\nand {len(found) - REPORTED} more" if len(found) > REPORTED else ""
             raise ValueError("the site does not hold together:\n" + "\n".join(found[:REPORTED]) + more)
@@ -91,7 +93,7 @@ def _write(material: Material, fresh: Path) -> int:
         (fresh / shown.folder).mkdir(parents=True, exist_ok=True)
         for file in shown.files:
             shutil.copyfile(file, fresh / shown.folder / file.name)
-    expected, written = len(material.notebooks) + 4, 0
+    expected, written = len(material.notebooks) + 6, 0
     for name, content in tqdm(pages(material), total=expected, desc="pages", unit="page", leave=False):
         (fresh / name).write_text(content, encoding="utf-8")
         written += name.endswith(".html")

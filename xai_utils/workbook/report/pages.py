@@ -20,7 +20,7 @@ from markupsafe import Markup
 from xai_utils.workbook.report.cells import SIGNS, TEMPLATES, Page, inline, page_of
 from xai_utils.workbook.report.findings import told
 from xai_utils.workbook.report.sources import VERDICTS, Claim, Figure, Notebook
-from xai_utils.workbook.report.tables import Table, number
+from xai_utils.workbook.report.tables import SHOWN, Table, number, opened
 
 STATIC = ("site.css", "site.js")
 PLURAL = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}
@@ -64,9 +64,14 @@ def pages(material: Material) -> Iterator[tuple[str, str]]:
             notebook.page,
             _render(environment, "notebook", here=notebook.page, notebook=notebook, page=page, **around),
         )
-    for name in ("index", "gallery", "leaderboard"):
+    for name in ("index", "gallery", "leaderboard", "tables"):
         yield f"{name}.html", _render(environment, name, here=f"{name}.html")
-    yield "static/index.js", f"const INDEX = {json.dumps(searched(material.notebooks, bodies), ensure_ascii=False)};\n"
+    yield "static/index.js", _script("INDEX", searched(material.notebooks, bodies))
+    yield "static/leaderboard.js", _script("LEADERBOARD", [row["cells"] for row in material.rows or ()])
+
+
+def _script(name: str, value: Any) -> str:
+    return f"const {name} = {json.dumps(value, ensure_ascii=False, separators=(',', ':'))};\n"
 
 
 def _at(notebooks: Sequence[Notebook], place: int) -> Notebook | None:
@@ -103,6 +108,8 @@ def _environment(material: Material) -> Environment:
         question=lambda notebook: Markup(inline(notebook.question, f"{notebook.stem}, question")),
         body=_body,
         runs=list(dict.fromkeys(figure.run for figure in material.figures)),
+        opened=opened(material.rows) if material.rows else {},
+        shown=SHOWN,
     )
     environment.filters.update(number=number, literal=literal)
     return environment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from xai_utils.workbook.report.sources import TABLES, read_json
 NAMES = ("model", "metric", "operator", "better", "method")
 NUMBERS = ("mean", "low", "high", "gain", "gain_low", "gain_high", "failed", "n", "seconds")
 NONE = "none"  # of metrics that remove nothing
-SHOWN = 500  # rows of a table among the figures
+SHOWN = 20  # rows of a table among the figures; its file holds all
+OPENED = {"model": "vit-scenes", "metric": "average_precision"}  # what the leaderboard opens on
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def leaderboard(file: Path) -> list[dict[str, Any]] | None:
     """Return the standings as they stand in the file, one dictionary a row, or None while the file does not exist.
 
     A row also holds ``plot``: where its interval begins and ends and where its mean is, in per cent of what all rows of
-    its metric span.
+    its metric span; and ``cells``, what its columns say.
 
     Raises:
         ValueError: the file is no table, lacks a column, is empty, or holds texts as numbers; the message names it.
@@ -52,7 +53,27 @@ def leaderboard(file: Path) -> list[dict[str, Any]] | None:
         raise ValueError(f"{file.name} holds texts in {texts[0]!r}; expected numbers.")
     rows = ({name: _plain(row[name]) for name in (*NAMES, *NUMBERS)} for row in table.to_dict("records"))
     told = ({**row, "operator": row["operator"] or NONE, "better": row["better"] or "–"} for row in rows)
-    return [{**row, "plot": plot} for row, plot in zip(told, _plots(table), strict=True)]
+    return [{**row, "plot": plot, "cells": _cells(row, plot)} for row, plot in zip(told, _plots(table), strict=True)]
+
+
+def _cells(row: dict[str, Any], plot: Sequence[float] | None) -> list[Any]:
+    """Return a row as it is read, rounded; ``plot`` stays as numbers, for a picture."""
+    arrow = {"higher": "↑ ", "lower": "↓ "}.get(row["better"], "")
+    mean, gain = _span(row["low"], row["high"]), _span(row["gain_low"], row["gain_high"])
+    rest = [number(row[name]) for name in ("failed", "n", "seconds")]
+    names = [row[name] for name in ("model", "metric", "operator", "method")]
+    return [*names, number(row["mean"]), mean, plot, number(row["gain"]), gain, *rest, arrow + row["better"]]
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return number(None) if low is None else f"{number(low)} to {number(high)}"
+
+
+def opened(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the model and the metric that the leaderboard opens on: :data:`OPENED`, or those of its first row."""
+    if any(all(row[name] == value for name, value in OPENED.items()) for row in rows):
+        return OPENED
+    return {name: rows[0][name] for name in OPENED}
 
 
 def _plots(table: pd.DataFrame) -> list[tuple[float, ...] | None]:

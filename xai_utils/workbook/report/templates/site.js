@@ -22,11 +22,35 @@ function sortable(table) {
   });
 }
 
+// A number as it is written for people, 1,234 or −0.5; of an interval its lower end.
 function key(cell) {
   const text = cell.dataset.value ?? cell.textContent.trim();
   if (text === "" || text === "–") return null;
-  const value = Number(text);
+  const value = Number(text.split(" to ")[0].replaceAll("−", "-").replaceAll(",", ""));
   return Number.isNaN(value) ? text : value;
+}
+
+// A page opens with a few rows of the leaderboard; the others are made from static/leaderboard.js like the first one.
+function complete(table) {
+  const [body, first] = [table.tBodies[0], table.tBodies[0].rows[0]];
+  body.replaceChildren(...LEADERBOARD.map((values) => {
+    const row = first.cloneNode(true);
+    values.forEach((value, place) => {
+      const cell = row.cells[place];
+      if (cell.className === "plot") drawn(cell.firstElementChild, value);
+      else cell.textContent = value;
+    });
+    ["model", "metric", "operator", "method"].forEach((name, place) => { row.dataset[name] = values[place]; });
+    return row;
+  }));
+}
+
+function drawn(plot, ends) {
+  plot.hidden = !ends;
+  if (!ends) return;
+  const [low, high, mean] = ends;
+  const [line, dot] = plot.children;
+  [line.style.left, line.style.right, dot.style.left] = [`${low}%`, `${100 - high}%`, `${mean}%`];
 }
 
 function compare(one, other, sign) {
@@ -138,6 +162,7 @@ function unfolding(place) {
 if (window.matchMedia("(max-width: 60rem)").matches) {
   document.querySelectorAll("details.contents").forEach((one) => { one.open = false; });
 }
+document.querySelectorAll("table[data-rows]").forEach(complete);
 document.querySelectorAll("table[data-sortable]").forEach(sortable);
 document.querySelectorAll("form[data-filter]").forEach(filtering);
 document.querySelectorAll("[data-search]").forEach(searching);
