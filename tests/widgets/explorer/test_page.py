@@ -33,3 +33,23 @@ def test_a_text_cannot_end_the_script():
     one = view.capture(tiny.model("bert"), Text("a </script><b> film"), None)
     text = page.page(Request(methods=("rollout",)), {"first": one}, "x")
     assert text.count("</script>") == 1
+
+
+def numbers(values, name):
+    return np.frombuffer(base64.b64decode(values[name]), dtype=np.float32)
+
+
+def test_every_layer_and_head_is_kept_where_a_page_can_hold_them(monkeypatch):
+    one = view.capture(tiny.model("bert"), tiny.samples("bert")[0], None)
+    request = Request(methods=("rollout",), layer=0, query=2)
+    text = page.page(request, {"first": one}, "x")
+    ((values, _),) = states(text)
+    assert values["shape"] == list(one.attention.shape[:3]) and page._WHOLE in text
+    np.testing.assert_allclose(numbers(values, "attention"), one.attention.flatten(), rtol=1e-6)
+    np.testing.assert_allclose(numbers(values, "overview"), one.attention[:, :, 2].flatten(), rtol=1e-6)
+    np.testing.assert_allclose(numbers(values, "heads"), one.attention[0, :, 2].flatten(), rtol=1e-6)
+    monkeypatch.setattr(page, "LARGEST", 4 * one.attention.numel() - 1)
+    text = page.page(request, {"first": one}, "x")
+    ((values, _),) = states(text)
+    assert values["shape"] == [] and not values["attention"] + values["overview"] + values["heads"]
+    assert page._PART in text and len(numbers(values, "matrix")) == one.attention.shape[-1] ** 2

@@ -99,7 +99,7 @@ class Linked(anywidget.AnyWidget):  # type: ignore[misc]
             self.picture = b"" if views is None else _png(views[0])
             self.query = min(query, len(names) - 1)
             self.maps = [_about(one, captured.model) for one in panels]
-            self.scores = _bytes([one.found.scores for one in panels if one.found is not None])
+            self.scores = floats([one.found.scores for one in panels if one.found is not None])
             self._send_layer(captured, layer, head, fresh=True)
 
     def show_layer(self, captured: Captured, layer: int, head: int | None) -> None:
@@ -111,28 +111,28 @@ class Linked(anywidget.AnyWidget):  # type: ignore[misc]
         """Show other maps of the same input."""
         with self.hold_sync():
             self.maps = [_about(one, captured.model) for one in panels]
-            self.scores = _bytes([one.found.scores for one in panels if one.found is not None])
+            self.scores = floats([one.found.scores for one in panels if one.found is not None])
             self.fresh = False
             self.version += 1
 
     def show_heads(self, captured: Captured, layer: int) -> None:
         """Show what every head reads at the chosen position."""
         if captured.seen is not None:
-            self.heads = _bytes([view.heads(captured, layer, self.query)])
+            self.heads = floats([view.heads(captured, layer, self.query)])
             self.layer, self.layers = layer % len(captured.attention), len(captured.attention)
         self.show_overview(captured)
 
     def show_overview(self, captured: Captured) -> None:
         """Show what every head of every layer reads at the chosen position, if ``everywhere``."""
         shown = self.everywhere and captured.seen is not None
-        self.overview = _bytes([view.overview(captured, self.query)]) if shown else b""
+        self.overview = floats([view.overview(captured, self.query)]) if shown else b""
 
     def _send_layer(self, captured: Captured, layer: int, head: int | None, fresh: bool) -> None:
         self.head, self.fresh, self.title = -1 if head is None else head, fresh, captured.model.name
         if captured.seen is None:
             self.matrix = self.heads = self.overview = b""
         else:
-            self.matrix = _bytes([view.linked(captured, layer, head)])
+            self.matrix = floats([view.linked(captured, layer, head)])
             number, which = layer % len(captured.attention), "mean of heads" if head is None else f"head {head}"
             self.title = f"{captured.model.name}: layer {number}, {which}"
             self.show_heads(captured, layer)
@@ -174,7 +174,8 @@ def _about(panel: Panel, model: Model) -> dict[str, Any]:
     return {**about, "problem": "", "badge": known.badge(model, panel.title)}
 
 
-def _bytes(tensors: Sequence[Tensor]) -> bytes:
+def floats(tensors: Sequence[Tensor]) -> bytes:
+    """Return tensors one after another as bytes of float32."""
     return b"".join(one.detach().float().cpu().contiguous().numpy().tobytes() for one in tensors)
 
 
