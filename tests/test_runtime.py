@@ -1,9 +1,12 @@
 """The start of a notebook: draws, device and what is recorded."""
 
+import gc
 import json
 import logging
 import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -91,6 +94,18 @@ def test_libraries_are_quiet():
     runtime.quiet()
     assert transformers.logging.get_verbosity() == logging.ERROR
     assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
+    said = (
+        "from xai_utils import runtime; runtime.quiet(); from datasets.utils import are_progress_bars_disabled as off"
+    )
+    told = subprocess.run([sys.executable, "-c", f"{said}; print(off())"], capture_output=True, text=True, check=True)
+    assert told.stdout == "True\n"
+
+
+def test_a_notebook_collects_garbage_as_python_does_and_not_what_was_imported():
+    gc.set_threshold(50_000)
+    runtime.start({"SEED": 1, "DEVICE": "cpu"})
+    assert gc.get_threshold()[0] == 700 and gc.get_freeze_count() > 100_000
+    gc.unfreeze()
 
 
 # Refusals

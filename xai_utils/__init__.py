@@ -17,4 +17,8 @@ Where to look first: :mod:`models`, :mod:`samples` and :mod:`methods` each hold 
 :mod:`maths`, which never meets a model.
 """
 
+import gc
+
 __version__ = "0.1.0"
+
+gc.set_threshold(50_000)  # imports make a million objects that stay: looking through them again and again is slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import random
@@ -82,6 +83,8 @@ def start(parameters: Mapping[str, Any], threads: int | None = None) -> torch.de
     for name in LISTS:
         if isinstance(one := literals.get(name, ()), str | int | float):
             raise ValueError(f"{name} is {one!r}, expected a list. papermill takes one by -y '{name}: [{one}]'.")
+    gc.freeze()  # what was imported stays, and need not be looked through for garbage
+    gc.set_threshold(700)
     seed(literals["SEED"])
     if threads is not None:
         torch.set_num_threads(threads)
@@ -133,13 +136,12 @@ def quiet() -> None:
     """Silence progress bars and advice of the libraries; errors still speak."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    import datasets
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is imported
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft asks for it
-    datasets.disable_progress_bars()
 
 
 def _is_literal(value: Any) -> bool:
