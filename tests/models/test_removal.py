@@ -187,6 +187,7 @@ def test_a_text_is_cut_behind_its_tokens_and_says_so(monkeypatch):
     assert runtime.record.data == {"texts for tiny bert": "1 of 2 cut after 6 tokens"}
     wanted = model.tokenizer(whole.text, truncation=True, max_length=6)["input_ids"]
     assert models.encode(model, [cut]).inputs["input_ids"][0].tolist() == wanted
+    assert models.shortened(model, [tiny.SENTENCES[1]], 6) == [tiny.SENTENCES[1]]
     (fits,) = models.shortened(model, [Text("the film " * 40, "long")])
     assert models.encode(model, [fits]).inputs["input_ids"].shape == (1, 32), "as many as the model reads"
 

@@ -305,17 +305,6 @@ def masked_texts(read: Document, masks: Tensor) -> list[str]:
     ]
 
 
-def shortened(model: Model, sample: Text) -> Text:
-    """Return a text without the words for which the model has no positions, and without the marks on them."""
-    limit = _classifier(model).config.max_position_embeddings
-    spans = model.tokenizer(sample.text, return_offsets_mapping=True)["offset_mapping"]
-    if len(spans) <= limit:
-        return sample
-    end = spans[limit - 1][1]
-    kept = tuple(span for span in sample.rationale if span[1] <= end)
-    return replace(sample, text=sample.text[:end], rationale=kept)
-
-
 def masking_gap(model: Model, read: Document, count: int, seed: int) -> float:
     """Return the largest difference between scores on random masks as a ratio and by forward passes."""
     masks = lime.sample(len(read.words), count, seed)

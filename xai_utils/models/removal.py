@@ -50,7 +50,7 @@ def places(batch: Batch, sample: int = 0) -> Tensor:
 
 
 def shortened(model: Model, texts: Sequence[Text], tokens: int | None = None) -> list[Text]:
-    """Cut texts that are too long behind so many tokens; their names and the record say so.
+    """Cut texts that are too long behind so many tokens; their names and the record say so, and others stay.
 
     What is left is read by the same tokens as before; a rationale behind the cut, or across it, is dropped.
 
@@ -66,7 +66,8 @@ def shortened(model: Model, texts: Sequence[Text], tokens: int | None = None) ->
     check.at_least_one("tokens", most)
     found = [_shortened(model, one, most) for one in texts]
     cut = sum(one is not other for one, other in zip(texts, found, strict=True))
-    runtime.record.data[f"texts for {model.name}"] = f"{cut} of {len(texts)} cut after {most} tokens"
+    if cut:
+        runtime.record.data[f"texts for {model.name}"] = f"{cut} of {len(texts)} cut after {most} tokens"
     return found
 
 

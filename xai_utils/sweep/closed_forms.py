@@ -21,7 +21,7 @@ from xai_utils.methods import closed_forms
 from xai_utils.methods.closed_forms import Document, Sampling
 from xai_utils.methods.observation import View, observe
 from xai_utils.metrics import agreement, rankings
-from xai_utils.models import Model
+from xai_utils.models import Model, shortened
 from xai_utils.samples import sets
 from xai_utils.samples.kinds import Text
 from xai_utils.stats import Interval
@@ -50,7 +50,7 @@ def texts_of(model: Model, data: str, count: int, seed: int) -> list[Text]:
     public: dict[str, Callable[[], list[Text]]] = {"imdb": samples.imdb, "sst2": samples.sst2}
     found = public[data]() if data in public else samples.labelled(data)[0]
     drawn = np.random.default_rng(seed).permutation(len(found))[:count]
-    return [closed_forms.shortened(model, found[i]) for i in drawn]
+    return shortened(model, [found[i] for i in drawn])
 
 
 def compare(
