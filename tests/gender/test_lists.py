@@ -61,7 +61,7 @@ def test_agreement_by_layer_leaves_mask_and_specials_out(rays):
 
 
 def test_hidden_specials_change_the_answer_and_the_table_says_by_how_much():
-    table, found = lists.hidden_specials(tiny.mlm(), {"noun": KIND}, 0)
+    table, found = lists.hidden_specials({"noun": probes.observe(tiny.mlm(), KIND)}, 0)
     either = [probes.observe(tiny.mlm(), KIND, specials=how).either for how in ("kept", "masked")]
     np.testing.assert_allclose(table["sum"], [one.mean() for one in either])
     ((name, (interval, _)),) = found.items()

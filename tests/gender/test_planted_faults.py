@@ -43,9 +43,9 @@ def among(count, share=0.5):
 
 @pytest.mark.parametrize(("order", "said"), [(("kept", "masked"), NOT), (("masked", "kept"), HOLDS)])
 def test_hidden_and_kept_specials_that_are_swapped_are_seen(masked, monkeypatch, capsys, order, said):
-    monkeypatch.setattr(lists, "SPECIALS", order)
-    asked = {"noun": samples.gender.probes("noun")}
-    assert verdicts(capsys, lists.hidden_specials(masked, asked, 0)[1]) == [said]
+    seen = {"noun": probes.observe(masked, samples.gender.probes("noun"), specials=order[0])}
+    monkeypatch.setattr(lists, "logits", lambda model, asked, _: probes.logits(model, asked, order[1]))
+    assert verdicts(capsys, lists.hidden_specials(seen, 0)[1]) == [said]
 
 
 @pytest.mark.parametrize(("fault", "said"), [("none", HOLDS), ("swapped", NOT), ("shuffled", OPEN)])

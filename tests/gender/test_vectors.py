@@ -125,8 +125,10 @@ def test_half_of_the_groups_and_the_turns_from_layer_to_layer():
 
 
 def test_the_published_extraction_takes_the_other_sides_tokens_from_the_end(model):
-    right = vectors.written(model)
-    wrong, half = vectors.mixed_up(model, right), len(right.group) // 2
+    right, wrong = vectors.extracted(model)
+    half, plain = len(right.group) // 2, vectors.written(model)
+    assert torch.equal(right.male, plain.male) and torch.equal(right.female, plain.female)
+    assert wrong.group.tolist() == 2 * right.group[:half].tolist() and right.group.tolist() == plain.group.tolist()
     assert torch.equal(wrong.male[:, :half], right.male[:, :half])
     assert torch.equal(wrong.female[:, :half], right.female[:, :half])
     _, female = gender.gendered(places=1)

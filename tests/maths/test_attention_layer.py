@@ -187,7 +187,7 @@ def test_weights_that_do_not_belong_together_are_refused():
             Layer(*parts)
 
 
-@pytest.mark.parametrize("shape", [(5,), (5, 7), (0, 6), (2, 5, 6)])
+@pytest.mark.parametrize("shape", [(5,), (5, 7), (0, 6), (2, 5, 7)])
 def test_tokens_of_another_width_are_refused(shape):
     with pytest.raises(ValueError, match="with a width of 6"):
         theory.gradient(layer(), torch.zeros(shape, dtype=torch.float64))
@@ -202,3 +202,9 @@ def test_nan_and_an_unknown_head_are_refused():
     embeddings[2, 1] = float("nan")
     with pytest.raises(ValueError, match="embeddings holds 1"):
         theory.gradient(layer(), embeddings)
+
+
+def test_several_texts_at_once_give_what_each_gives_alone():
+    own, some = layer(), normal(4, 5, 6)
+    for function in (theory.gradient, theory.output, theory.asked, theory.attention_matrix, theory.votes):
+        same(function(own, some), torch.stack([function(own, one) for one in some]))

@@ -1,6 +1,7 @@
 """The attention classifier: the original's numbers, padding, words, saving and loading, refusals."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import oracles
@@ -11,7 +12,7 @@ from places import GOLDEN
 from safetensors.torch import save_file
 
 from xai_utils.models import attention_classifier as ours
-from xai_utils.models.attention_classifier import AttentionClassifier, Settings
+from xai_utils.models.attention_classifier import AttentionClassifier, BlockClassifier, Settings
 
 STORED = np.load(GOLDEN / "attention_meets.npz")
 
@@ -86,6 +87,35 @@ def test_the_published_sizes_are_the_default():
     assert module.query.abs().max() <= 0.1
 
 
+# In a block
+
+
+def test_a_block_is_attention_a_residual_connection_and_an_mlp_written_out():
+    torch.manual_seed(0)
+    module = ours.build(Settings(10, 8, 4, 5, 3, 2, 16, feed_forward=6)).double()
+    assert isinstance(module, BlockClassifier)
+    ids, mask = torch.tensor([[0, 5, 9, 1, 2]]), torch.tensor([[1, 1, 1, 1, 0]])
+    embedded = module.embed(ids)[0, :4]
+    heads = []
+    for query, key, value, output in zip(module.query, module.key, module.value, module.output, strict=True):
+        weights = torch.softmax((embedded @ key.T) @ (query @ embedded[0]) / 4**0.5, -1)
+        heads.append(output @ (value @ (weights @ embedded)))
+    state = embedded[0] + sum(heads) / 3
+    first, second = module.mlp[0], module.mlp[2]
+    wide = torch.nn.functional.gelu(first.weight @ state + first.bias)
+    expected = module.classifier @ (state + second.weight @ wide + second.bias)
+    same(module(ids, mask)[0], expected)
+    same(module.state(module.embed(ids), mask)[0], state)
+
+
+def test_the_layer_of_a_block_reads_along_the_class_or_along_a_given_slope():
+    module = ours.build(Settings(10, 8, 4, 5, 3, 2, 16, feed_forward=6))
+    slope = torch.arange(8.0)
+    same(module.layer(1).readout, module.layer(1, module.classifier[1].detach()).readout)
+    expected = torch.stack([output.T @ slope for output in module.output])
+    same(module.layer(0, slope).readout, expected.double(), 1e-5)
+
+
 # Words
 
 
@@ -122,11 +152,11 @@ def save(module, tokenizer, folder):
         (folder / name).write_text(json.dumps(content))
 
 
+@pytest.mark.parametrize("wide", [0, 6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_what_is_saved_is_loaded_in_single_precision(dtype, tmp_path):
+def test_what_is_saved_is_loaded_in_single_precision(dtype, wide, tmp_path):
     model = tiny.attention_classifier()
-    module = AttentionClassifier(model.module.config)
-    module.load_state_dict(model.module.state_dict())
+    module = ours.build(replace(model.module.config, feed_forward=wide))
     save(module.to(dtype), model.tokenizer, tmp_path)
     again, read = ours.load(tmp_path)
     assert again.config == module.config and not again.training and again.query.dtype == torch.float32
@@ -150,7 +180,9 @@ def test_an_incomplete_or_mixed_folder_is_refused(tmp_path):
 def test_sizes_are_checked():
     with pytest.raises(ValueError, match="width is 7, expected an even number"):
         Settings(10, width=7)
-    with pytest.raises(ValueError, match="heads is 0"):
+    with pytest.raises(ValueError, match="heads is 0, expected at least 1"):
         Settings(10, heads=0)
+    with pytest.raises(ValueError, match="feed_forward is -1, expected at least 0"):
+        Settings(10, feed_forward=-1)
     with pytest.raises(ValueError, match="33 tokens, but there are 32 positions"):
         tiny.attention_classifier().module(torch.zeros(1, 33, dtype=torch.long))

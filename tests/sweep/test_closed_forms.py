@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
-from scipy.stats import spearmanr
+import torch
 
-from xai_utils import models, samples, stats
-from xai_utils.maths import lime
+from xai_utils import claims, models, samples, stats
+from xai_utils.evaluation import paired
+from xai_utils.maths import attention_layer, lime
 from xai_utils.methods import closed_forms as forms
 from xai_utils.methods.closed_forms import Sampling
-from xai_utils.methods.observation import observe
 from xai_utils.samples import Text
 from xai_utils.sweep import closed_forms
 
@@ -138,14 +138,62 @@ def test_the_share_of_the_class_tokens_row(model):
     assert row["published_whole"] == pytest.approx(row["class_row"] * row["published_gradient"], rel=1e-6)
 
 
-def test_attention_tells_the_gradient_where_the_class_token_reads_tokens_directly():
-    deep = tiny.model("bert")
-    some = [replace(text, label=1) for text in TEXTS]
-    found = closed_forms.by_block(deep, some * 3, batch=5)
-    assert found.shape == (12, tiny.BLOCKS) and np.allclose(found[:4], found[4:8], atol=0.05)
-    view = observe(deep, some[:1], [1]).view(0)
-    weights = view.attention[-1].mean(0)[0, 1:-1]
-    slopes = view.state_gradients[-2, 1:-1].norm(dim=-1)
-    assert found.iloc[0, -1] == pytest.approx(spearmanr(weights, slopes).statistic)
-    with pytest.raises(ValueError, match="no class token in front"):
-        closed_forms.by_block(models.load("mamba-sst2", "cpu"), some[:1])
+# Faults planted in notebook 07, which its claims have to see: on the bundled classifier
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return models.load("attention-sst2")
+
+
+SHAPES = ("attention mean", "gradient L2", "LIME")
+
+
+def said_of(model, reviews, capsys):
+    """Say how claims about marked words and about the form of attention turn out."""
+    agrees, finds, _ = closed_forms.judge(model, reviews, SHAPES, 0)
+    tests = {name: finds[name].to_numpy() for name in SHAPES}
+    for name, one in paired.family((tests, None), seed=0, permutations=999).items():
+        claims.tested(f"{name} finds marked words", one.interval.mean, one.p)
+    for name, interval in closed_forms.intervals(agrees, 0).items():
+        claims.finding(f"attention ranks words as {name} does", *interval.bounds, above=0.5)
+    return [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_maps_find_marked_words_and_agree_in_size(trained, capsys):
+    assert said_of(trained, samples.reviews(60), capsys) == ["holds"] * 5
+
+
+def test_words_in_random_order_are_seen(trained, monkeypatch, capsys):
+    real, noise = forms.word_scores, torch.Generator().manual_seed(0)
+
+    def mixed(*given):
+        return {name: one[torch.randperm(len(one), generator=noise)] for name, one in real(*given).items()}
+
+    monkeypatch.setattr(forms, "word_scores", mixed)
+    assert said_of(trained, samples.reviews(60), capsys) == ["undecided"] * 3 + ["does not hold"] * 2
+
+
+def test_labels_that_are_swapped_are_seen_by_a_signed_form_only(trained, capsys):
+    swapped = [replace(one, label=1 - one.label) for one in samples.reviews(60)]
+    assert said_of(trained, swapped, capsys)[:3] == ["holds", "holds", "undecided"]
+
+
+FAULTS = {
+    "no question": lambda layer: layer,
+    "the other class": lambda layer: layer.against(),
+    "scale of keys": lambda layer: replace(layer, key=layer.key / layer.key.shape[1] ** 0.5),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_formula_stops_the_notebook(trained, monkeypatch, fault):
+    def gradient(read, query_term=True):
+        layer = FAULTS[fault](read.layer)
+        return attention_layer.gradient(layer, read.embeddings, query_term and fault != "no question")
+
+    read = forms.read(trained, samples.reviews(1)[0])
+    claims.at_most("closed gradient", closed_forms.measure(read, FEW, 0)["gradient"], 1e-12)
+    monkeypatch.setattr(forms.Document, "gradient", gradient)
+    with pytest.raises(AssertionError, match="closed gradient"):
+        claims.at_most("closed gradient", closed_forms.measure(read, FEW, 0)["gradient"], 1e-12)

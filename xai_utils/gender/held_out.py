@@ -65,7 +65,7 @@ def reenacted(right: Vectors, wrong: Vectors, rays: Tensor, wrong_rays: Tensor, 
 
     Args:
         right: vectors as they should be.
-        wrong: see :func:`vectors.mixed_up`.
+        wrong: see :func:`vectors.extracted`.
         rays: DensRay of the right ones, ``(layer + 1, width)``.
         wrong_rays: of the wrong ones.
         seed: of the intervals.

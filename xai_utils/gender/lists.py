@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,11 +11,9 @@ from torch import Tensor
 
 from xai_utils.gender import findings, published
 from xai_utils.gender.findings import Tested
-from xai_utils.gender.probes import SPECIALS, TARGETS, Observed, logits, observe
+from xai_utils.gender.probes import TARGETS, Observed, logits, observe
 from xai_utils.maths import attcat
 from xai_utils.metrics import agreement
-from xai_utils.models import Model
-from xai_utils.samples.gender import Probe
 from xai_utils.stats import AgainstChance
 
 
@@ -44,20 +42,21 @@ def group_differences(
     return found
 
 
-def hidden_specials(
-    model: Model, probes: Mapping[str, Sequence[Probe]], seed: int
-) -> tuple[pd.DataFrame, dict[str, Tested]]:
-    """Compare a model that sees [CLS] and [SEP] with one from which they are hidden, as published.
+def hidden_specials(seen: Mapping[str, Observed], seed: int) -> tuple[pd.DataFrame, dict[str, Tested]]:
+    """Compare a model that sees [CLS] and [SEP] with one from which they are hidden, as published; one more pass.
+
+    Args:
+        seen: probes by kind, observed as they are.
+        seed: of resampling and of the exchanges.
 
     Returns:
         By kind what is predicted at [MASK] in both cases; and how far P(first) + P(second) falls, with its test.
     """
     rows, found = [], {}
-    for kind, asked in probes.items():
-        pair = [model.class_index(word) for word in asked[0].pair]
-        either = []
-        for how in SPECIALS:
-            answers = logits(model, asked, how)
+    for kind, one in seen.items():
+        model, pair, either = one.seen.model, [one.seen.model.class_index(word) for word in one.pair], []
+        assert one.seen.logits is not None
+        for how, answers in (("kept", one.seen.logits), ("masked", logits(model, one.probes, "masked"))):
             both = answers.softmax(-1)[:, pair].double().cpu()
             named = torch.isin(answers.argmax(-1).cpu(), torch.tensor(pair)).double().mean()
             either.append(both.sum(1))

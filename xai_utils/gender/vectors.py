@@ -93,25 +93,26 @@ def evenly(count: int, most: int | None) -> Tensor:
     return torch.linspace(0, count - 1, count if most is None else min(most, count)).long()
 
 
-def states(model: Model, items: Sequence[Item], size: int = 128, from_end: bool = False) -> Tensor:
+def states(model: Model, items: Sequence[Item], size: int = 128) -> Tensor:
     """Return the states of one word in every sentence, ``(layer + 1, item, width)``; one pass gives all layers.
-
-    With ``from_end`` the token as far from the end of the sentence as the word from its beginning, see
-    :func:`mixed_up`.
 
     Raises:
         ValueError: no item, or a word that is not a single token of the model.
     """
+    return _both_ways(model, items, size)[0]
+
+
+def _both_ways(model: Model, items: Sequence[Item], size: int = 128) -> Tensor:
+    """Return :func:`states`, and those of the token as far from the end as the word from the beginning.
+
+    Together ``(2, layer + 1, item, width)``; see :func:`extracted`.
+    """
     if not items:
         raise ValueError("no sentence with a gendered word; expected at least one on each side.")
     order = np.argsort([len(item.text) for item in items], kind="stable")
-    found = torch.empty(0)
-    for start in range(0, len(items), size):
-        chosen = order[start : start + size]
-        taken = _states(model, [items[i] for i in chosen], from_end)
-        found = taken.new_empty(len(taken), len(items), taken.shape[-1]) if not start else found
-        found[:, chosen] = taken
-    return found
+    parts = [order[start : start + size] for start in range(0, len(items), size)]
+    found = torch.cat([_states(model, [items[i] for i in part]) for part in parts], 2)
+    return found[:, :, np.argsort(order)]
 
 
 def written(model: Model, pairs: Sequence[tuple[str, str]] | None = None, places: int | None = 1) -> Vectors:
@@ -121,24 +122,21 @@ def written(model: Model, pairs: Sequence[tuple[str, str]] | None = None, places
     return Vectors(states(model, male), states(model, female), group)
 
 
-def mixed_up(model: Model, right: Vectors) -> Vectors:
-    """Return what the published extraction takes from written sentences: half of either side are arbitrary words.
+def extracted(model: Model) -> tuple[Vectors, Vectors]:
+    """Return the vectors of :func:`written`, and what the published extraction takes from the same sentences.
 
     It indexes the states of every sentence by the place of its gendered word, times -1 for the other side, and never
     asks whose sentence it is. So either side gets its own words, and from the other side's sentences the token that
-    stands as far from the end as the gendered word from the beginning. It stops at a number of vectors, so that
-    only half as many sentences are read: the first half of the contexts here.
-
-    Args:
-        model: the model.
-        right: of :func:`written` with its defaults, which has the half that is right.
+    stands as far from the end as the gendered word from the beginning: half of either side are arbitrary words. It
+    stops at a number of vectors, so that only half as many sentences are read: the first half of the contexts here.
 
     Source: repository dream3244/Deep-Learning, Training_for_DR_subspace.ipynb.
     """
-    half = len(right.group) // 2
-    male, female = (states(model, items[:half], from_end=True) for items in gender.gendered(places=1))
-    sides = torch.cat([right.male[:, :half], female], 1), torch.cat([right.female[:, :half], male], 1)
-    return Vectors(*sides, np.tile(right.group[:half], 2))
+    sides = gender.gendered(places=1)
+    (male, male_end), (female, female_end) = (_both_ways(model, items) for items in sides)
+    group, half = np.arange(len(sides[0])) % len(gender.pairs()), len(sides[0]) // 2
+    mixed, other = (torch.cat([a[:, :half], b[:, :half]], 1) for a, b in ((male, female_end), (female, male_end)))
+    return Vectors(male, female, group), Vectors(mixed, other, np.tile(group[:half], 2))
 
 
 @torch.inference_mode()
@@ -239,12 +237,13 @@ def _partner(item: Item, given: Sequence[tuple[str, str]]) -> Item | None:
     )
 
 
-def _states(model: Model, items: Sequence[Item], from_end: bool) -> Tensor:
+def _states(model: Model, items: Sequence[Item]) -> Tensor:
     trace, batch = _traced(model, [Text(item.text) for item in items])
-    places = [_place(model, item, spans) for item, spans in zip(items, batch.spans, strict=True)]
-    if from_end:
-        places = [batch.length(i) - place for i, place in enumerate(places)]
-    return torch.stack([state[range(len(items)), places].float().cpu() for state in trace.hidden])
+    places = np.array([_place(model, item, spans) for item, spans in zip(items, batch.spans, strict=True)])
+    from_end = [batch.length(i) for i in range(len(items))] - places
+    return torch.stack([
+        torch.stack([state[range(len(items)), at].float().cpu() for state in trace.hidden]) for at in (places, from_end)
+    ])  # fmt: skip
 
 
 def _traced(model: Model, texts: Sequence[Text]) -> tuple[Any, encoding.Batch]:

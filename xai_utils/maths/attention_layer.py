@@ -57,9 +57,13 @@ class Layer:
         return replace(self, readout=-self.readout)
 
     def reading(self, classes: Tensor) -> Tensor:
-        """Return the direction that scores are read along, ``W_k^T q / sqrt(d)``: ``(head, width)``."""
-        query = torch.einsum("hkw,w->hk", self.query, classes)
-        return torch.einsum("hkw,hk->hw", self.key, query) / self.key.shape[1] ** 0.5
+        """Return the direction that scores are read along, ``W_k^T q / sqrt(d)``: ``(..., head, width)``.
+
+        Args:
+            classes: the class token, ``(..., width)``.
+        """
+        query = torch.einsum("hkw,...w->...hk", self.query, classes)
+        return torch.einsum("hkw,...hk->...hw", self.key, query) / self.key.shape[1] ** 0.5
 
     def voting(self) -> Tensor:
         """Return the direction that values are read along, ``W_v^T w``: ``(head, width)``."""
@@ -67,32 +71,32 @@ class Layer:
 
 
 def scores(layer: Layer, embeddings: Tensor, reader: Tensor | None = None) -> Tensor:
-    """Return attention before its softmax, ``(head, token)``, of the class token (the first, or ``reader``)."""
+    """Return attention before its softmax, ``(..., head, token)``, of the class token (the first, or ``reader``)."""
     _embedded(layer, embeddings)
-    return layer.reading(embeddings[0] if reader is None else reader) @ embeddings.T
+    return layer.reading(embeddings[..., 0, :] if reader is None else reader) @ embeddings.mT
 
 
 def votes(layer: Layer, embeddings: Tensor) -> Tensor:
-    """Return what each token says by itself, :math:`u_t`: ``(head, token)``, in the unit of the score."""
+    """Return what each token says by itself, :math:`u_t`: ``(..., head, token)``, in the unit of the score."""
     _embedded(layer, embeddings)
-    return layer.voting() @ embeddings.T
+    return layer.voting() @ embeddings.mT
 
 
 def attention(layer: Layer, embeddings: Tensor) -> Tensor:
-    """Return the class token's attention on every token, ``(head, token)``; rows sum to 1."""
+    """Return the class token's attention on every token, ``(..., head, token)``; rows sum to 1."""
     return scores(layer, embeddings).softmax(-1)
 
 
 def attention_matrix(layer: Layer, embeddings: Tensor) -> Tensor:
-    """Return everybody's attention on everybody, ``(head, query, key)``; the model uses the first row only."""
+    """Return everybody's attention on everybody, ``(..., head, query, key)``; the model uses the first row only."""
     _embedded(layer, embeddings)
-    queries = torch.einsum("hkw,tw->htk", layer.query, embeddings)
-    keys = torch.einsum("hkw,tw->htk", layer.key, embeddings)
-    return (queries @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5).softmax(-1)
+    queries = torch.einsum("hkw,...tw->...htk", layer.query, embeddings)
+    keys = torch.einsum("hkw,...tw->...htk", layer.key, embeddings)
+    return (queries @ keys.mT / keys.shape[-1] ** 0.5).softmax(-1)
 
 
 def output(layer: Layer, embeddings: Tensor) -> Tensor:
-    """Return the score of each head, ``(head,)``; the model's is their mean."""
+    """Return the score of each head, ``(..., head)``; the model's is their mean."""
     return (attention(layer, embeddings) * votes(layer, embeddings)).sum(-1)
 
 
@@ -104,30 +108,31 @@ def gradient(layer: Layer, embeddings: Tensor, query_term: bool = True) -> Tenso
 
     Args:
         layer: the weights.
-        embeddings: ``(token, width)``, the class token first.
+        embeddings: ``(..., token, width)``, the class token first.
         query_term: count that the class token also asks; without it the formula is the published one, which is wrong
             in the row of the class token.
 
     Returns:
-        ``(head, token, width)``; the model's gradient is the mean over heads.
+        ``(..., head, token, width)``; the model's gradient is the mean over heads.
 
     Source: Lopardo, Precioso & Garreau (2024), Theorem 3.1, and the term it leaves out.
     """
     weights, surprise = _surprise(layer, embeddings)
-    found = weights[..., None] * layer.voting()[:, None] + surprise[..., None] * layer.reading(embeddings[0])[:, None]
+    reading = layer.reading(embeddings[..., 0, :])
+    found = weights[..., None] * layer.voting()[:, None] + surprise[..., None] * reading[..., None, :]
     if query_term:
-        found[:, 0] += asked(layer, embeddings)
+        found[..., 0, :] += asked(layer, embeddings)
     return found
 
 
 def asked(layer: Layer, embeddings: Tensor) -> Tensor:
-    """Return how the score changes with the class token's question, ``(head, width)``: the term published without."""
-    moved = torch.einsum("hkw,hw->hk", layer.key, _surprise(layer, embeddings)[1] @ embeddings)
-    return torch.einsum("hkw,hk->hw", layer.query, moved) / layer.key.shape[1] ** 0.5
+    """Return how the score changes with the class token's question, ``(..., head, width)``; published without."""
+    moved = torch.einsum("hkw,...hw->...hk", layer.key, _surprise(layer, embeddings)[1] @ embeddings)
+    return torch.einsum("hkw,...hk->...hw", layer.query, moved) / layer.key.shape[1] ** 0.5
 
 
 def _surprise(layer: Layer, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the attention, and it times what each token says beyond the head's score, ``(head, token)`` each."""
+    """Return the attention, and it times what each token says beyond the head's score, ``(..., head, token)`` each."""
     weights, said = attention(layer, embeddings), votes(layer, embeddings)
     return weights, weights * (said - (weights * said).sum(-1, keepdim=True))
 
@@ -164,16 +169,16 @@ def integrated_gradients(layer: Layer, embeddings: Tensor, baseline: Tensor, ste
     check.at_least_one("steps", steps)
     if baseline.shape != embeddings.shape:
         raise ValueError(f"the baseline is {tuple(baseline.shape)}, expected {tuple(embeddings.shape)} as the tokens.")
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    nodes, weights = (torch.from_numpy(one).to(embeddings) for one in np.polynomial.legendre.leggauss(steps))
     way = embeddings - baseline
-    mean = torch.zeros_like(embeddings)
-    for node, weight in zip(nodes, weights, strict=True):
-        mean += weight / 2 * gradient(layer, baseline + (node + 1) / 2 * way).mean(0)
-    return (way * mean).sum(-1)
+    slopes = gradient(layer, baseline + (nodes[:, None, None] + 1) / 2 * way).mean(1)
+    return torch.einsum("tw,ntw,n->t", way, slopes, weights / 2)
 
 
 def _embedded(layer: Layer, embeddings: Tensor) -> None:
     width = layer.query.shape[-1]
-    if embeddings.ndim != 2 or embeddings.shape[1] != width or not len(embeddings):
-        raise ValueError(f"the tokens are {tuple(embeddings.shape)}, expected (token, width) with a width of {width}.")
+    if embeddings.ndim < 2 or embeddings.shape[-1] != width or not embeddings.shape[-2]:
+        raise ValueError(
+            f"the tokens are {tuple(embeddings.shape)}, expected (..., token, width) with a width of {width}."
+        )
     check.finite("embeddings", embeddings)

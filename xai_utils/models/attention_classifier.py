@@ -1,7 +1,8 @@
 """A classifier that is attention and nothing else: small enough for explanations in closed form.
 
 Word embeddings plus fixed positions, one layer of several heads read by the class token alone, one linear map a head,
-and the mean over the heads. No bias, no residual connection, no LayerNorm, no feed-forward part.
+and the mean over the heads. No bias, no residual connection, no LayerNorm, no feed-forward part. Beside it the same
+attention inside a block, with a residual connection and a feed-forward part, where the closed forms end.
 """
 
 from __future__ import annotations
@@ -36,22 +37,18 @@ class Settings:
     heads: int = 6
     classes: int = 2
     max_position_embeddings: int = 256  # longest text with its class token; the name is that of transformers
+    feed_forward: int = 0  # width of the feed-forward part; 0: attention and nothing else
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1.")
+            if value < (least := int(name != "feed_forward")):
+                raise ValueError(f"{name} is {value}, expected at least {least}.")
         if self.width % 2:
             raise ValueError(f"width is {self.width}, expected an even number: positions are pairs of sine and cosine.")
 
 
-class AttentionClassifier(nn.Module):
-    """Map token ids to class scores; the first token is the class token, the only one that reads.
-
-    Source: Lopardo, Precioso & Garreau (2024), *Attention Meets Post-hoc Interpretability*, section 2.
-    Differs from: the published code, which fills every text to 256 tokens with unknown words and attends to them too,
-        and which computes the rows of all queries though only the class token's is used.
-    """
+class Reading(nn.Module):
+    """Embed tokens and let the class token, the first, read them: what both classifiers have in common."""
 
     positions: Tensor
 
@@ -61,10 +58,9 @@ class AttentionClassifier(nn.Module):
         self.config = settings
         heads, width = settings.heads, settings.width
         self.embedding = nn.Embedding(settings.vocabulary, width)
-        self.query = nn.Parameter(torch.empty(heads, settings.key_width, width).uniform_(-0.1, 0.1))
-        self.key = nn.Parameter(torch.empty(heads, settings.key_width, width).uniform_(-0.1, 0.1))
-        self.value = nn.Parameter(torch.empty(heads, settings.value_width, width).uniform_(-0.1, 0.1))
-        self.classifier = nn.Parameter(torch.empty(heads, settings.classes, settings.value_width).uniform_(-0.1, 0.1))
+        self.query = _drawn(heads, settings.key_width, width)
+        self.key = _drawn(heads, settings.key_width, width)
+        self.value = _drawn(heads, settings.value_width, width)
         self.register_buffer("positions", sinusoids(settings.max_position_embeddings, width), persistent=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> Tensor:
@@ -85,7 +81,11 @@ class AttentionClassifier(nn.Module):
         return self.embedding(input_ids) + self.positions[: input_ids.shape[1]]
 
     def read(self, embeddings: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Return class scores of embedded tokens.
+        """Return class scores of embedded tokens."""
+        raise NotImplementedError
+
+    def mixed(self, embeddings: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return what the class token reads, the tokens weighted by attention, ``(batch, head, width)``.
 
         The one query is folded into the keys, and tokens are mixed before they become values: what a token costs does
         not depend on the widths of keys and values.
@@ -94,17 +94,90 @@ class AttentionClassifier(nn.Module):
         scores = torch.einsum("bhk,hkw,btw->bht", query, self.key, embeddings)
         if attention_mask is not None:
             scores = scores.masked_fill(attention_mask[:, None] == 0, float("-inf"))
-        mixed = scores.softmax(-1) @ embeddings
-        return torch.einsum("bhw,hvw,hcv->bc", mixed, self.value, self.classifier) / self.config.heads
+        return scores.softmax(-1) @ embeddings
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the word embeddings, as models of transformers do."""
         return self.embedding
 
+
+def _drawn(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(*shape).uniform_(-0.1, 0.1))
+
+
+class AttentionClassifier(Reading):
+    """Map token ids to class scores; the first token is the class token, the only one that reads.
+
+    Source: Lopardo, Precioso & Garreau (2024), *Attention Meets Post-hoc Interpretability*, section 2.
+    Differs from: the published code, which fills every text to 256 tokens with unknown words and attends to them too,
+        and which computes the rows of all queries though only the class token's is used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Draw fresh weights, as published."""
+        super().__init__(settings)
+        self.classifier = _drawn(settings.heads, settings.classes, settings.value_width)
+
+    def read(self, embeddings: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return class scores ``(batch, class)`` of embedded tokens."""
+        mixed = self.mixed(embeddings, attention_mask)
+        return torch.einsum("bhw,hvw,hcv->bc", mixed, self.value, self.classifier) / self.config.heads
+
     def layer(self, target: int) -> Layer:
         """Return the weights as the closed forms want them, for the score of one class, in double precision."""
         parts = (self.query, self.key, self.value, self.classifier[:, target])
         return Layer(*(part.detach().cpu().double() for part in parts))
+
+
+class BlockClassifier(Reading):
+    """The same attention as part of a block: a residual connection around it, and an MLP with another one.
+
+    The answer of the heads, as wide as a token, is added to the class token; so is what an MLP with GELU makes of the
+    sum; the classes are read off linearly. No LayerNorm.
+
+    Source: Vaswani et al. (2017), arXiv:1706.03762, section 3, without its normalisation, and with the mean over heads
+        in place of the sum, as in :class:`AttentionClassifier`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Draw fresh weights: as published, the MLP as PyTorch does."""
+        super().__init__(settings)
+        width = settings.width
+        self.output = _drawn(settings.heads, width, settings.value_width)
+        self.classifier = _drawn(settings.classes, width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, settings.feed_forward), nn.GELU(), nn.Linear(settings.feed_forward, width)
+        )
+
+    def read(self, embeddings: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return class scores ``(batch, class)`` of embedded tokens."""
+        return self.answer(self.state(embeddings, attention_mask))
+
+    def state(self, embeddings: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the class token's state behind attention and its residual connection, ``(batch, width)``."""
+        mixed = self.mixed(embeddings, attention_mask)
+        said = torch.einsum("bhw,hvw,hov->bo", mixed, self.value, self.output) / self.config.heads
+        return embeddings[:, 0] + said
+
+    def answer(self, state: Tensor) -> Tensor:
+        """Return class scores ``(batch, class)`` of states ``(batch, width)``, through the MLP."""
+        return (state + self.mlp(state)) @ self.classifier.T
+
+    def layer(self, target: int, slope: Tensor | None = None) -> Layer:
+        """Return the attention alone as the closed forms want it, its answer read along one fixed direction.
+
+        Args:
+            target: the class.
+            slope: the direction, ``(width,)``; default: the row of the class, as if the MLP were not there.
+        """
+        along = self.classifier[target] if slope is None else slope.to(self.classifier)
+        readout = torch.einsum("hov,o->hv", self.output, along)
+        return Layer(*(part.detach().cpu().double() for part in (self.query, self.key, self.value, readout)))
+
+
+def build(settings: Settings) -> AttentionClassifier | BlockClassifier:
+    """Return a fresh classifier of these sizes; with a feed-forward part it is a whole block."""
+    return BlockClassifier(settings) if settings.feed_forward else AttentionClassifier(settings)
 
 
 def sinusoids(length: int, width: int) -> Tensor:
@@ -153,7 +226,7 @@ def wrap(built: Any, limit: int) -> Any:
     )
 
 
-def files(module: AttentionClassifier, tokenizer: Any) -> dict[str, Any]:
+def files(module: Reading, tokenizer: Any) -> dict[str, Any]:
     """Return what belongs beside the weights: file name to JSON content."""
     return {
         "config.json": asdict(module.config),
@@ -161,7 +234,7 @@ def files(module: AttentionClassifier, tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def load(folder: Path) -> tuple[AttentionClassifier, Any]:
+def load(folder: Path) -> tuple[AttentionClassifier | BlockClassifier, Any]:
     """Read the folder that a training wrote: the module in single precision, and its tokenizer.
 
     Raises:
@@ -173,7 +246,7 @@ def load(folder: Path) -> tuple[AttentionClassifier, Any]:
     if missing:
         raise ValueError(f"{folder.name} lacks {', '.join(missing)}; training writes all three.")
     settings = Settings(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    module = AttentionClassifier(settings)
+    module = build(settings)
     try:
         module.load_state_dict(load_file(folder / "model.safetensors"))
     except RuntimeError as error:

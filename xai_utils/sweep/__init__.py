@@ -2,6 +2,7 @@
 
 from xai_utils.sweep import (
     agreement,
+    beyond,
     causes,
     closed_forms,
     cluster,

@@ -19,7 +19,6 @@ from xai_utils import check, files, samples, stats
 from xai_utils.maths import lime
 from xai_utils.methods import closed_forms
 from xai_utils.methods.closed_forms import Document, Sampling
-from xai_utils.methods.observation import View, observe
 from xai_utils.metrics import agreement, rankings
 from xai_utils.models import Model, shortened
 from xai_utils.samples import sets
@@ -159,42 +158,6 @@ def flattened_errors(model: Model, texts: Sequence[Text], factors: Sequence[floa
     halves = ["shorter half", "longer half"]
     table["length"] = np.where(table.words < table.words.median(), *halves)
     return table.groupby(["kind", "factor", "length"]).error.median().unstack()[halves]
-
-
-def by_block(model: Model, texts: Sequence[Text], batch: int = 32) -> pd.DataFrame:
-    """Measure in every block of a deep transformer how well attention tells the size of the gradient.
-
-    In the closed form attention is a factor of every gradient. Around a block stand a skip, normalisation and a
-    feed-forward part, and tokens have been mixed below it.
-
-    Args:
-        model: a transformer that classifies texts.
-        texts: whose label is what is differentiated, of one without label the last class.
-        batch: texts in one pass.
-
-    Returns:
-        A row for each text, a column for each block: Spearman's correlation over tokens, the class token and the
-        separator left out, between the class token's attention, mean over heads, and the length of the gradient at
-        what enters the block.
-
-    Raises:
-        ValueError: a model that reads its answer elsewhere than from the first token, such as a Mamba.
-    """
-    rows = []
-    for start in range(0, len(texts), batch):
-        some = texts[start : start + batch]
-        seen = observe(model, some, [-1 if one.label is None else one.label for one in some])
-        if seen.reading.any() or seen.state_gradients is None:
-            raise ValueError(f"{model.name} has no class token in front that reads the others; try minilm-sst2.")
-        rows += [_by_block(seen.view(place)) for place in range(len(some))]
-    return pd.DataFrame(rows)
-
-
-def _by_block(view: View) -> list[float]:
-    assert view.state_gradients is not None
-    weights = view.attention.mean(1)[:, view.reading, 1:-1]
-    slopes = view.state_gradients[:-1].norm(dim=-1)[:, 1:-1]
-    return [float(agreement.spearman(*pair)) for pair in zip(weights, slopes, strict=True)]
 
 
 def judge(

@@ -17,7 +17,7 @@ from torch.optim import AdamW, Optimizer
 
 from xai_utils import check, samples
 from xai_utils.models import attention_classifier
-from xai_utils.models.attention_classifier import AttentionClassifier, Settings
+from xai_utils.models.attention_classifier import Settings
 from xai_utils.samples.kinds import Text
 from xai_utils.train.recipe import Export, Recipe, cosine, hide, padded
 
@@ -125,7 +125,7 @@ class AttentionClassifierRecipe(Recipe):
         self.steps = self.steps or self.epochs * epoch
         self.select_from = self.select_every = max(1, min(epoch // self.looks, self.steps))
         self.settings = Settings(len(self.tokenizer), **{**self.sizes, "classes": len(self.classes)})
-        module = AttentionClassifier(self.settings)
+        module = attention_classifier.build(self.settings)
         nn.init.normal_(module.embedding.weight, std=self.spread)
         return module
 
@@ -166,8 +166,10 @@ class AttentionClassifierRecipe(Recipe):
     def facts(self) -> dict[str, Any]:
         """Return what the card says."""
         longer = ", of the longer half" if self.longest else ""
+        wide = self.settings.feed_forward
+        block = f", with a residual connection and an MLP of width {wide}" if wide else ""
         return {
-            "about": f"attention classifier, {self.settings.heads} heads, {len(self.tokenizer):,} words, fp16",
+            "about": f"attention classifier, {self.settings.heads} heads{block}, {len(self.tokenizer):,} words, fp16",
             "classes": list(self.classes),
             "data": f"{Path(self.data).name}: {len(self.train):,} texts, {len(self.choose):,} more to choose by",
             "recipe": (
@@ -214,3 +216,6 @@ AttentionSST2 = partial(
     AttentionClassifierRecipe, least=5, share=0.015, longest=True, batch=64, peak=1e-3, cosine=True, epochs=2, looks=4,
     patience=8, decay=0.3, spread=0.05, hidden=0.3, smoothing=0.1,
 )  # fmt: skip
+
+#: What ``data/models/attention-mlp-sst2`` was trained with: the same, the attention in a block.
+AttentionMLPSST2 = partial(AttentionSST2, sizes={"feed_forward": 256})

@@ -30,6 +30,7 @@ SAVE_EVERY = 120.0  # seconds between checkpoints
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "minilm-sst2": text.MiniLMSST2,
     "attention-sst2": attention.AttentionSST2,
+    "attention-mlp-sst2": attention.AttentionMLPSST2,
     "bert12-sst2": text.DeepSST2,
     "bert24-sst2": text.DeeperSST2,
     "minilm-mlm": masked_words.MiniLMMLM,
