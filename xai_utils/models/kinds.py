@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
 from numbers import Integral
@@ -286,7 +287,9 @@ class Model:
         if "logits_to_keep" in signature(self.module.forward).parameters:
             found = self.module(**inputs, logits_to_keep=places).logits
         else:
-            found, at = self.module(**inputs).logits, read
+            with _only_at(self.module, read):
+                found = self.module(**inputs).logits
+            at = read if found.shape[1] > 1 else torch.zeros_like(read)
         if found.ndim != 3 or found.shape[-1] < len(self.classes):
             raise ValueError(f"{self.name} does not predict words; take minilm-mlm, or mlm:owner/name of a hub.")
         return found[torch.arange(len(found), device=found.device), at, : len(self.classes)]
@@ -327,6 +330,23 @@ class Model:
             f"{word!r} is {pieces} for {self.name}, not a single token, so there is no one logit for it; take a word "
             f"of its vocabulary, such as 'he', or the first piece by its id, {first}{whole}."
         )
+
+
+@contextmanager
+def _only_at(module: Any, read: Tensor) -> Iterator[None]:
+    """Let the last layer of a model of masked words, as wide as its vocabulary, meet one position of each sample."""
+
+    def chosen(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        states, *rest = given
+        return (states[torch.arange(len(states)), read][:, None], *rest) if states.ndim == 3 else given
+
+    decoder = getattr(module, "get_output_embeddings", lambda: None)()
+    handle = decoder.register_forward_pre_hook(chosen) if isinstance(decoder, nn.Module) else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 def apart(mask: Tensor, padding: str) -> list[tuple[Tensor, int]]:
