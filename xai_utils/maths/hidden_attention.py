@@ -94,14 +94,13 @@ def hidden_row(delta: Tensor, A: Tensor, B: Tensor, C: Tensor, position: int) ->
         raise ValueError("a single row is for Mamba-1; of Mamba-2 take hidden_attention, which is cheap.")
     check.index("position", position, delta.shape[2])
     end = position % delta.shape[2] + 1
-    steps = delta[:, :, :end].mT.contiguous()
-    total = steps.cumsum(1, dtype=torch.float64)
-    since = total[:, -1:] - total  # Δ summed from behind each key to the query
-    both = (B[:, :, :end] * C[:, :, end - 1 : end]).mT[..., None]
+    total = delta[:, :, :end].cumsum(2, dtype=torch.float64)
+    since = (total[:, :, -1:] - total).to(A.dtype)  # Δ summed from behind each key to the query
     row = torch.zeros_like(delta)
-    for some in slices(delta.shape[1], 8 * len(delta) * end * A.shape[1]):  # 512 KB: fastest for one row
-        read = (decay(since[:, :, some], A[some]) @ both)[..., 0]
-        row[:, some, :end] = read.mul_(steps[:, :, some]).mT
+    read, decayed = row[:, :, :end], torch.empty_like(since)
+    for state, both in zip(A.unbind(1), (B[:, :, :end] * C[:, :, end - 1 : end]).unbind(1), strict=True):
+        read.addcmul_(torch.mul(since, state[:, None], out=decayed).exp_(), both[:, None])
+    read *= delta[:, :, :end]
     return row
 
 
@@ -304,7 +303,7 @@ def _by_level(terms: Terms, total: Tensor, some: slice, channels: str) -> Tensor
     ends, A = F.pad(total[:, :, some], (0, 0, 1, 0)), terms.A[some]  # sums before every token, and of all
     values = terms.delta[:, :, some] if columns is None else terms.delta[:, :, some] * columns
     reads, writes = decay(ends.diff(dim=1), A), values[..., None] * terms.B[:, :, None]
-    here = _diagonal(terms, writes, some, rows, columns).mT
+    here = _diagonal(terms, values, some, rows, columns).mT
     reads *= terms.C[:, :, None] if rows is None else terms.C[:, :, None] * rows[..., None]
     summed = channels == "mean"
     reads, writes = _wide(reads, summed), _wide(writes, summed)
@@ -320,10 +319,10 @@ def _by_level(terms: Terms, total: Tensor, some: slice, channels: str) -> Tensor
 
 
 def _diagonal(
-    terms: Terms, writes: Tensor, some: slice, rows: Tensor | None, columns: Tensor | None
+    terms: Terms, values: Tensor, some: slice, rows: Tensor | None, columns: Tensor | None
 ) -> Tensor:  # fmt: skip
     """Return what every token reads of itself, ``(batch, token, channel)``."""
-    here = (writes @ terms.C[..., None])[..., 0]
+    here = values * (terms.B * terms.C).sum(-1, keepdim=True)
     if terms.skip is not None:
         here += terms.skip[some] * (1 if columns is None else columns)
     return here if rows is None else here * rows
