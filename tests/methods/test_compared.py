@@ -1,5 +1,7 @@
 """An encoder without a head is explained by what makes its embedding like one, or more like one than like another."""
 
+import json
+
 import numpy as np
 import pytest
 import tiny
@@ -169,6 +171,9 @@ def test_unusable_references_are_refused(references, said):
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="tiny bert has a head; ask for 'bad'"):
         models.compared(tiny.model("bert"), {"dull": REFERENCE})
+    scans = hf.MambaModel(hf.MambaConfig(vocab_size=24, hidden_size=8, num_hidden_layers=1)).eval()
+    with pytest.raises(ValueError, match="scans reads by scans, and is not compared"):
+        models.compared(models.Model("scans", scans, (), 0, 0, tiny.tokenizer(), None, ""), {"dull": REFERENCE})
     with pytest.raises(ValueError, match="measure is 'angle', expected one of: cosine, projection"):
         models.compared(bare(), {"dull": REFERENCE}, "angle")
     with pytest.raises(ValueError, match="24 numbers wide and the references 16"):
@@ -222,6 +227,51 @@ def test_minilm_finds_the_sentence_that_means_the_same():
     assert logits[0] > 0.5 > 0.2 > logits[1]
     found = methods.explain("leave_one_out", like, query, Question("cat", against="physics"))
     assert found.top(1) == ("kitten",)
+
+
+def sentences(folder, mode, *more):
+    """Save a tiny encoder as sentence-transformers does, with its own way to pool."""
+    save(FAMILIES["BERT without a head"], folder)
+    kinds = ["Transformer", "Pooling", *more]
+    listed = [
+        {"idx": i, "path": f"{i}_{kind}" if i else "", "type": f"st.models.{kind}"} for i, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 24, **mode}))
+    return models.load(f"hf:{folder}", dtype="float64")
+
+
+@pytest.mark.parametrize(
+    ("mode", "wanted"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "first"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode": "lasttoken", "include_prompt": True}, "last"),
+    ],
+)
+def test_an_encoder_of_sentences_is_pooled_as_its_checkpoint_says(mode, wanted, tmp_path):
+    model = sentences(tmp_path, mode, "Normalize")
+    inputs = models.encode(model, TEXTS[:1]).inputs
+    own = pooled(model.module(**inputs)[0], inputs["attention_mask"], 0, wanted)
+    torch.testing.assert_close(model.embedding(inputs), own)
+    assert model.pooling == wanted
+
+
+@pytest.mark.parametrize(
+    ("mode", "more", "said"),
+    [
+        ({"pooling_mode_max_tokens": True}, (), "pooling is 'max_tokens', expected one of: mean, first, last"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, (), "pooling is 'first and mean'"),
+        ({"pooling_mode_mean_tokens": True}, ("Dense",), "pooling is 'mean and Dense'"),
+    ],
+)
+def test_an_embedding_that_is_made_otherwise_is_refused(mode, more, said, tmp_path):
+    model = sentences(tmp_path, mode, *more)
+    assert methods.explain("rollout", model, TEXTS[0]).scores.any(), "which needs no embedding"
+    with pytest.raises(ValueError, match=said):
+        models.compared(model, {"dull": REFERENCE})
+    assert models.compared(model, {"dull": REFERENCE}, pooling="mean").classes == ("dull",)
 
 
 def clip(folder, half):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Callable
@@ -156,8 +157,46 @@ def transformers_hub(source: str, revision: str | None) -> Loaded:
     elif "SequenceClassification" in named:
         module, tokenizer = with_tokenizer(TextClassifier, source, revision)
     else:
-        (module, tokenizer), classes = with_tokenizer(bare, source, revision), ()
+        module, tokenizer = with_tokenizer(bare, source, revision)
+        return Loaded(module, (), tokenizer, pooling=_pooling(source, revision))
     return Loaded(module, classes, tokenizer)
+
+
+#: ways to pool, as sentence-transformers writes them in any of its versions
+POOLINGS = {"cls": "first", "cls_token": "first", "mean": "mean", "mean_tokens": "mean", "lasttoken": "last"}
+
+
+def _pooling(source: str, revision: str | None) -> str | None:
+    """Return how a checkpoint of sentence-transformers makes one embedding; ``None`` for one that says nothing.
+
+    Anything but one known way to pool (the greatest value, two ways, a layer behind it) is returned as it is named
+    there, and refused where it would be used.
+    """
+    listed = _told(source, "modules.json", revision)
+    if listed is None:
+        return None
+    kinds = {one["type"].rpartition(".")[2]: one["path"] for one in listed}
+    more = set(kinds) - {"Transformer", "Pooling", "Normalize"}
+    told = _told(source, f"{kinds['Pooling']}/config.json", revision) if "Pooling" in kinds else None
+    return " and ".join([*(POOLINGS.get(one, one) for one in _modes(told or {})), *sorted(more)]) or None
+
+
+def _modes(told: dict[str, Any]) -> list[str]:
+    """Return the ways to pool that are switched on; newer files name the one."""
+    if "pooling_mode" in told:
+        return [str(told["pooling_mode"])]
+    return [name.removeprefix("pooling_mode_") for name, on in told.items() if name.startswith("pooling_mode_") and on]
+
+
+def _told(source: str, name: str, revision: str | None) -> Any:
+    """Read a JSON file of a checkpoint; ``None`` where it has none."""
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        source, name, revision=revision, _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+    )  # fmt: skip
+    return None if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
 
 
 def configuration(source: str, revision: str | None) -> Any:

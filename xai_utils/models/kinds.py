@@ -52,6 +52,7 @@ class Loaded:
     preprocessing: Preprocessing | None = None
     prefix: int = 0
     head: str = "classes"
+    pooling: str | None = None
 
 
 #: units of answers that are no probabilities, by the link of their model
@@ -176,6 +177,8 @@ class Model:
         head: ``"classes"``, ``"mask"`` for the word at [MASK], or ``"next"`` for the word that follows.
         padding: what the model can take together: ``"any"`` texts, texts of ``"equal"`` lengths because it reads
             padding, or one text ``"alone"``. :meth:`logits` keeps to it.
+        pooling: how the checkpoint of an encoder says that tokens become one embedding, see :func:`pooled`; ``None``
+            where it says nothing.
         compare: what embeddings are compared with (see :func:`table.compared`); its references are the ``classes``.
     """
 
@@ -189,6 +192,7 @@ class Model:
     sha256: str
     head: str = "classes"
     padding: str = "any"
+    pooling: str | None = None
     compare: Comparison | None = None
 
     @property
@@ -269,13 +273,13 @@ class Model:
         Args:
             inputs: of the model.
             pooling: see :func:`pooled`; ``None`` takes the embedding that the model makes itself (timm's, CLIP's
-                projections) where it makes one, else the mean.
+                projections) where it makes one, else pools as its checkpoint says, else the mean.
         """
         output: Any = self.module(**inputs)
         known = () if isinstance(output, Tensor) else (*(output[name] for name in OWN if name in output), output[0])
         own = known[0] if known else output
         if own.ndim != 2:
-            return pooled(own, inputs.get("attention_mask"), self.prefix, pooling or "mean")
+            return pooled(own, inputs.get("attention_mask"), self.prefix, pooling or self.pooling or "mean")
         if pooling is not None:
             raise ValueError(f"{self.name} makes one embedding by itself, so there is nothing to pool; leave it out.")
         return own  # type: ignore[no-any-return]

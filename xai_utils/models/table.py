@@ -61,7 +61,7 @@ def load(name: str, device: torch.device | str = "cpu", dtype: str = "float32") 
     runtime.record.models[name] = told if dtype == "float32" else {**told, "dtype": dtype}
     model = Model(
         name, module, loaded.classes, spec.blocks, loaded.prefix, loaded.tokenizer, loaded.preprocessing, digest,
-        loaded.head,
+        loaded.head, pooling=loaded.pooling,
     )  # fmt: skip
     return _fed(model) if spec.blocks is None and model.kind == "text" else model
 
