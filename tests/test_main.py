@@ -194,6 +194,7 @@ def test_an_old_address_is_seen():
 def test_a_terminal_that_lacks_a_sign_still_gets_its_line():
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     found = subprocess.run(
-        [sys.executable, "-m", "xai_utils", "sweep", "plän.yml"], env=environment, cwd=ROOT, capture_output=True
-    )
-    assert found.returncode == 2 and b"error: no plan 'pl\\xe4n.yml'" in found.stderr
+        [sys.executable, "-m", "xai_utils", "figures", "--compare", "plän"],
+        env=environment, cwd=ROOT, capture_output=True,
+    )  # fmt: skip
+    assert found.returncode == 2 and b"error: there is no figure in pl\\xe4n;" in found.stderr

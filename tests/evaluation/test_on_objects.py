@@ -8,6 +8,7 @@ import torch
 
 from xai_utils import claims, evaluation, methods, metrics, models, samples
 from xai_utils.evaluation import on_objects
+from xai_utils.methods import relevance
 from xai_utils.models import encode, patch_grid
 from xai_utils.models.detector import Detections, with_masks
 from xai_utils.samples import Picture
@@ -244,16 +245,17 @@ def test_an_empty_map_of_another_method_is_refused(monkeypatch):
         on_objects.maps(tiny.model("timm-vit"), tiny.samples("timm-vit"), ["rollout"])
 
 
-def test_one_relevance_pass_is_read_as_the_methods_read_it():
-    model, some = tiny.model("timm-vit"), pictures(3)
-    found = on_objects.relevances(model, some, ["star", "moon", "star"])
-    assert list(found) == list(on_objects.READINGS)
-    asked = {
-        name: ("full_lrp", {}) if kind == "full" else ("transformer_attribution", {"aggregate": kind})
-        for name, kind in on_objects.READINGS.items()
+def test_one_relevance_pass_is_read_as_the_methods_read_it(monkeypatch):
+    model, some, names = tiny.model("timm-vit"), pictures(3), ["star", "moon", "star"]
+    alone = {
+        label: on_objects.maps(model, some, {label: one}, names)[label] for label, one in on_objects.READINGS.items()
     }
-    for name, expected in on_objects.maps(model, some, asked, ["star", "moon", "star"]).items():
-        torch.testing.assert_close(found[name], expected.to(found[name]), rtol=0, atol=1e-7)
+    passes, propagated = [], relevance._propagated
+    monkeypatch.setattr(relevance, "_propagated", lambda *given: passes.append(given) or propagated(*given))
+    found = on_objects.maps(model, some, on_objects.READINGS | {"attention_gradcam": ("attention_gradcam", {})}, names)
+    assert len(passes) == 1 and list(found) == [*on_objects.READINGS, "attention_gradcam"]
+    for label, expected in alone.items():
+        torch.testing.assert_close(found[label], expected, rtol=0, atol=1e-7)
 
 
 def test_maps_made_elsewhere_are_marked_beside_the_others(drawn):
@@ -334,15 +336,20 @@ def test_patches_in_random_order_are_seen(scenes, capsys):
     assert "holds" not in (first, second) and third != "does not hold"
 
 
-def preferring(monkeypatch, capsys, order):
+@pytest.fixture(scope="module")
+def kept():
+    """Return the maps of the questions below, once they are drawn."""
+    return {}
+
+
+def preferring(kept, monkeypatch, capsys, order):
     """Say whether maps prefer what was asked about, where the map of ``order`` in a picture's questions is taken."""
     model, some = models.load("vit-scenes", "cpu"), samples.scene_pictures(16, objects=2, first=5000)
     real = on_objects.maps
 
     def maps(*given):
-        return {
-            name: drawn[[2 * (i // 2) + order(i) for i in range(len(drawn))]] for name, drawn in real(*given).items()
-        }
+        kept.update(kept or real(*given))
+        return {name: drawn[[2 * (i // 2) + order(i) for i in range(len(drawn))]] for name, drawn in kept.items()}
 
     monkeypatch.setattr(on_objects, "maps", maps)
     marked = on_objects.marks(model, some, ["transformer_attribution", "rollout"])
@@ -353,13 +360,13 @@ def preferring(monkeypatch, capsys, order):
     return [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_map_with_a_gradient_prefers_and_rollout_does_not(monkeypatch, capsys):
-    assert preferring(monkeypatch, capsys, lambda i: i % 2) == ["holds", "undecided"]
+def test_a_map_with_a_gradient_prefers_and_rollout_does_not(kept, monkeypatch, capsys):
+    assert preferring(kept, monkeypatch, capsys, lambda i: i % 2) == ["holds", "undecided"]
 
 
-def test_maps_of_the_other_class_are_seen(monkeypatch, capsys):
-    assert preferring(monkeypatch, capsys, lambda i: 1 - i % 2)[0] == "does not hold"
+def test_maps_of_the_other_class_are_seen(kept, monkeypatch, capsys):
+    assert preferring(kept, monkeypatch, capsys, lambda i: 1 - i % 2)[0] == "does not hold"
 
 
-def test_one_map_for_both_classes_is_seen(monkeypatch, capsys):
-    assert preferring(monkeypatch, capsys, lambda _: 0) == ["undecided", "undecided"]
+def test_one_map_for_both_classes_is_seen(kept, monkeypatch, capsys):
+    assert preferring(kept, monkeypatch, capsys, lambda _: 0) == ["undecided", "undecided"]
