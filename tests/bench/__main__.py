@@ -29,7 +29,7 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
     yield f"| {' | '.join('---' for _ in COLUMNS)} |"
     for row in rows:
         cells = [row.path, _number(row.ours), *_against(row.ours, row.plain), *_against(row.ours, row.peer)]
-        yield f"| {' | '.join([*cells, _number(row.memory)])} |"
+        yield f"| {' | '.join([*cells, _number(row.memory) + _limit(row.memory, row.most)])} |"
 
 
 def _number(value: float | None) -> str:
@@ -43,8 +43,15 @@ def _against(ours: float | None, other: Against | None) -> tuple[str, str, str]:
     if ours is None or not other.seconds:
         return other.name, "", ""
     ratio = ours / other.seconds
-    limit = "" if other.limit is None else f" (≤ {other.limit:.3g}{', missed' if ratio > other.limit else ''})"
-    return other.name, _number(other.seconds), f"{ratio:.3g}{limit}"
+    return other.name, _number(other.seconds), f"{ratio:.3g}{_limit(ratio, other.limit, other.why)}"
+
+
+def _limit(value: float | None, most: float | None, why: str = "") -> str:
+    """Write what a number may be at most, whether it is missed, and why."""
+    if value is None or most is None:
+        return ""
+    missed = f", missed{': ' * bool(why)}{why}" if value > most else ""
+    return f" (≤ {most:.3g}{missed})"
 
 
 def measured(parts: Sequence[str], quick: bool) -> Iterator[Row]:
@@ -72,6 +79,8 @@ def main() -> None:
     runtime.quiet()
     torch.set_num_threads(1)
     print(machine(), end="\n\n", flush=True)
+    if arguments.quick:
+        print("Limits (≤) are for the whole sizes; these are smaller, and miss some that those keep.", end="\n\n")
     for line in lines(measured([arguments.only] if arguments.only else PARTS, arguments.quick)):
         print(line, flush=True)
 

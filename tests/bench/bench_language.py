@@ -1,4 +1,4 @@
-"""Time language models: relevance against a plain pass and LXT, leaving out, rollout; memory of a long prompt.
+"""Time language models: relevance against a plain pass and LXT, leaving out, rollout, a widget; memory.
 
 The prompts are random words, on a Llama of SmolLM2's size with random weights: times do not depend on them.
 """
@@ -15,13 +15,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.bench.bench_capture import graph_from_the_embedding
 from tests.bench.measure import DEVICE, Against, Row, in_turn, named, peak, there
+from xai_utils import models
 from xai_utils.methods import occlusion, relevance
 from xai_utils.methods.observation import observe
 from xai_utils.methods.table import attribute
 from xai_utils.models import Model
 from xai_utils.models.encoding import encode
+from xai_utils.widgets import language
 
 RELEVANCE, LEFT_OUT, LIBRARY = 1.6, 1 / 0.85, 1.0
+REDRAW = 0.15  # seconds of a redraw of the widget on an answer
+PROMPT = "When Mary and John went to the store, John gave a drink to"
 CHEAP, MEMORY, LONG = 0.05, 6000, 1024  # of a pass, MB, tokens
 #: peak of a process that explains one long prompt, in MB
 PEAK = """
@@ -117,7 +121,29 @@ def rows(quick: bool = False) -> Iterator[Row]:
     times = in_turn(works, 1 if quick else 3)
     passes = Against(f"{tokens} passes of {tokens - 1} tokens, one batch", times["plain"], LEFT_OUT)
     yield Row(f"leave one out, {case}", times["ours"], passes, None, peak(works["ours"]))
+    yield from _widget(1 if quick else 9)
     yield _memory(64 if quick else LONG)
+
+
+def _widget(repeats: int) -> Iterator[Row]:
+    """Time what the kernel does when a word of the answer is chosen, and when a word of the prompt is taken away."""
+    opened = language._Controls(models.load("smollm2", DEVICE), PROMPT, 2, ("attnlrp",))
+    word = iter(range(len(PROMPT.split())))
+
+    def chosen() -> None:
+        opened.step.value = 1 - opened.step.value
+
+    def masked() -> None:
+        opened.masks.children[next(word)].value = True
+
+    def asked() -> None:
+        opened.seen.without([1], 0, "delete")
+
+    times = in_turn({"chosen": chosen}, repeats) | in_turn({"masked": masked, "asked": asked}, repeats)
+    case = "widget on an answer, smollm2"
+    yield Row(f"{case}: another word", times["chosen"], Against("a redraw that feels instant", REDRAW, 1.0))
+    both = Against("the same, and the model's pass", REDRAW + times["asked"], 1.0)
+    yield Row(f"{case}: a word of the prompt goes", times["masked"], both)
 
 
 def _library(tokens: int, repeats: int) -> Against:
@@ -132,8 +158,8 @@ def _library(tokens: int, repeats: int) -> Against:
 
 def _memory(tokens: int) -> Row:
     """Explain a long prompt in a process of its own: its whole peak counts, weights and libraries included."""
-    case = f"AttnLRP, {tokens} tokens, whole process (at most {MEMORY:g} MB)"
-    return Row(case, memory=float(_run(PEAK.format(tokens=tokens))))
+    case = f"AttnLRP, {tokens} tokens, whole process"
+    return Row(case, memory=float(_run(PEAK.format(tokens=tokens))), most=MEMORY)
 
 
 def _run(code: str) -> str:

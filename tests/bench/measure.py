@@ -6,6 +6,7 @@ the machine hardly counts. On a GPU they are seconds of the clock, until the GPU
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ class Against:
     name: str
     seconds: float | None = None  #: ``None``: not measured, and the name says why
     limit: float | None = None
+    why: str = ""  #: of a limit that is missed, if it is
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Row:
     plain: Against | None = None
     peer: Against | None = None
     memory: float | None = None  #: MB that the peak lies above what was held before
+    most: float | None = None  #: that the memory may be
 
 
 def clock() -> float:
@@ -69,6 +72,18 @@ def peak(work: Callable[[], object]) -> float | None:
     before = _held(status, "VmRSS")
     work()
     return (_held(status, "VmHWM") - before) / 1024
+
+
+def left(work: Callable[[], object]) -> float | None:
+    """Return how many MB more the process holds behind some work; ``None`` where the system does not tell."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    gc.collect()
+    before = _held(status, "VmRSS")
+    work()
+    gc.collect()
+    return (_held(status, "VmRSS") - before) / 1024
 
 
 def _held(status: Path, name: str) -> int:

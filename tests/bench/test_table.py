@@ -18,13 +18,14 @@ def test_a_part_is_there(part):
 
 def test_rows_are_written_as_they_come():
     def rows():
-        yield Row("first", 0.12345, Against("a pass", 0.061725, 1.5), Against("other 1.0", 0.24690, 1.0), 12.0)
+        plain = Against("a pass", 0.061725, 1.5, "it is slow")
+        yield Row("first", 0.12345, plain, Against("other 1.0", 0.24690, 1.0, "unused"), 12.0, 11.0)
         raise RuntimeError("the second one fails")
 
     written = lines(rows())
     assert next(written) == f"| {' | '.join(COLUMNS)} |" and set(next(written)) == set("| -")
-    line = "| first | 0.123 | a pass | 0.0617 | 2 (≤ 1.5, missed) | other 1.0 | 0.247 | 0.5 (≤ 1) | 12 |"
-    assert next(written) == line
+    line = "| first | 0.123 | a pass | 0.0617 | 2 (≤ 1.5, missed: it is slow) | other 1.0 | 0.247 | 0.5 (≤ 1) |"
+    assert next(written) == f"{line} 12 (≤ 11, missed) |"
     with pytest.raises(RuntimeError, match="second"):
         next(written)
 
@@ -50,6 +51,12 @@ def test_a_part_that_fails_is_a_row_and_the_others_go_on(monkeypatch):
 
 def test_the_peak_is_of_what_was_done():
     found = measure.peak(lambda: bytearray(60_000_000))
+    assert found is None or 40 < found < 120
+
+
+def test_what_is_left_behind_is_seen():
+    kept = []
+    found = measure.left(lambda: kept.append(bytearray(60_000_000)))
     assert found is None or 40 < found < 120
 
 

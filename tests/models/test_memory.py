@@ -4,6 +4,9 @@ import pytest
 import tiny
 import torch
 
+from tests.bench.measure import left
+from xai_utils import models, samples
+from xai_utils.methods import explain
 from xai_utils.models import memory
 
 
@@ -89,3 +92,17 @@ def test_a_model_stays_within_the_budget():
 def test_nothing_to_do_is_an_error(wrong):
     with pytest.raises(ValueError, match="expected at least 1"):
         memory.in_chunks(doubled, **{"items": torch.zeros(3, 2), "chunk": 2, **wrong})
+
+
+@pytest.mark.parametrize("name", ["gradient_rollout", "attnlrp"])
+def test_thirty_repeats_leave_nothing_behind(name):
+    """If maps, gradients or hooks of a call were kept, 150 MB and more would be left."""
+    model, text = models.load("minilm-sst2"), samples.text("the film is dull , and so is its plot , but " * 6)
+
+    def again(times=30):
+        for _ in range(times):
+            explain(name, model, text, 0)
+
+    again(2)
+    found = left(again)
+    assert found is None or found < 40
