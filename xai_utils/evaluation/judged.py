@@ -13,13 +13,13 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from xai_utils import check, metrics
-from xai_utils.methods import METHODS, attribute, explain
-from xai_utils.methods.observation import observe
+from xai_utils.methods import METHODS, attribute, explain, read_relevance, relevance
+from xai_utils.methods.observation import Observation, observe
 from xai_utils.metrics.agreement import spearman
 from xai_utils.metrics.rankings import precision_of_rows, ranking
 from xai_utils.metrics.removal_curves import TENTHS
 from xai_utils.models import Model, removal
-from xai_utils.models.encoding import encode, patch_grid, rationale_mask, view_mask, word_mask
+from xai_utils.models.encoding import Batch, encode, patch_grid, rationale_mask, view_mask, word_mask
 from xai_utils.models.targets import Target, per_sample, probabilities, together
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture, Sample, Text
@@ -32,9 +32,11 @@ BATCH = 32  # samples in one pass
 
 
 def explained(
-    model: Model, samples: Sequence[Sample], asked: Methods, target: Target = None, batch_size: int = BATCH
-) -> dict[str, list[Attribution]]:
-    """Explain every sample by every method; methods that look at one captured pass share it.
+    model: Model, samples: Sequence[Sample], asked: Methods, target: Target = None, batch_size: int = BATCH,
+    look: Callable[[Observation], None] | None = None,
+) -> dict[str, list[Attribution]]:  # fmt: skip
+    """Explain every sample by every method; methods that look at one captured pass share it, as do readings
+    of one relevance pass.
 
     Args:
         model: from :func:`models.load`.
@@ -42,22 +44,30 @@ def explained(
         asked: label -> (name in :data:`methods.METHODS`, options).
         target: as in :func:`methods.explain`.
         batch_size: samples in one pass.
+        look: is given every captured pass too, for what is no map of a method.
 
     Returns:
         Label to a map for each sample, in the order of ``asked``.
     """
     shared = {label: one for label, one in asked.items() if one[0] in METHODS and METHODS[one[0]].score is not None}
+    read = {label: one for label, one in asked.items() if one[0] in relevance.READ and "preset" not in one[1]}
+    read = read if look or shared or (len(read) > 1 and model.padding == "any") else {}
     used = [METHODS[name] for name, _ in shared.values()]
-    gradient, maps = any(one.asks for one in used), any(one.reads_maps for one in used)
+    gradient = bool(look or read) or any(one.asks for one in used)
+    maps = bool(look or read) or any(one.reads_maps for one in used)
     questions = per_sample(target, len(samples))
     found: dict[str, list[Attribution]] = {label: [] for label in asked}
-    for start in range(0, len(samples) if shared else 0, batch_size):
+    for start in range(0, len(samples) if shared or read or look else 0, batch_size):
         some = slice(start, start + batch_size)
         seen = observe(model, samples[some], together(questions[some]), gradient, maps=maps)
         for label, (name, options) in shared.items():
             found[label] += [attribute(name, seen, i, **options) for i in range(len(seen.batch))]
+        for label, own in read_relevance(seen, read).items() if read else ():
+            found[label] += own
+        if look:
+            look(seen)
     for label, (name, options) in asked.items():
-        if label not in shared and len(samples):
+        if label not in shared and label not in read and len(samples):
             found[label] = explain(name, model, list(samples), target, batch_size=batch_size, **options)
     return found
 
@@ -95,15 +105,17 @@ def evidence(model: Model, samples: Sequence[Sample]) -> list[Evidence]:
 
     Of a text these are the tokens that overlap its rationale, of a picture the patches under any of its masks.
     """
-    return [_of_text(model, one) if isinstance(one, Text) else _of_picture(model, one) for one in samples]
+    if model.kind == "vision" or not samples:
+        return [_of_picture(model, one) for one in samples]  # type: ignore[arg-type]
+    batch = encode(model, samples)
+    return [_of_text(batch, i, one) for i, one in enumerate(samples)]  # type: ignore[arg-type]
 
 
-def _of_text(model: Model, sample: Text) -> Evidence:
-    batch = encode(model, [sample])
-    places = removal.places(batch)
-    marked = torch.from_numpy(rationale_mask(sample, batch.spans[0])).double()[places]
-    words = torch.from_numpy(word_mask(sample, batch.spans[0]))[places]
-    return Evidence(batch.length(0), places, marked if sample.rationale else None, words)
+def _of_text(batch: Batch, i: int, sample: Text) -> Evidence:
+    places = removal.places(batch, i)
+    marked = torch.from_numpy(rationale_mask(sample, batch.spans[i])).double()[places]
+    words = torch.from_numpy(word_mask(sample, batch.spans[i]))[places]
+    return Evidence(batch.length(i), places, marked if sample.rationale else None, words)
 
 
 def _of_picture(model: Model, sample: Picture) -> Evidence:
