@@ -59,7 +59,7 @@ MAY_IMPORT = {
         "runtime", "samples", "sweep",
     },
     "workbook": {"files", "settings"},
-    "__main__": {"files", "runtime", "survey", "sweep", "train", "widgets", "workbook"},
+    "__main__": {"files", "runtime", "survey", "sweep", "train", "workbook"},
 }  # fmt: skip
 ONLY_IN = {
     "anywidget": {"widgets"},
@@ -76,7 +76,7 @@ ONLY_IN = {
     "nbconvert": {"workbook"},
     "nbformat": {"workbook"},
     "papermill": {"workbook"},
-    "voila": {"widgets"},
+    "voila": {"workbook"},
     "peft": {"models", "train"},
     "pyarrow": {"sweep", "workbook"},
     "rich": {"workbook"},

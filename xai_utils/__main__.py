@@ -101,7 +101,7 @@ def train(options: argparse.Namespace) -> int:
 
 def app(options: argparse.Namespace) -> int:
     """Serve the explorer alone, to this machine's browser only; the printed address holds its token."""
-    from xai_utils.widgets.explorer import serve
+    from xai_utils.workbook import serve
 
     serve.serve(options.port, not options.no_browser, options.notebook or serve.NOTEBOOK)
     return 0

@@ -1,5 +1,8 @@
 """The app's own settings; that they keep strangers out is tried in a browser's place by ``tests/browser``."""
 
+import subprocess
+import sys
+
 import nbformat
 import pytest
 
@@ -7,7 +10,7 @@ from xai_utils import models, runtime
 from xai_utils.__main__ import main
 from xai_utils.methods import METHODS
 from xai_utils.widgets import explorer
-from xai_utils.widgets.explorer import serve
+from xai_utils.workbook import serve
 
 
 @pytest.fixture
@@ -23,6 +26,13 @@ def test_only_names_of_the_loopback_are_answered_and_a_token_is_asked_for(app):
     assert settings["allow_remote_access"] is False and settings["local_hostnames"] == ["localhost"]
     assert len(app.identity_provider.token) > 30 and app.identity_provider.token_generated
     assert app.connection_url.endswith(f"?token={app.identity_provider.token}")
+
+
+def test_the_server_imports_no_model():
+    """Or the kernel, and with it the first picture, waits for what only the kernel needs."""
+    asked = "import sys; from xai_utils.workbook import serve; print({'torch', 'transformers'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert told.stdout == "set()\n"
 
 
 def test_the_command_says_what_it_takes(capsys, monkeypatch):

@@ -3,6 +3,8 @@
 Voilà answers any host name and asks for no token. Here only the names of the loopback are answered, so that no page of
 another site can reach the app under a name of its own (DNS rebinding), and a page is given only to who has the token in
 the printed address, as in JupyterLab.
+
+Models, methods and widgets are for the kernel: this process imports none of them, so that the kernel starts at once.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from typing import Any
 
 from voila.app import Voila
 
-HERE = Path(__file__).parent
-NOTEBOOK = HERE / "voila" / "explorer.ipynb"
+PAGE = Path(__file__).parents[1] / "widgets" / "explorer" / "voila"
+NOTEBOOK = PAGE / "explorer.ipynb"
+REFILLED = 5  # seconds until the next kernel is made ready, which would slow the first picture of this one
 
 
 class App(Voila):
@@ -40,9 +43,10 @@ def serve(port: int, browser: bool = True, notebook: Path = NOTEBOOK) -> None:
         browser: open it there.
         notebook: whose widgets are shown.
     """
-    os.environ["JUPYTER_PATH"] = os.pathsep.join([str(HERE / "voila"), os.environ.get("JUPYTER_PATH", "")])
+    os.environ["JUPYTER_PATH"] = os.pathsep.join([str(PAGE), os.environ.get("JUPYTER_PATH", "")])
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     options = [str(notebook), "--token", "--Voila.ip=127.0.0.1", f"--port={port}", "--template=local"]
-    ready = ["--preheat_kernel=True", "--pool_size=1"]
-    App.launch_instance([*options, *ready, *([] if browser else ["--no-browser"])])
+    fit = ["--VoilaConfiguration.extension_denylist=nbdime-jupyterlab"]  # which needs JupyterLab's editor
+    ready = ["--preheat_kernel=True", "--pool_size=1", f"--VoilaKernelManager.fill_delay={REFILLED}"]
+    App.launch_instance([*options, *fit, *ready, *([] if browser else ["--no-browser"])])
