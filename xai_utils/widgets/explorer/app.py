@@ -56,7 +56,9 @@ class Explorer:
         self._told = False  # what is said of tokens taken away is said already
         self._filling: int | None = None  # the thread that sets controls, whose changes are nobody's wish
         self.side = widgets.HBox([self.pictures["first"]], layout=widgets.Layout(flex_flow="row wrap"))
-        main = widgets.VBox([self.message, self.side], layout=widgets.Layout(flex="1 1 24em", min_width="0"))
+        main = widgets.VBox(
+            [self.message, self.side], layout=widgets.Layout(flex="1 1 24em", min_width="0", padding="0 0 0 12px")
+        )
         self.box = widgets.HBox([self.controls.box, main], layout=widgets.Layout(align_items="flex-start"))
         self.controls.name(request)
         self._connect()

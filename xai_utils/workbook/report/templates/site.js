@@ -33,6 +33,7 @@ function key(cell) {
 // A page opens with a few rows of the leaderboard; the others are made from static/leaderboard.js like the first one.
 function complete(table) {
   const [body, first] = [table.tBodies[0], table.tBodies[0].rows[0]];
+  document.querySelector("[data-fewer]").hidden = true;
   body.replaceChildren(...LEADERBOARD.map((values) => {
     const row = first.cloneNode(true);
     values.forEach((value, place) => {
