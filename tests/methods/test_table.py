@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
 from xai_utils.capture import capture_attention
-from xai_utils.methods import METHODS, attribute, explain, methods_for
+from xai_utils.methods import METHODS, attribute, explain, methods_for, table
 from xai_utils.methods.observation import observe
-from xai_utils.models import Model, state_sha256
+from xai_utils.models import Model, memory, state_sha256
 from xai_utils.models.encoding import encode
 from xai_utils.result import Attribution
 from xai_utils.samples import Text
@@ -27,6 +27,7 @@ EACH_THAT_ASKS = pytest.mark.parametrize(
     ("name", "method"), [pair for pair in PAIRS if METHODS[pair[1]].asks and METHODS[pair[1]].family != "null"]
 )
 GRADIENT = tuple(method for method in SUITING["bert"] if METHODS[method].asks)
+ONE = torch.empty(0)
 OBSERVED = tuple(method for method in SUITING["bert"] if METHODS[method].score is not None)
 
 
@@ -51,6 +52,28 @@ def test_a_batch_gives_what_a_loop_gives(method, name):
         for one, alone in zip(batch, loop, strict=True):
             assert isinstance(one, Attribution) and one.labels == alone.labels and one.target == alone.target
             same(one.scores, alone.scores, tolerance(name))
+
+
+@pytest.mark.parametrize("method", ["rollout", "gradient_rollout", "attnlrp"])
+@pytest.mark.parametrize("name", MODELS)
+def test_long_samples_go_in_smaller_batches(method, name, monkeypatch):
+    """Ten times the longest of three, with a budget for four of it: the first pass measures, three more explain."""
+    model, some = tiny.model(name), [*tiny.samples(name), *tiny.samples(name)[-1:] * 7]
+    whole, passes, real = explain(method, model, some, 1 if METHODS[method].asks else None), [], table._explain
+
+    def counted(name, model, part, *rest):
+        passes.append(len(part))
+        return real(name, model, part, *rest)
+
+    monkeypatch.setattr(table, "_explain", counted)
+    longest = memory.peak(lambda _: explain(method, model, some[-1:], 1 if METHODS[method].asks else None), ONE)
+    monkeypatch.setattr(memory, "BUDGET", 4 * longest + longest // 2)
+    assert len(explain(method, model, some)) == 10 and passes == [1, 10], "short ones are not measured"
+    monkeypatch.setattr(table, "LONG", 1)
+    found = explain(method, model, some, 1 if METHODS[method].asks else None)
+    assert passes[2:] == [1, 4, 4, 2]
+    for one, other in zip(found, whole, strict=True):
+        same(one.scores, other.scores, tolerance(name))
 
 
 @EACH

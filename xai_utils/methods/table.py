@@ -17,12 +17,16 @@ from torch import Tensor
 from xai_utils import check
 from xai_utils.methods import attention, closed_forms, hidden, integrated, nulls, occlusion, relevance, suits
 from xai_utils.methods.observation import Observation, observe
+from xai_utils.models import memory
 from xai_utils.models.encoding import Batch, encode
 from xai_utils.models.kinds import Model
 from xai_utils.models.targets import Asked, Target, asked, needs_answer, per_sample, together
 from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture, Sample, Text
 
+#: tokens of a sample from which it is measured what a pass holds: sixteen with fewer stay near the budget in a model of
+#: twelve layers of twelve heads, maps and their gradients together
+LONG = 256
 Scores = list[tuple[Tensor, dict[str, Any]]]
 Tensors = Mapping[str, Tensor]  #: samples of one's own, encoded already
 
@@ -61,6 +65,11 @@ class Method:
     reads_maps: bool = True
     at_sample: bool = True
 
+    @property
+    def whole(self) -> bool:
+        """Whether a batch goes through the model as a whole; what makes passes of its own bounds them itself."""
+        return self.at_sample and self.maps is None
+
 
 @overload
 def explain(name: str, model: Model, samples: Sample, target: Target = None, **options: Any) -> Attribution: ...
@@ -85,7 +94,8 @@ def explain(
             keyword arguments, first axis the sample (see :func:`encoding.encode`).
         target: class (or word) by index or name for all samples, or a list with one for each; ``None`` explains each
             sample's predicted one. :class:`targets.Question` asks for more: a class against another, a probability.
-        batch_size: samples in one pass.
+        batch_size: samples in one pass, at most; of long ones fewer, so that a pass stays within
+            :data:`memory.BUDGET`.
         **options: of the method, see its function.
 
     Raises:
@@ -101,14 +111,31 @@ def explain(
     if isinstance(many, Mapping) and not count:
         encode(model, many)  # says what is wrong with them
     questions = per_sample(target, count)
-    batch_size = batch_size if model.padding == "any" else 1  # it reads padding, so each goes alone
-    found: list[Attribution] = []
-    for start in range(0, count, batch_size):
-        chosen = slice(start, start + batch_size)
-        some = {key: value[chosen] for key, value in many.items()} if isinstance(many, Mapping) else many[chosen]
+
+    def explained(start: int, end: int) -> list[Attribution]:
         with torch.inference_mode(False):
-            found += _explain(name, model, some, together(questions[chosen]), options)
+            return _explain(name, model, _some(many, start, end), together(questions[start:end]), options)
+
+    size = min(batch_size, count) if model.padding == "any" else 1  # it reads padding, so each goes alone
+    if size > 1 and METHODS[name].whole:
+        size = min(size, _fitting(model, many, count, explained))
+    found = [one for start in range(0, count, size) for one in explained(start, start + size)] if count else []
     return found[0] if single else found
+
+
+def _some(many: Any, start: int, end: int) -> Any:
+    """Return samples from ``start`` to before ``end``."""
+    return {key: value[start:end] for key, value in many.items()} if isinstance(many, Mapping) else many[start:end]
+
+
+def _fitting(model: Model, many: Any, count: int, explained: Callable[[int, int], object]) -> int:
+    """Return how many samples as long as the longest one pass can hold; all, as long as they are short."""
+    lengths = [0] * count if isinstance(many, Mapping) else [len(getattr(one, "text", "")) for one in many]
+    place = lengths.index(max(lengths))
+    if encode(model, _some(many, place, place + 1)).length(0) < LONG:
+        return count
+    one = memory.peak(lambda _: explained(place, place + 1), torch.empty(0))
+    return max(1, memory.BUDGET // max(one, 1))
 
 
 def _explain(

@@ -47,7 +47,7 @@ class _Watch(TorchDispatchMode):
         self.now -= self.alive.pop(name, 0)
 
 
-def peak(function: Callable[[Tensor], Tensor], items: Tensor) -> int:
+def peak(function: Callable[[Tensor], object], items: Tensor) -> int:
     """Return the most bytes of tensors that ``function(items)`` holds at a time, beyond what was there before.
 
     What a kernel uses for itself and gives back is not seen.
