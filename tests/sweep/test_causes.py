@@ -77,6 +77,18 @@ def test_parts_are_found_again_and_others_are_not(model, tmp_path, monkeypatch):
         causes.study(model, 2, 0, seed=1, folder=tmp_path)
 
 
+def test_slow_methods_are_chosen_by_name_and_are_parts_of_their_own(model, found, tmp_path):
+    some = causes.study(model, 2, 2, folder=tmp_path, many=["leave one out"])
+    own = found.groupby("task", sort=False).head(2).reset_index(drop=True)
+    kept = some.verdict == ""
+    assert "leave one out, the: hit" not in some and "integrated gradients: hit" not in some
+    for name in ("leave one out: precision", "AttnLRP, shuffled: precision", "AttnLRP, echoed: precision"):
+        pd.testing.assert_series_equal(some[name][kept], own[name][kept])
+    assert "leave one out, the: hit" in causes.study(model, 2, 2, folder=tmp_path)
+    with pytest.raises(ValueError, match="'leave two out', expected one of"):
+        causes.study(model, 2, 2, many=["leave two out"])
+
+
 def test_what_is_dropped_is_counted_and_not_marked(model):
     found = causes.study(model, 2, 2, tasks=["notes"])
     assert causes.kept(found).loc["notes"].to_dict() == {"drawn": 2, "kept": 1, "the model is wrong": 1}

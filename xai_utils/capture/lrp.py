@@ -65,16 +65,17 @@ class Rules(TorchFunctionMode):
         self.reason = ""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.__name__.strip("_")
+        rule = self.table.get(name)
+        if rule is lrp_tables.plain or (rule is None and name in STRUCTURE):
+            return function(*args, **(kwargs or {}))
         try:
-            return self._by_rule(function, args, kwargs or {})
+            return self._by_rule(name, function, args, kwargs or {})
         except TypeError as error:
             self.reason = self.reason or str(error)  # torch turns the error of a right-hand operator into another
             raise
 
-    def _by_rule(self, function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        name = function.__name__.strip("_")
-        if name in STRUCTURE and name not in self.table:
-            return function(*args, **kwargs)
+    def _by_rule(self, name: str, function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if not torch.is_grad_enabled() or not any(one.requires_grad for one in _tensors(args)):
             return function(*args, **kwargs)
         if name not in self.table:
@@ -143,9 +144,10 @@ def lrp_rules(
     for name, value in (("epsilon", epsilon), ("gamma", gamma), ("gamma_patches", gamma_patches)):
         if not value >= 0:
             raise ValueError(f"{name} is {value}, expected 0 or more.")
-    spared = {id(weight) for name, weight in model.named_parameters() if set(name.split(".")) & set(spare)}
+    named = model.named_parameters() if spare else ()
+    spared = {id(weight) for name, weight in named if set(name.split(".")) & set(spare)}
     table = lrp_tables.modified(preset, epsilon, gamma, gamma_patches, spared)
-    with capture_attention(model, blocks, hidden=True) as trace, inside(model, Rules(table)):
+    with capture_attention(model, blocks, layers=(), hidden=True) as trace, inside(model, Rules(table)):
         yield trace
 
 
@@ -191,8 +193,9 @@ def inside(model: nn.Module, rules: Rules) -> Iterator[None]:
 
     with ExitStack() as undo:
         for parameter in model.parameters():
-            undo.callback(parameter.requires_grad_, parameter.requires_grad)
-            parameter.requires_grad_(False)
+            if parameter.requires_grad:
+                undo.callback(parameter.requires_grad_)
+                parameter.requires_grad_(False)
         for module in model.modules():
             if type(module).__name__ in WRITTEN_OUT:  # GPT-2's GELU, written in products that have no rule
                 module.forward = partial(F.gelu, approximate="tanh")

@@ -31,8 +31,8 @@ def modified(preset: str, epsilon: float, gamma: float, gamma_patches: float, sp
         {"softmax": _constant, "matmul": plain} if preset == "cp" else {"softmax": plain, "matmul": _halved_matmul}
     )
     return {
-        "linear": partial(_linear_by_gradient, epsilon, gamma, spared),
-        "conv2d": partial(_patches_by_gradient, gamma_patches),
+        "linear": partial(_linear_by_gradient, epsilon, gamma, spared) if epsilon or gamma else plain,
+        "conv2d": partial(_patches_by_gradient, gamma_patches) if gamma_patches else plain,
         **attention,
         "layer_norm": _layer_norm,
         "gelu": partial(_activation, F.gelu),
@@ -115,7 +115,7 @@ def _halved_matmul(left: Tensor, right: Tensor) -> tuple[Tensor, Backward] | Non
 def _linear_by_gradient(
     epsilon: float, gamma: float, spared: set[int], x: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Backward] | None:
-    if not (epsilon or gamma) or id(weight) in spared:
+    if id(weight) in spared:
         return None
     output, x = F.linear(x, weight, bias), x.detach()
     if gamma:
@@ -125,9 +125,7 @@ def _linear_by_gradient(
 
 def _patches_by_gradient(
     gamma: float, x: Tensor, weight: Tensor, bias: Tensor | None = None, *how: Any
-) -> tuple[Tensor, Backward] | None:
-    if not gamma:
-        return None
+) -> tuple[Tensor, Backward]:
     output, (patches, size) = F.conv2d(x, weight, bias, *how), _patches(x, weight, how)
 
     def backward(gradient: Tensor) -> tuple[Tensor]:

@@ -36,6 +36,7 @@ REASONS = {
     "question": "asked for the other entry, it does not give that one",
 }
 UNSAYABLE = "an answer is not a single token"
+TOGETHER = 6  #: prompts in one pass, where gradients are taken
 #: of :func:`marks`; more is better, as :mod:`paired` wants to be told
 MEASURES = {"hit": 1, "precision": 1, "contrast": 1}
 WORD = re.compile(r"\w+(?:['’-]\w+)*")
@@ -140,18 +141,24 @@ def question(prompts: Sequence[Prompt], against: bool = True) -> Question:
 
 
 def explained(
-    model: Model, prompts: Sequence[Prompt], asked: Methods, against: bool = True, batch_size: int = BATCH
+    model: Model, prompts: Sequence[Prompt], asked: Methods, against: bool = True, batch_size: int = TOGETHER
 ) -> dict[str, list[Attribution]]:
-    """Explain the next word of every prompt by many methods, as :func:`judged.explained` does.
+    """Explain the next word of every prompt by many methods, as :func:`judged.explained` does, like lengths together.
 
     Args:
         model: a language model.
         prompts: such as :func:`verified` keeps.
         asked: label -> (name in :data:`methods.METHODS`, options).
         against: explain the answer against the distractor, or the answer alone.
-        batch_size: samples in one pass.
+        batch_size: samples in one pass; many would pad the short ones, and hold the graph of them all.
+
+    Returns:
+        Label to a map for each prompt, in their order.
     """
-    return judged.explained(model, prompts, asked, question(prompts, against), batch_size)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].text))
+    some = [prompts[i] for i in order]
+    found = judged.explained(model, some, asked, question(some, against), batch_size)
+    return {label: [own[order.index(i)] for i in range(len(order))] for label, own in found.items()}
 
 
 def without_first(maps: Sequence[Attribution | Tensor]) -> list[Tensor]:

@@ -130,7 +130,7 @@ def constant_scale(gradient: Tensor, weight: Tensor | None, scale: Tensor) -> Te
 
 def proportional(gradient: Tensor, output: Tensor, x: Tensor) -> Tensor:
     """Go back through an activation as through a scale ``f(x) / x``: relevance in is relevance out."""
-    return gradient * (output / (x + 1e-10))
+    return torch.div(output, x + 1e-10).mul_(gradient)
 
 
 def halved_product(gradient: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

@@ -138,8 +138,9 @@ def _texts(model: Model, samples: Sequence[Text]) -> Batch:
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise ValueError(f"{model.name} has no tokenizer, so give it input_ids and no sentences.")
+    most = limit(model)
     for sample in samples:
-        _fits(model, sample, limit(model))
+        _fits(model, sample, most)
     coded = [tokens_of(model, sample) for sample in samples]
     asks = tokenizer.mask_token_id if model.head == "mask" else None  # the word to predict is not there to be explained
     spans = tuple(

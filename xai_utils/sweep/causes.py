@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from tqdm import tqdm
 
 from xai_utils import check, stats
 from xai_utils.evaluation import on_prompts, paired, sanity
-from xai_utils.evaluation.judged import Maps
+from xai_utils.evaluation.judged import Maps, Methods
+from xai_utils.evaluation.on_prompts import Verified
 from xai_utils.models import Model
 from xai_utils.samples import prompts
 from xai_utils.samples.prompts import Prompt
@@ -59,8 +61,9 @@ RIGHT = "right answers"  #: in :func:`cascade`
 
 
 def study(
-    model: Model, number: int, slow: int, seed: int = 0, folder: str | Path = "", tasks: Sequence[str] = ()
-) -> pd.DataFrame:
+    model: Model, number: int, slow: int, seed: int = 0, folder: str | Path = "", tasks: Sequence[str] = (),
+    many: Sequence[str] = tuple(SLOW),
+) -> pd.DataFrame:  # fmt: skip
     """Draw prompts of every task, verify them, explain those that are kept, and mark the maps.
 
     Args:
@@ -70,6 +73,7 @@ def study(
         seed: of the random ranking and of the shuffled weights.
         folder: where the parts are kept, each whole or not at all, and found again; ``""`` keeps nothing.
         tasks: names in :data:`prompts.TASKS`; all by default.
+        many: which of :data:`SLOW` are run; all by default.
 
     Returns:
         A row for each prompt drawn, in rounds of :data:`PART` a task. ``task``, ``prompt``, ``verdict`` and ``echo``
@@ -80,25 +84,40 @@ def study(
         ValueError: a model that does not say what comes next, an unknown task, or a number below 1.
     """
     check.at_least_one("number", number)
-    wanted = [
-        (task, start, min(start + PART, number)) for start in range(0, number, PART) for task in tasks or prompts.TASKS
-    ]
+    for name in many:
+        check.one_of("many", name, tuple(SLOW))
     tables = []
-    for task, start, stop in tqdm(wanted, desc="prompts", disable=None):  # silent unless in a terminal
-        few = min(max(slow - start, 0), stop - start)
-        key = parts.key({"model": model.sha256, "task": task, "from": start, "to": stop, "slow": few, "seed": seed})
-        file = Path(folder) / f"{task}-{start:06d}.parquet"
-        table = parts.read(file, key) if folder else None
-        if table is None:
-            table = _marked(model, prompts.draws(task, stop - start, start), few, seed)
-            if folder:
-                parts.write(table, file, {"key": key})
-        tables.append(table)
+    for start in tqdm(range(0, number, PART), desc="prompts", disable=None):  # silent unless in a terminal
+        count = min(PART, number - start)
+        few = min(max(slow - start, 0), count)
+        found, files, keys = {}, {}, {}
+        for task in tasks or prompts.TASKS:
+            about = {"task": task, "from": start, "to": start + count, "slow": few, "seed": seed}
+            about |= {} if set(many) == set(SLOW) else {"many": sorted(many)}
+            keys[task] = parts.key({"model": model.sha256, **about})
+            files[task] = Path(folder) / f"{task}-{start:06d}.parquet"
+            found[task] = parts.read(files[task], keys[task]) if folder else None
+        missing = {task: prompts.draws(task, count, start) for task, table in found.items() if table is None}
+        found |= _marked(model, missing, few, seed, many) if missing else {}
+        for task in missing if folder else ():
+            parts.write(found[task], files[task], {"key": keys[task]})
+        tables += list(found.values())
     return pd.concat(tables, ignore_index=True)
 
 
-def _marked(model: Model, drawn: Sequence[Prompt], few: int, seed: int) -> pd.DataFrame:
-    found = on_prompts.verified(model, drawn)
+def _marked(
+    model: Model, drawn: Mapping[str, Sequence[Prompt]], few: int, seed: int, many: Sequence[str]
+) -> dict[str, pd.DataFrame]:
+    """Mark the prompts of every task; the weights are shuffled once for all of them, which takes seconds."""
+    known = {task: on_prompts.verified(model, own) for task, own in drawn.items()}
+    with sanity.randomised(model, sanity.layers(model), seed):
+        shuffled = {task: _by(model, found.prompts, SHUFFLED) for task, found in known.items() if found.prompts}
+    slow = {name: SLOW[name] for name in many}
+    return {task: _table(model, found, shuffled.get(task, {}), slow, few, seed) for task, found in known.items()}
+
+
+def _table(model: Model, found: Verified, shuffled: Maps, slow: Methods, few: int, seed: int) -> pd.DataFrame:
+    drawn = found.asked
     echoes = [prompts.echoed(one, behind=i % 2 == 1) for i, one in enumerate(drawn[:few])]
     again = on_prompts.verified(model, echoes).verdicts if echoes else ()
     table = pd.DataFrame({"task": [one.kind for one in drawn], "prompt": [one.name for one in drawn]})
@@ -106,7 +125,8 @@ def _marked(model: Model, drawn: Sequence[Prompt], few: int, seed: int) -> pd.Da
     table["echo"] = [*again, *["not asked"] * (len(drawn) - few)]
     some = [one for one, verdict in zip(drawn[:few], found.verdicts, strict=False) if not verdict]
     heard = [one for one, verdict in zip(echoes, again, strict=True) if not verdict]
-    for explained, mark in ((found.prompts, _quick), (some, _slow), (heard, _echoed)):
+    marks = (found.prompts, partial(_quick, shuffled)), (some, partial(_slow, slow)), (heard, _echoed)
+    for explained, mark in marks:
         if explained:
             marked = mark(model, explained, seed)
             marked.columns = [f"{label}: {measure}" for label, measure in marked.columns]
@@ -114,11 +134,13 @@ def _marked(model: Model, drawn: Sequence[Prompt], few: int, seed: int) -> pd.Da
     return table
 
 
-def _quick(model: Model, some: Sequence[Prompt], seed: int) -> pd.DataFrame:
+def _by(model: Model, some: Sequence[Prompt], names: Sequence[str], against: bool = True) -> dict[str, Any]:
+    return on_prompts.explained(model, some, {name: QUICK[name] for name in names}, against)
+
+
+def _quick(shuffled: Maps, model: Model, some: Sequence[Prompt], seed: int) -> pd.DataFrame:
     maps = on_prompts.explained(model, some, QUICK)
-    alone = on_prompts.explained(model, some, {name: QUICK[name] for name in ALONE}, against=False)
-    with sanity.randomised(model, sanity.layers(model), seed):
-        shuffled = on_prompts.explained(model, some, {name: QUICK[name] for name in SHUFFLED})
+    alone = _by(model, some, ALONE, against=False)
     everything: Maps = {
         **maps,
         **{f"{name}, first last": on_prompts.without_first(maps[name]) for name in QUICK if "no sink" not in name},
@@ -130,13 +152,13 @@ def _quick(model: Model, some: Sequence[Prompt], seed: int) -> pd.DataFrame:
     return on_prompts.marks(model, some, everything, seed)
 
 
-def _slow(model: Model, some: Sequence[Prompt], seed: int) -> pd.DataFrame:
-    maps = on_prompts.explained(model, some, SLOW)
+def _slow(asked: Methods, model: Model, some: Sequence[Prompt], seed: int) -> pd.DataFrame:
+    maps = on_prompts.explained(model, some, asked)
     return on_prompts.marks(model, some, {**maps, **_sizes(maps)}, seed).drop(columns=list(on_prompts.NULLS), level=0)
 
 
 def _echoed(model: Model, some: Sequence[Prompt], seed: int) -> pd.DataFrame:
-    maps = on_prompts.explained(model, some, {name: QUICK[name] for name in ECHOED})
+    maps = _by(model, some, ECHOED)
     table = on_prompts.marks(model, some, {**maps, "same word": on_prompts.same_word(model, some)}, seed)
     table.index = [one.name.removesuffix(":echoed") for one in some]
     return table.rename(columns=lambda label: f"{label}, echoed", level=0)
@@ -267,21 +289,19 @@ def cascade(
         raise ValueError(f"{wrong[0]} blocks are to be shuffled; expected 0 to {len(blocks)}, as {model.name} has.")
     for label in labels:
         check.one_of("label", label, tuple(QUICK))
-    found = {}
-    for task, own in study[study.verdict.fillna("") == ""].groupby("task", sort=False):
-        some = [_drawn(name) for name in own.prompt[:number]]
-        each = [_after_shuffle(model, some, labels, blocks[:depth], seed) for depth in depths]
-        found[str(task)] = {label: [one[label] for one in each] for label in (*labels, RIGHT)}
-    return found
+    kept = study[study.verdict.fillna("") == ""].groupby("task", sort=False)
+    some = {str(task): [_drawn(name) for name in own.prompt[:number]] for task, own in kept}
+    each = []
+    for depth in depths:
+        with sanity.randomised(model, blocks[:depth], seed):
+            each.append({task: _now(model, own, labels, seed) for task, own in some.items()})
+    return {task: {label: [one[task][label] for one in each] for label in (*labels, RIGHT)} for task in some}
 
 
-def _after_shuffle(
-    model: Model, some: Sequence[Prompt], labels: Sequence[str], blocks: Sequence[str], seed: int
-) -> dict[str, stats.Interval]:
-    with sanity.randomised(model, blocks, seed):
-        maps = on_prompts.explained(model, some, {label: QUICK[label] for label in labels})
-        right = on_prompts.verified(model, [replace(one, edits=()) for one in some]).right
-    marked = on_prompts.marks(model, some, maps, seed)
+def _now(model: Model, some: Sequence[Prompt], labels: Sequence[str], seed: int) -> dict[str, stats.Interval]:
+    """Return the average precision of maps of the model as it is now, and how often it is right."""
+    right = on_prompts.verified(model, [replace(one, edits=()) for one in some]).right
+    marked = on_prompts.marks(model, some, _by(model, some, labels), seed)
     means = {label: stats.mean_interval(marked[label, "precision"].tolist(), seed) for label in labels}
     return {**means, RIGHT: right}
 
