@@ -119,17 +119,18 @@ def test_a_failure_is_reported_and_the_others_finish(places, capsys):
     assert not (places.runs / "default/01_broken.failed.ipynb").exists()
 
 
-def test_golden_twice_writes_the_same_bytes(places):
+def test_golden_twice_writes_the_same_bytes_however_many_run_at_once(places):
+    sums = "import torch\ntorch.randn(999_999, generator=torch.Generator().manual_seed(0)).sum().item()"
     prints = "import time\nfor n in range(3):\n    print(n, flush=True)\n    time.sleep(0.05)"
-    write(places, "01_dots", PICTURE, prints)
+    write(places, "01_dots", PICTURE, prints, sums)
     write(places, "02_slider", "object()", tags=["widget"])
     written = []
-    for _ in range(2):
-        assert statuses(execute.golden(places)) == ["finished", "finished"]
+    for jobs in (1, 2):
+        assert statuses(execute.golden(places, jobs=jobs)) == ["finished", "finished"]
         written.append([path.read_bytes() for path in runs.find_notebooks(places)])
     assert written[0] == written[1]
     dots, slider = (nbformat.reads(content, as_version=4) for content in written[0])
-    assert [cell.execution_count for cell in dots.cells[1:]] == [1, 2, 3]
+    assert [cell.execution_count for cell in dots.cells[1:]] == [1, 2, 3, 4]
     assert [output.text for output in dots.cells[3].outputs] == ["0\n1\n2\n"]
     assert dots.cells[1].metadata == {"tags": ["parameters"]} and dots.cells[2].metadata == {}
     assert slider.cells[2].outputs == [] and "version" not in slider.metadata.language_info
