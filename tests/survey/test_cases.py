@@ -119,6 +119,49 @@ def test_a_module_with_an_encoder_and_a_decoder_is_refused_when_it_is_wrapped(na
         models.wrap(module, tokenizer=tiny.tokenizer())
 
 
+@pytest.mark.parametrize("name", ["CTRL, next words", "GPT, next words"])
+def test_models_that_write_over_their_embeddings_or_give_lists_have_gradients(name, tmp_path):
+    model = of_family(name, tmp_path)
+    for one, found in zip([SHORT, LONG], methods.explain("gradient_x_input", model, [SHORT, LONG], 1), strict=True):
+        same(found.scores, methods.explain("gradient_x_input", model, one, 1).scores, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "said"),
+    [
+        ("CTRL, next words", "integrated_gradients", "no other vectors can be put in place of its words"),
+        ("I-BERT", "integrated_gradients", "come with scales of their own"),
+        ("RWKV, next words", "gradient_norm", "gradients do not pass through it"),
+        ("RWKV, next words", "integrated_gradients", "gradients do not pass through it"),
+        ("LFM2, next words", "rollout", "1 of 3 attention blocks showed their map"),
+    ],
+)
+def test_what_cannot_be_taken_back_to_words_is_refused_and_removal_goes_on(name, method, said, tmp_path):
+    model = of_family(name, tmp_path)
+    with pytest.raises(TypeError, match=f"{method} cannot explain .*{said}"):
+        methods.explain(method, model, SHORT)
+    assert methods.explain("leave_one_out", model, SHORT).scores.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("CANINE", "has no table of word embeddings"),
+        ("ViT MAE without a head", r"answers otherwise each time it is asked, by .*ViTMAEModel draws at random"),
+    ],
+)
+def test_models_without_words_or_with_dice_are_refused_when_they_are_loaded(name, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        of_family(name, tmp_path)
+
+
+def test_a_model_of_pictures_that_takes_no_pixels_is_refused_when_it_is_loaded(tmp_path):
+    """SigLIP 2 takes patches that are cut before."""
+    shape = {"num_labels": 5, "vision_config": families.VISION, "text_config": families.TEXT}
+    with pytest.raises(ValueError, match=r"takes no picture as \(sample, channel, row, column\)"):
+        models.load(save(families.Family("vision", "siglip2", "ImageClassification", shape), tmp_path))
+
+
 # Answers that are no softmax
 
 

@@ -322,7 +322,7 @@ def start_gradients(model: nn.Module, undo: ExitStack) -> None:
     def begin(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         if not torch.is_grad_enabled() or output.requires_grad:
             return output
-        return output.detach().requires_grad_()
+        return output.detach().requires_grad_().clone()  # CTRL multiplies it in place, which a leaf forbids
 
     undo.callback(_first_embedding(model).register_forward_hook(begin).remove)
 
@@ -356,7 +356,7 @@ def _keep_hidden(blocks: list[nn.Module], trace: Trace, undo: ExitStack) -> None
 
     def keep(state: Any, place: int) -> None:
         del trace.hidden[place:]
-        trace.hidden.append(with_gradient(state[0] if isinstance(state, tuple) else state))
+        trace.hidden.append(with_gradient(state[0] if isinstance(state, (tuple, list)) else state))
         trace.entered = place + 1
 
     def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

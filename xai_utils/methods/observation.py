@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xai_utils.capture.attention import Trace, capture_attention, capture_states
+from xai_utils.capture.attention import Trace, capture_attention, capture_states, start_gradients
 from xai_utils.capture.scans import capture_scans, scanning
 from xai_utils.maths.hidden_maps import direction_maps
 from xai_utils.models.encoding import Batch, encode, specimen
@@ -181,11 +182,12 @@ def _observed(
 
 @dataclass(frozen=True)
 class Seen:
-    """What can be seen of a model: ``""``, or the reason why its attention, or states or words one by one, cannot."""
+    """What can be seen of a model: ``""``, or the reason why its attention, states, words or gradients cannot."""
 
     attention: str = ""
     states: str = ""
     words: str = ""
+    gradients: str = ""
 
 
 _SEEN: WeakKeyDictionary[nn.Module, Seen] = WeakKeyDictionary()
@@ -199,7 +201,7 @@ def sees(model: Model) -> Seen:
         return Seen()
     if model.module not in _SEEN:
         inputs, positions = specimen(model)
-        _SEEN[model.module] = Seen(*(see(model, inputs, positions) for see in (_attention, _states, _words)))
+        _SEEN[model.module] = Seen(*(see(model, inputs, positions) for see in (_attention, _states, _words, _slopes)))
     return _SEEN[model.module]
 
 
@@ -234,15 +236,24 @@ def _states(model: Model, inputs: dict[str, Tensor], positions: int) -> str:
 
 
 def _words(model: Model, inputs: dict[str, Tensor], positions: int) -> str:
-    """See whether as many words are embedded as were given."""
+    """See whether as many words are embedded as were given, and other vectors may be put in their place."""
     module: Any = model.module
     if model.kind == "vision" or not hasattr(module, "get_input_embeddings"):
         return ""
     seen: list[Tensor] = []
-    handle = module.get_input_embeddings().register_forward_hook(lambda _m, _a, output: seen.append(output))
+
+    def put(_module: nn.Module, _args: Any, output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise RuntimeError("they come with scales of their own, as in I-BERT")
+        seen.append(output)
+        return output.detach().requires_grad_()
+
+    handle = module.get_input_embeddings().register_forward_hook(put)
     try:
-        with torch.no_grad():
-            model.run(inputs)
+        with torch.inference_mode(False), torch.enable_grad():
+            model.run({name: values.clone() for name, values in inputs.items()})
+    except RuntimeError as error:
+        return f"no other vectors can be put in place of its words: {str(error).rstrip('.')}. Try leave_one_out."
     finally:
         handle.remove()
     if len(seen) == 1 and seen[0].shape[1] == positions:
@@ -251,6 +262,18 @@ def _words(model: Model, inputs: dict[str, Tensor], positions: int) -> str:
     if len(seen) == 1 and seen[0].shape[0] == positions:
         return "it embeds tokens first and samples second, as no other model does. Try leave_one_out."
     return f"it embeds {told}, but {positions} words were given: it pads them by itself. Try leave_one_out."
+
+
+def _slopes(model: Model, inputs: dict[str, Tensor], positions: int) -> str:
+    """See whether what the model makes can be taken back to its input (RWKV writes over what that needs)."""
+    given = {name: values.clone() for name, values in inputs.items()}
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), ExitStack() as undo:
+            start_gradients(model.module, undo)
+            model.run(given).sum().backward()
+    except (RuntimeError, TypeError) as error:
+        return f"gradients do not pass through it: {str(error).split(':')[0].rstrip('.')}. Try leave_one_out."
+    return ""
 
 
 def placed(maps: Sequence[Tensor], positions: int) -> str:

@@ -48,7 +48,7 @@ def reads_tokens(model: Model) -> str:
         return _attention(model)
     if model.blocks == 0 and not scanning(model.module):
         return _attention(model) or answers(model)
-    return sees(model).states or answers(model)
+    return sees(model).states or sees(model).gradients or answers(model)
 
 
 def pays(model: Model) -> str:
@@ -60,7 +60,7 @@ def weighs(model: Model) -> str:
     """Suit a model with a head and attention of its own, whose gradient weighs it."""
     if scanning(model.module):
         return "it needs the gradient at attention probabilities, and this model reads by scans. Try mamba_attribution."
-    return _attention(model) or answers(model)
+    return _attention(model) or answers(model) or sees(model).gradients
 
 
 def follows_rules(preset: str, model: Model) -> str:
@@ -87,7 +87,7 @@ def _adds_up(model: Model) -> str:
 
 def embeds(model: Model) -> str:
     """Suit a model with a head whose input embedding takes the words as they are given."""
-    return answers(model) or sees(model).words
+    return answers(model) or sees(model).words or sees(model).gradients
 
 
 _RULED: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()

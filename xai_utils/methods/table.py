@@ -107,9 +107,10 @@ def explain(
     must_suit(name, model)
     single = isinstance(samples, (Text, Picture))
     many: Any = [samples] if isinstance(samples, (Text, Picture)) else samples
-    count = len(next(iter(many.values()), ())) if isinstance(many, Mapping) else len(many)
-    if isinstance(many, Mapping) and not count:
+    counts = [len(one) for one in many.values()] if isinstance(many, Mapping) else [len(many)]
+    if isinstance(many, Mapping) and (0 in counts or len(set(counts)) != 1):
         encode(model, many)  # says what is wrong with them
+    count = counts[0]
     questions = per_sample(target, count)
 
     def explained(start: int, end: int) -> list[Attribution]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from xai_utils.models.kinds import Model, Preprocessing
+from xai_utils.models.kinds import Model, Preprocessing, words_of
 from xai_utils.samples.kinds import Picture, Text
 
 
@@ -260,7 +260,7 @@ def _positions(module: Any) -> int:
     """Return how many positions a text model has; RoBERTa leaves the first ones, up to its padding index, unused."""
     for name, table in module.named_modules():
         if name.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None:
-            return table.num_embeddings - table.padding_idx - 1
+            return len(table.weight) - table.padding_idx - 1
     told = getattr(module.config, "max_position_embeddings", None)
     return told if isinstance(told, int) and told > 0 else sys.maxsize  # a Mamba counts no positions
 
@@ -400,8 +400,8 @@ def _alone(model: Model, ids: Tensor) -> Tensor:
         return model.run({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     except (RuntimeError, IndexError) as error:
         raise ValueError(
-            f"{model.name} cannot read a text of {ids.shape[1]} words as it is, without padding: {error}. Models of "
-            "one fixed length are not explained; take another architecture."
+            f"{model.name} cannot read a text of {ids.shape[1]} words as it is, in {model.dtype} and without padding: "
+            f"{error}. Take another dtype, or another architecture if it is one of one fixed length."
         ) from error
 
 
@@ -425,7 +425,7 @@ def _ids_of_words(model: Model, length: int) -> Tensor:
     """Return ids of so many different words, ``(1, token)``."""
     module: Any = model.module
     special = set() if model.tokenizer is None else set(model.tokenizer.all_special_ids)
-    words = [one for one in range(module.get_input_embeddings().num_embeddings) if one not in special]
+    words = [one for one in range(words_of(module)) if one not in special]
     ids = torch.tensor([[words[i * len(words) // length] for i in range(length)]], device=model.device)
     if model.head == "mask":
         ids[:, 1] = model.tokenizer.mask_token_id

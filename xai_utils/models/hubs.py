@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from xai_utils.models import vim
-from xai_utils.models.kinds import Loaded, Preprocessing, Unavailable, predicts_words
+from xai_utils.models.kinds import Loaded, Preprocessing, Unavailable, predicts_words, words_of
 
 SECONDS = 3  #: to wait for the hub to answer at all
 MOST_EXTRA = 8  #: tokens of a picture that stand for no patch, at most: [CLS], distillation, registers
@@ -304,7 +304,7 @@ def _tokenizer(module: Any, source: str, revision: str | None) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer = from_hub(AutoTokenizer, source, revision)
-    words, rows = len(tokenizer), module.get_input_embeddings().num_embeddings
+    words, rows = len(tokenizer), words_of(module)
     if not rows / 2 <= words <= rows:
         raise ValueError(
             f"the tokenizer of {source} has {words} words, its model {rows}: they do not belong together (are the "
@@ -362,8 +362,14 @@ def _from_processor(source: str, read: Processor) -> Preprocessing:
 
 def _places(module: Any, size: int, part: Any) -> tuple[tuple[int, int] | None, int]:
     """Return the cells that maps are made of where a model's tokens are no patches, else how many tokens are none."""
-    with torch.inference_mode():
-        states = module(pixel_values=torch.zeros(1, 3, size, size), output_hidden_states=True).hidden_states
+    try:
+        with torch.inference_mode():
+            states = module(pixel_values=torch.zeros(1, 3, size, size), output_hidden_states=True).hidden_states
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{type(module).__name__} takes no picture as (sample, channel, row, column), which is the only way that "
+            f"pictures are explained: {error}"
+        ) from error
     patch = getattr(part, "patch_size", None)
     if states and states[0].ndim == 3 and isinstance(patch, int) and size % patch == 0:
         extra = states[0].shape[1] - (size // patch) ** 2

@@ -66,6 +66,20 @@ class Unavailable(OSError):
     """A model of a hub that is neither cached nor reachable."""
 
 
+def words_of(module: Any) -> int:
+    """Return how many ids a text model embeds; ``ValueError`` for one without a table of them (CANINE, Perceiver)."""
+    try:
+        table = module.get_input_embeddings()
+    except NotImplementedError:
+        table = None
+    if (weight := getattr(table, "weight", None)) is None:
+        raise ValueError(
+            f"{type(module).__name__} has no table of word embeddings, so its words are not known; take a model of "
+            "word pieces or bytes (BERT, RoBERTa, GPT-2, Llama)."
+        )
+    return len(weight)
+
+
 def predicts_words(module: nn.Module, tokenizer: Any) -> Loaded:
     """Return a model whose answer is the word at [MASK]: its classes are the words of the vocabulary."""
     return Loaded(module, vocabulary(tokenizer), tokenizer, head="mask")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from xai_utils import check, runtime
 from xai_utils.models import bundled, hubs, language
-from xai_utils.models.encoding import encode, taken_together
+from xai_utils.models.encoding import encode, specimen, taken_together
 from xai_utils.models.kinds import MEASURES, Comparison, Loaded, Model, Preprocessing, Spec, Unavailable, lengths
 from xai_utils.models.vim import Vim
 from xai_utils.samples.kinds import Sample
@@ -63,7 +63,21 @@ def load(name: str, device: torch.device | str = "cpu", dtype: str = "float32") 
         name, module, loaded.classes, spec.blocks, loaded.prefix, loaded.tokenizer, loaded.preprocessing, digest,
         loaded.head, pooling=loaded.pooling,
     )  # fmt: skip
+    if spec.blocks is None:
+        _answers_once(model)
     return _fed(model) if spec.blocks is None and model.kind == "text" else model
+
+
+def _answers_once(model: Model) -> None:
+    """Refuse a model that answers otherwise each time (ViT MAE hides patches at random); ``ValueError``."""
+    inputs, _ = specimen(model)
+    with torch.inference_mode():
+        one, other = model.run(inputs), model.run(inputs)
+    if (gap := float((one - other).abs().max())) > 1e-3 * float(one.abs().max()):
+        raise ValueError(
+            f"{model.name} answers otherwise each time it is asked, by {gap:.2g}: "
+            f"{type(model.module).__name__} draws at random, so no map of it can be repeated. Take another."
+        )
 
 
 def _fed(model: Model) -> Model:
