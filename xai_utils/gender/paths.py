@@ -50,7 +50,7 @@ def own_shares(observed: Observed) -> dict[str, Tensor]:
     """
     model, at = observed.seen.model, (slice(None), torch.arange(len(observed.probes)), observed.seen.reading)
     with torch.inference_mode(), capture_attention(model.module, model.blocks, hidden=True, values=True) as trace:
-        model.module(**observed.seen.batch.inputs)
+        model.logits(observed.seen.batch.inputs)
     ratio = rollout.mixing_ratio(trace.stack(), torch.stack(trace.values), torch.stack(trace.hidden[:-1]))
     fused = observed.seen.attention.mean(2)
     return {
