@@ -63,13 +63,11 @@ def load(name: str, device: torch.device | str = "cpu", dtype: str = "float32") 
         name, module, loaded.classes, spec.blocks, loaded.prefix, loaded.tokenizer, loaded.preprocessing, digest,
         loaded.head, pooling=loaded.pooling,
     )  # fmt: skip
-    if spec.blocks is None:
-        _answers_once(model)
-    return _fed(model) if spec.blocks is None and model.kind == "text" else model
+    return model if spec.blocks is not None else _answers_once(_fed(model) if model.kind == "text" else model)
 
 
-def _answers_once(model: Model) -> None:
-    """Refuse a model that answers otherwise each time (ViT MAE hides patches at random); ``ValueError``."""
+def _answers_once(model: Model) -> Model:
+    """Return a model that answers the same each time; ViT MAE hides patches at random: ``ValueError``."""
     inputs, _ = specimen(model)
     with torch.inference_mode():
         one, other = model.run(inputs), model.run(inputs)
@@ -78,6 +76,7 @@ def _answers_once(model: Model) -> None:
             f"{model.name} answers otherwise each time it is asked, by {gap:.2g}: "
             f"{type(model.module).__name__} draws at random, so no map of it can be repeated. Take another."
         )
+    return model
 
 
 def _fed(model: Model) -> Model:
