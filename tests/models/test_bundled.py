@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -113,7 +114,9 @@ def test_the_card_says_how_good_the_model_is_and_how_to_make_it_again(name):
 
 @EACH
 def test_it_loads_frozen_in_evaluation_mode_and_single_precision(name):
-    model = models.load(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        model = models.load(name)
     assert not model.module.training and not any(p.requires_grad for p in model.module.parameters())
     assert {p.dtype for p in model.module.parameters()} == {torch.float32} and model.device.type == "cpu"
     assert model.classes == tuple(card(name)["classes"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,12 +114,23 @@ def _without_report() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
+def merged(base: Any, folder: Path) -> Any:
+    """Merge an adapter, in peft's format in ``folder``, into the model that it was trained on.
+
+    peft asks that model under a name that transformers gives up; the warning of it is none for who loads a model.
+    """
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+
+
 def minilm_adapter(source: str, _revision: str | None) -> Loaded:
     """Put a bundled adapter and head on MiniLM and merge them: a plain BERT classifier, or one of masked words.
 
     The latter's card names no classes; its decoder is tied to the word embeddings of the installed package.
     """
-    from peft import PeftModel
     from safetensors.torch import load_file
     from transformers import AutoTokenizer, BertForMaskedLM, BertForSequenceClassification
 
@@ -132,8 +144,8 @@ def minilm_adapter(source: str, _revision: str | None) -> Loaded:
         base = BertForMaskedLM.from_pretrained(official)
         base.tie_weights()
         base.cls.predictions.bias.data.copy_(load_file(folder / "adapter_model.safetensors")[MLM_BIAS])
-    merged = PeftModel.from_pretrained(base, folder).merge_and_unload().float()
-    return Loaded(merged, tuple(card["classes"]), tokenizer) if card["classes"] else predicts_words(merged, tokenizer)
+    module = merged(base, folder).float()
+    return Loaded(module, tuple(card["classes"]), tokenizer) if card["classes"] else predicts_words(module, tokenizer)
 
 
 def bundled_text(source: str, _revision: str | None) -> Loaded:
