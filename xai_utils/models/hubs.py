@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from xai_utils.models import vim
+from xai_utils.models.bundled import merged
 from xai_utils.models.kinds import Loaded, Preprocessing, Unavailable, predicts_words, words_of
 
 SECONDS = 3  #: to wait for the hub to answer at all
@@ -247,7 +248,7 @@ def reads_pictures(named: str) -> bool:
 
 def _adapted(folder: Path) -> Loaded:
     """Merge a LoRA adapter for classes into the model that it was trained on."""
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
     from safetensors.torch import load_file
     from transformers import AutoModelForSequenceClassification as TextClassifier
 
@@ -263,10 +264,10 @@ def _adapted(folder: Path) -> Loaded:
         raise ValueError(f"the adapter in {folder.name} holds no classifier; train it with modules_to_save.")
     configuration(base, config.revision)
     plain = from_hub(TextClassifier, base, config.revision, dtype="float32", num_labels=len(heads[-1]))
-    merged = PeftModel.from_pretrained(plain, str(folder)).merge_and_unload()
-    labels = merged.config.id2label
+    module = merged(plain, folder)
+    labels = module.config.id2label
     where = str(folder) if (folder / "tokenizer_config.json").is_file() else base
-    return Loaded(merged, tuple(labels[i] for i in range(len(labels))), _tokenizer(merged, where, None))
+    return Loaded(module, tuple(labels[i] for i in range(len(labels))), _tokenizer(module, where, None))
 
 
 def masked_hub(source: str, revision: str | None) -> Loaded:
