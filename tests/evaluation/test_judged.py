@@ -39,6 +39,7 @@ BOTH = pytest.mark.parametrize(("name", "some"), [("bert", TEXTS), ("timm-vit", 
 @BOTH
 def test_maps_that_share_a_pass_are_those_of_the_methods_alone(name, some, monkeypatch):
     asked = {**ASKED, "attnlrp": ("attnlrp", {}), "filtered": ("diffusion_rollout", {"filter": "heat"})}
+    asked |= {"z+": ("transformer_attribution", {"start": 1}), "full": ("full_lrp", {})}
     model, passes, observe = tiny.model(name), [], judged.observe
     monkeypatch.setattr(
         judged, "observe", lambda *given, **more: passes.append(len(given[1])) or observe(*given, **more)

@@ -13,6 +13,7 @@ from xai_utils.models.encoding import encode
 from xai_utils.samples import recall
 
 TOLERANCE = 1e-3  #: of the greatest score of a map
+POSITIVE = dict.fromkeys(("transformer_attribution", "full_lrp"), 1e-4)  #: whose forward pass runs in float64
 MODELS = (
     "minilm-sst2 attention-sst2 bert12-sst2 bert24-sst2 minilm-mlm tiny-mlm-planted mamba-recall mamba-sst2 vit-scenes "
     "resnet-scenes vit-shortcut vim-scenes"
@@ -54,10 +55,10 @@ def test_single_precision_gives_what_double_gives(name):
                 assert one == other and "every score is zero" in other
                 continue
             miss = (one - other).abs().max() / other.abs().max()
-            assert miss <= TOLERANCE, f"{method} on {name}: {miss:.1e}"
+            assert miss <= POSITIVE.get(method, TOLERANCE), f"{method} on {name}: {miss:.1e}"
 
 
-def test_positive_rules_run_in_double_and_leave_the_model_as_it_is():
+def test_positive_rules_divide_in_double_and_leave_the_model_as_it_is():
     model, some = load("vit-shortcut"), samples.scene_pictures(2)
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
     found = explain("full_lrp", model, some)
@@ -68,7 +69,7 @@ def test_positive_rules_run_in_double_and_leave_the_model_as_it_is():
 def test_what_runs_in_single_precision_would_be_seen_to_fail(monkeypatch):
     from xai_utils.methods import relevance
 
-    monkeypatch.setattr(relevance, "_in_float64", lambda model, batch: (model, dict(batch.inputs)))
+    monkeypatch.setattr(relevance, "_in_float64", lambda *given: given)
     model, some = load("vit-scenes"), samples.scene_pictures(2, objects=2)
     double = replace(model, module=deepcopy(model.module).double())
     pairs = zip(explain("full_lrp", model, some, 0), explain("full_lrp", double, some, 0), strict=True)

@@ -35,34 +35,29 @@ RELEVANCE = ("transformer_attribution", "proportional", "orig")  #: presets that
 
 
 class _Step(torch.autograd.Function):
-    """Hand ``output`` on; backwards take the rule's way to ``inputs``, or while ``rules.plain`` the output's own."""
+    """Hand ``output`` on; backwards take the rule's way to ``inputs``."""
 
     @staticmethod
-    def forward(ctx: Any, rules: Rules, backward: Backward, output: Tensor, *inputs: Any) -> Tensor:
-        ctx.rules, ctx.way, ctx.count = rules, backward, len(inputs)
+    def forward(ctx: Any, backward: Backward, output: Tensor, *inputs: Any) -> Tensor:
+        ctx.way, ctx.count = backward, len(inputs)
         ctx.set_materialize_grads(False)
         return output.view_as(output)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         nothing = (None,) * ctx.count
-        if gradient is None or ctx.rules.plain:
-            return None, None, gradient, *nothing
-        return None, None, None, *(*ctx.way(gradient), *nothing)[: ctx.count]
+        if gradient is None:
+            return None, None, *nothing
+        return None, None, *(*ctx.way(gradient), *nothing)[: ctx.count]
 
 
 class Rules(TorchFunctionMode):
-    """Apply a table of rules to every torch function that takes part in the graph.
+    """Apply a table of rules to every torch function that takes part in the graph."""
 
-    Attributes:
-        plain: while true, backward passes are the plain ones; needs ``keep_plain``.
-    """
-
-    def __init__(self, table: dict[str, Rule], keep_plain: bool = False) -> None:
+    def __init__(self, table: dict[str, Rule]) -> None:
         """Take a table from torch's function names (without underscores) to rules."""
         super().__init__()
-        self.table, self.keep_plain, self.plain = table, keep_plain, False
-        self.reason = ""
+        self.table, self.reason = table, ""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.__name__.strip("_")
@@ -80,14 +75,14 @@ class Rules(TorchFunctionMode):
             return function(*args, **kwargs)
         if name not in self.table:
             return _allowed(name, function(*args, **kwargs))
-        with torch.set_grad_enabled(self.keep_plain):
+        with torch.no_grad():
             found = self.table[name](*args, **kwargs)
         if found is None:
             return function(*args, **kwargs)
         output, backward = found
         if backward is None:
             return output.detach()
-        handed = _Step.apply(self, backward, output, *(one for one in args[:2] if isinstance(one, Tensor)))
+        handed = _Step.apply(backward, output, *(one for one in args[:2] if isinstance(one, Tensor)))
         if name in lrp_tables.ACTIVATIONS:
             setattr(handed, lrp_tables.GATE, True)
         return handed
@@ -154,8 +149,8 @@ def lrp_rules(
 @contextmanager
 def relevance_rules(
     model: nn.Module, preset: str = "transformer_attribution", blocks: int | None = None,
-    pixel_range: tuple[Tensor, Tensor] | None = None,
-) -> Iterator[tuple[Trace, Rules]]:  # fmt: skip
+    pixel_range: tuple[Tensor, Tensor] | None = None, dtype: torch.dtype = torch.float64,
+) -> Iterator[Trace]:  # fmt: skip
     """Make what goes backwards relevance itself: at every tensor the "gradient" is its relevance.
 
     Args:
@@ -166,16 +161,17 @@ def relevance_rules(
         blocks: number of attention blocks that must be found.
         pixel_range: least and greatest value of a pixel after normalisation, each ``(3, 1, 1)``; needed to go down to
             the pixels.
+        dtype: in which the rules of linear maps and matrix products multiply; what they divide by is as the model's.
 
     Yields:
-        The trace, and the rules, whose ``plain`` switches to plain gradients through the same forward pass.
+        A :class:`capture.Trace` with ``hidden`` states.
 
     Source: Chefer et al. (2021a), arXiv:2012.09838.
     """
     check.one_of("preset", preset, RELEVANCE)
-    rules = Rules(lrp_tables.relevance(preset, pixel_range), keep_plain=True)
+    rules = Rules(lrp_tables.relevance(preset, pixel_range, dtype))
     with capture_attention(model, blocks, hidden=True) as trace, inside(model, rules):
-        yield trace, rules
+        yield trace
 
 
 @contextmanager

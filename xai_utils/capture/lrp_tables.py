@@ -150,14 +150,16 @@ def _patches(x: Tensor, weight: Tensor, how: Any) -> tuple[Tensor, int]:
 # Rules of relevance
 
 
-def relevance(preset: str, pixel_range: tuple[Tensor, Tensor] | None) -> dict[str, Rule]:
+def relevance(
+    preset: str, pixel_range: tuple[Tensor, Tensor] | None, dtype: torch.dtype = torch.float64
+) -> dict[str, Rule]:
     """Return the rules by which relevance itself goes backwards, see :func:`lrp.relevance_rules`."""
     linear = propagation.positive_linear_apart if preset == "orig" else propagation.positive_linear
     add = propagation.rescaled_addition if preset == "transformer_attribution" else propagation.addition
     return {
-        "linear": partial(_linear, linear),
+        "linear": partial(_linear, linear, dtype),
         "add": partial(_add, add),
-        "matmul": _matmul,
+        "matmul": partial(_matmul, dtype),
         "layer_norm": partial(_identity, F.layer_norm),
         "softmax": partial(_identity, F.softmax),
         "gelu": partial(_identity, F.gelu),
@@ -176,16 +178,15 @@ def _identity(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> tup
 
 
 def _linear(
-    rule: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None = None
+    rule: Callable[..., Tensor], dtype: torch.dtype, x: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Backward]:
-    output, x = F.linear(x, weight, bias), x.detach()
-    return output, lambda relevance: (rule(relevance, x, weight),)
+    output, x = F.linear(x, weight, bias), x.detach().to(dtype)
+    return output, lambda relevance: (rule(relevance.to(dtype), x, weight.to(dtype)),)
 
 
-def _matmul(left: Tensor, right: Tensor) -> tuple[Tensor, Backward]:
-    output, values = left @ right, (left.detach(), right.detach())
-    value = output.detach()
-    return output, lambda relevance: propagation.product(relevance, value, *values)
+def _matmul(dtype: torch.dtype, left: Tensor, right: Tensor) -> tuple[Tensor, Backward]:
+    output, values = left @ right, (left.detach().to(dtype), right.detach().to(dtype))
+    return output, lambda relevance: propagation.product(relevance, output, *values)
 
 
 def _add(rule: Callable[..., tuple[Tensor, Tensor]], left: Any, right: Any) -> tuple[Tensor, Backward]:

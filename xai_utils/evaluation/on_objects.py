@@ -18,7 +18,7 @@ from xai_utils import metrics, stats
 from xai_utils.evaluation.judged import BATCH, Methods, explained
 from xai_utils.evaluation.on_pictures import inside, masks
 from xai_utils.methods import relevance
-from xai_utils.methods.observation import observe
+from xai_utils.methods.observation import Observation
 from xai_utils.metrics.pictures import Foreground
 from xai_utils.models import Model
 from xai_utils.models.detector import Detections, with_masks
@@ -27,15 +27,14 @@ from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Picture, Sample
 
 MAY_BE_EMPTY = ("attention_gradcam", "gradcam")  #: nothing may speak for the class; the map is then zero everywhere
-#: how a relevance pass can be read -> its name in :func:`relevance.aggregates`
-READINGS = {
-    "transformer_attribution": "attribution",
-    "relevance rollout": "rollout",
-    "relevance of the last layer": "last_layer",
-    "relevance of the second layer": "second_layer",
-    "full relevance": "full",
+#: how a relevance pass by the z+ rules can be read, all of it in one pass
+READINGS: Methods = {
+    "transformer_attribution": ("transformer_attribution", {}),
+    "relevance rollout": ("transformer_attribution", {"aggregate": "rollout"}),
+    "relevance of the last layer": ("transformer_attribution", {"aggregate": "last_layer"}),
+    "relevance of the second layer": ("transformer_attribution", {"aggregate": "second_layer"}),
+    "full relevance": ("full_lrp", {}),
 }
-FEW = 8  # pictures in one relevance pass, whose graphs are kept in float64
 SAME_SKIP = "rollout, same skip"  #: see :func:`beside_same_skip`
 COLUMNS = ("model", "method", "picture", "object", "preference", "lift", "empty")
 
@@ -71,10 +70,19 @@ def maps(
     named = asked if isinstance(asked, Mapping) else {name: (name, {}) for name in asked}
     classes = predicted(model, pictures) if targets is None else [model.class_index(one) for one in targets]
     whole = {label: one for label, one in named.items() if one[0] not in MAY_BE_EMPTY}
-    found = {label: [one.scores for one in some] for label, some in explained(model, pictures, whole, classes).items()}
+    found: dict[str, list[Tensor]] = {label: [] for label in named}
+    on_attention = {label: options for label, (name, options) in named.items() if name == "attention_gradcam"}
+
+    def look(seen: Observation) -> None:
+        for label, options in on_attention.items():
+            views = map(seen.view, range(len(seen.batch)))
+            found[label] += [_patches(model, relevance.attention_gradcam(view, **options)[0]) for view in views]
+
+    maps = explained(model, pictures, whole, classes, look=look if on_attention else None)
+    found |= {label: [one.scores for one in some] for label, some in maps.items()}
     for label, (name, options) in named.items():
-        if label not in whole:
-            found[label] = _gradcams(name, model, pictures, classes, options)
+        if name == "gradcam":
+            found[label] = _gradcams(model, pictures, classes, options)
     grid = patch_grid(model)
     return {label: torch.stack([scores.view(grid) for scores in found[label]]) for label in named}
 
@@ -111,37 +119,18 @@ def stages(model: Model, picture: Picture, layers: Sequence[str]) -> dict[str, t
 
 
 def _gradcams(
-    name: str, model: Model, pictures: Sequence[Picture], classes: Sequence[int], options: Mapping[str, Any]
+    model: Model, pictures: Sequence[Picture], classes: Sequence[int], options: Mapping[str, Any]
 ) -> list[Tensor]:
     found: list[Tensor] = []
     for start in range(0, len(pictures), BATCH):
         some, targets = pictures[start : start + BATCH], classes[start : start + BATCH]
-        if name == "gradcam":
-            passed = relevance.gradcam(model, encode(model, some), targets, **options)
-        else:
-            seen = observe(model, some, targets)
-            passed = [relevance.attention_gradcam(seen.view(i), **options) for i in range(len(some))]
-        found += [scores[model.prefix :].cpu() for scores, _ in passed]
+        passed = relevance.gradcam(model, encode(model, some), targets, **options)
+        found += [_patches(model, scores) for scores, _ in passed]
     return found
 
 
-def relevances(model: Model, pictures: Sequence[Picture], targets: Sequence[int | str]) -> dict[str, Tensor]:
-    """Return every reading of one relevance pass by the z+ rules, ``(picture, row, column)`` by :data:`READINGS`.
-
-    Args:
-        model: a vision transformer.
-        pictures: at least one.
-        targets: class of each.
-    """
-    classes, grid = [model.class_index(one) for one in targets], patch_grid(model)
-    parts = []
-    for start in range(0, len(pictures), FEW):
-        some = slice(start, start + FEW)
-        parts.append(relevance.aggregates(model, encode(model, pictures[some]), classes[some]))
-    return {
-        name: torch.cat([part[aggregate] for part in parts])[:, model.prefix :].unflatten(1, grid).cpu()
-        for name, aggregate in READINGS.items()
-    }
+def _patches(model: Model, scores: Tensor) -> Tensor:
+    return scores[model.prefix :].cpu()
 
 
 def questions(pictures: Sequence[Picture]) -> tuple[list[Picture], list[str]]:

@@ -19,7 +19,8 @@ def divide(relevance: Tensor, total: Tensor) -> Tensor:
     Differs from: the original's ``safe_divide``, which adds 1e-9 whatever the sign, so that -1e-9 is divided by 0.
     """
     away = torch.copysign(torch.tensor(TINY, dtype=total.dtype, device=total.device), total).add_(total)
-    return torch.div(relevance, away, out=away).masked_fill_(total == 0, 0)
+    shared = torch.div(relevance, away, out=away)
+    return shared if torch.count_nonzero(total) == total.numel() else shared.masked_fill_(total == 0, 0)
 
 
 def cut_patches(pictures: Tensor, size: int) -> Tensor:
@@ -78,8 +79,8 @@ def bounded_pixels(relevance: Tensor, x: Tensor, weight: Tensor, low: Tensor, hi
 
 
 def product(relevance: Tensor, output: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Share relevance of a matrix product among its terms, half for each factor."""
-    share, half = divide(relevance, output), right / 2
+    """Share relevance of a matrix product among its terms, half for each factor; multiply as precisely as these are."""
+    share, half = divide(relevance, output).to(left), right / 2
     return (share @ half.mT).mul_(left), (left.mT @ share).mul_(half)
 
 

@@ -14,4 +14,4 @@ from xai_utils.methods import (
 )
 from xai_utils.methods.attention import read_row
 from xai_utils.methods.observation import Observation, View, observe
-from xai_utils.methods.table import METHODS, attribute, explain, methods_for
+from xai_utils.methods.table import METHODS, attribute, explain, methods_for, read_relevance

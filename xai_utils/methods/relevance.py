@@ -6,7 +6,7 @@ Gradients are switched on here whatever the caller has switched off.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xai_utils import check
+from xai_utils.capture.attention import capture_attention
 from xai_utils.capture.lrp import lrp_rules, relevance_rules
 from xai_utils.maths import class_maps, rollout
 from xai_utils.methods.observation import View
@@ -28,6 +29,7 @@ from xai_utils.models.targets import Asked, given
 
 AGGREGATES = ("attribution", "rollout", "last_layer", "second_layer")
 LEVELS = ("tokens", "pixels")
+POSITIONS = 800  #: of all samples in one relevance pass, whose graph is kept in float64
 LARGE = 256  #: pixels of a side at which every stage of a network has several places
 Targets = Asked | Sequence[int]
 Found = list[tuple[Tensor, dict[str, Any]]]  # per sample the scores of every position, and details
@@ -42,7 +44,7 @@ class Relevance:
 
     Attributes:
         attention: relevance of each layer's attention, ``(sample, head, query, key)``.
-        gradient: of the class score by each layer's attention, same shape.
+        gradient: of the class score by each layer's attention, same shape; no layer where it was not asked for.
         hidden: ``(layer + 1, sample, token)``: relevance entering each block, and after the last one.
         readers: ``(sample, token)`` bool: positions whose final state the class score is read from.
         pixels: ``(sample, row, column)`` summed over colours, or ``None``.
@@ -56,17 +58,14 @@ class Relevance:
 
 
 def propagate(
-    model: Model,
-    batch: Batch,
-    targets: Targets,
-    preset: str = "transformer_attribution",
-    pixels: bool = False,
+    model: Model, batch: Batch, targets: Targets, preset: str = "transformer_attribution", pixels: bool = False
 ) -> Relevance:
-    """Run one forward pass, one plain backward pass for the gradients of attention, and one relevance pass.
+    """Run a forward and a backward pass for the gradients of attention, then another pair for relevance.
 
-    All three run in float64, on a copy of the model: these rules divide by sums of products that may nearly cancel, so
-    that in float32 single maps are rounding noise (vit-scenes, down to the pixels: wrong by up to their own maximum).
-    Memory: about six times that of a forward and backward pass in float32, as both graphs are kept.
+    The forward pass of relevance runs in float64, on a copy of the model: its rules divide by sums that may nearly
+    cancel, so that in float32 single maps are rounding noise (vit-scenes, down to the pixels: wrong by up to their own
+    maximum). With these sums in float64 the products of matrices on the way back may be in the model's own precision:
+    in float32 they change no map of a bundled model by more than 1e-4 of its maximum.
 
     Args:
         model: a transformer with a classifier.
@@ -75,28 +74,61 @@ def propagate(
         preset: see :func:`lrp.relevance_rules`.
         pixels: go down to the pixels of pictures.
     """
+    _goes_together(model, batch)
+    question = given(targets)
+    found = _propagated(*_in_float64(model, batch), question, preset, pixels, model.dtype)
+    return replace(found, gradient=_gradient(model, batch, question))
+
+
+def _by_few(
+    model: Model, batch: Batch, targets: Targets, preset: str = "transformer_attribution", pixels: bool = False,
+    gradient: Tensor | None = None, weighs: bool = True,
+) -> Iterator[tuple[Batch, Relevance]]:  # fmt: skip
+    """Propagate a few samples at a time through one copy of the model; yield them with what the passes leave.
+
+    Without ``weighs`` the gradients of attention are left out; where they are known already, they are taken.
+    """
+    _goes_together(model, batch)
+    exact, wide = _in_float64(model, batch)
+    few = max(1, POSITIONS // max(batch.length(i) for i in range(len(batch))))
+    for start in range(0, len(batch), few):
+        rows = range(len(batch))[start : start + few]
+        own, some = (one.some(rows[0], rows[-1] + 1) for one in (batch, wide))
+        question = given(targets).of(rows)
+        found = _propagated(exact, some, question, preset, pixels, model.dtype)
+        if weighs:
+            n = found.hidden.shape[-1]
+            known = () if gradient is None else gradient[:, rows, :, :n, :n].to(_device(model)).unbind()
+            found = replace(found, gradient=known or _gradient(model, own, question))
+        yield own, found
+
+
+def _propagated(
+    model: Model, batch: Batch, question: Asked, preset: str, pixels: bool, dtype: torch.dtype
+) -> Relevance:
+    """Run the two passes of relevance."""
     if pixels and batch.grid is None:
         raise ValueError(f"{model.name} reads texts; only pictures have pixels.")
-    _goes_together(model, batch)
-    model, inputs = _in_float64(model, batch)
+    inputs = dict(batch.inputs)
     name = next(iter(inputs))
     if pixels:
         inputs[name] = inputs[name].clone().requires_grad_()
-    with (
-        torch.enable_grad(),
-        relevance_rules(model.module, preset, model.blocks, _pixel_range(model)) as (trace, rules),
-    ):
+    rules = relevance_rules(model.module, preset, model.blocks, _pixel_range(model), dtype)
+    with torch.enable_grad(), rules as trace:
         logits = model.logits(inputs)
-        chosen = given(targets).seed(logits)
-        rules.plain = True
-        *gradient, last = torch.autograd.grad(logits, [*trace.attention, trace.hidden[-1]], chosen, retain_graph=True)
-        rules.plain = False
         wanted = [*trace.attention, *trace.hidden, *([inputs[name]] if pixels else [])]
-        sent = torch.autograd.grad(logits, wanted, chosen)
+        sent = torch.autograd.grad(logits, wanted, question.seed(logits))
     depth = len(trace.attention)
-    hidden = torch.stack([one.sum(-1) for one in sent[depth : 2 * depth + 1]])
-    below = sent[-1].sum(1) if pixels else None
-    return Relevance(sent[:depth], tuple(gradient), hidden, last.any(-1), below)
+    states = sent[depth : 2 * depth + 1]
+    hidden, below = torch.stack([one.sum(-1) for one in states]), sent[-1].sum(1) if pixels else None
+    return Relevance(sent[:depth], (), hidden, states[-1].any(-1), below)
+
+
+def _gradient(model: Model, batch: Batch, question: Asked) -> tuple[Tensor, ...]:
+    """Return the plain gradients of attention, on the device of relevance."""
+    with torch.enable_grad(), capture_attention(model.module, model.blocks) as trace:
+        slopes = torch.autograd.grad(question.score(model.logits(batch.inputs)).sum(), trace.attention)
+    return tuple(one.to(_device(model)) for one in slopes)
 
 
 def _goes_together(model: Model, batch: Batch) -> None:
@@ -109,15 +141,19 @@ def _goes_together(model: Model, batch: Batch) -> None:
         )
 
 
-def _in_float64(model: Model, batch: Batch) -> tuple[Model, dict[str, Tensor]]:
-    """Return a copy of the model, and the batch's inputs, in float64; on the CPU where the device has no float64."""
-    device = torch.device("cpu") if model.device.type == "mps" else model.device
+def _in_float64(model: Model, batch: Batch) -> tuple[Model, Batch]:
+    """Return a copy of the model, and of the batch, in float64; on the CPU where the device has no float64."""
+    device = _device(model)
     module = deepcopy(model.module).to(device, torch.float64)
     inputs = {
         name: values.to(device, torch.float64 if values.is_floating_point() else None)
         for name, values in batch.inputs.items()
     }
-    return replace(model, module=module), inputs
+    return replace(model, module=module), replace(batch, inputs=inputs)
+
+
+def _device(model: Model) -> torch.device:
+    return torch.device("cpu") if model.device.type == "mps" else model.device
 
 
 def transformer_attribution(
@@ -138,40 +174,56 @@ def transformer_attribution(
     Source: Chefer et al. (2021a), arXiv:2012.09838, Eq. 13-14. Differs from: their code, which takes one sample at a
         time and rewrites the model; and overwrites the score of [CLS] in BERT.
     """
-    check.one_of("aggregate", aggregate, AGGREGATES)
-    found = propagate(model, batch, targets)
-    weighted = _weighted(found, aggregate)
-    results: Found = []
-    for i in range(len(batch)):
-        n = batch.length(i)
-        reader = _reader(found.readers[i, :n], weighted)
-        scores = _aggregate(weighted[:, i, :n, :n], reader, aggregate, start, normalise)
-        details = {"aggregate": aggregate, "start": start, "relevance_by_depth": _by_depth(found.hidden[:, i])}
-        results.append((scores, {**details, "skip": _skip(weighted[:, i, :n, :n], start)}))
+    options = {"aggregate": aggregate, "start": start, "normalise": normalise}
+    return readings(model, batch, targets, [("transformer_attribution", options)])[0]
+
+
+def readings(
+    model: Model, batch: Batch, targets: Targets, asked: Sequence[tuple[str, Mapping[str, Any]]],
+    gradient: Tensor | None = None,
+) -> list[Found]:  # fmt: skip
+    """Read one relevance pass in several ways, and return of each what the method of its name gives.
+
+    Args:
+        model: a transformer with a classifier.
+        batch: its encoded samples.
+        targets: what is asked of each sample, or its class index.
+        asked: names in :data:`READ`, with their options; the preset is the default one.
+        gradient: of what is asked by attention, ``(layer, sample, head, query, key)``, where it is known already.
+    """
+    for _, options in asked:
+        check.one_of("aggregate", options.get("aggregate", AGGREGATES[0]), AGGREGATES)
+    names = {name for name, _ in asked}
+    pixels = batch.grid is not None and "full_lrp" in names
+    results: list[Found] = [[] for _ in asked]
+    weighs = "transformer_attribution" in names
+    for some, found in _by_few(model, batch, targets, pixels=pixels, gradient=gradient, weighs=weighs):
+        for own, (name, options) in zip(results, asked, strict=True):
+            own += READ[name](found, some, **options)
     return results
 
 
-def aggregates(model: Model, batch: Batch, targets: Targets) -> dict[str, Tensor]:
-    """Read one relevance pass in every way: what takes one pass each by the methods.
+def _at_attention(
+    found: Relevance, batch: Batch, aggregate: str = "attribution", start: int = 0, normalise: bool = False
+) -> Found:
+    results, weighted = [], _weighted(found, aggregate)
+    for i in range(len(batch)):
+        n = batch.length(i)
+        own = weighted[:, i, :n, :n]
+        scores = _aggregate(own, _reader(found.readers[i, :n], own), aggregate, start, normalise)
+        details = {"aggregate": aggregate, "start": start, "relevance_by_depth": _by_depth(found.hidden[:, i])}
+        results.append((scores, {**details, "skip": _skip(own, start)}))
+    return results
 
-    Args:
-        model: a vision transformer with a classifier.
-        batch: its encoded pictures.
-        targets: what is asked of each picture, or its class index.
 
-    Returns:
-        Each name in :data:`AGGREGATES`, and ``"full"``, as :func:`full_lrp`, to ``(sample, position)``.
-    """
-    found, results = propagate(model, batch, targets, pixels=True), {}
-    for aggregate in AGGREGATES:
-        weighted = _weighted(found, aggregate)
-        rows = [
-            _aggregate(own, _reader(readers, weighted), aggregate, 0, False)
-            for own, readers in zip(weighted.unbind(1), found.readers, strict=True)
-        ]
-        results[aggregate] = torch.stack(rows)
-    assert found.pixels is not None
-    return results | {"full": patch_sums(found.pixels, batch)}
+def _at_input(found: Relevance, batch: Batch) -> Found:
+    scores = patch_sums(found.pixels, batch) if found.pixels is not None else found.hidden[0]
+    return [
+        (scores[i, : batch.length(i)], {"relevance_by_depth": _by_depth(found.hidden[:, i])}) for i in range(len(batch))
+    ]
+
+
+READ = {"transformer_attribution": _at_attention, "full_lrp": _at_input}  #: methods that read one and the same pass
 
 
 def _weighted(found: Relevance, aggregate: str) -> Tensor:
@@ -182,11 +234,8 @@ def _weighted(found: Relevance, aggregate: str) -> Tensor:
 
 def full_lrp(model: Model, batch: Batch, targets: Targets, preset: str = "transformer_attribution") -> Found:
     """Explain by the relevance that arrives at the pixels (added up by patch), or at the words behind the embedding."""
-    found = propagate(model, batch, targets, preset, pixels=batch.grid is not None)
-    scores = patch_sums(found.pixels, batch) if found.pixels is not None else found.hidden[0]
-    return [
-        (scores[i, : batch.length(i)], {"relevance_by_depth": _by_depth(found.hidden[:, i])}) for i in range(len(batch))
-    ]
+    parts = _by_few(model, batch, targets, preset, batch.grid is not None, weighs=False)
+    return [one for some, found in parts for one in _at_input(found, some)]
 
 
 def modified_gradient(
@@ -390,7 +439,10 @@ def _is_stage(shape: tuple[int, ...], ratio: float) -> bool:
 
 def by_start(model: Model, batch: Batch, targets: Targets) -> Tensor:
     """Return transformer attribution by the first layer of its product, ``(start, sample, position)``, in one pass."""
-    found = propagate(model, batch, targets)
+    return torch.cat([_every_start(found) for _, found in _by_few(model, batch, targets)], 1)
+
+
+def _every_start(found: Relevance) -> Tensor:
     weighted = _weighted(found, "attribution")
     readers = found.readers.to(weighted) / found.readers.sum(-1, keepdim=True)
     return torch.stack([class_maps.compose_row(weighted, readers, start) for start in range(len(weighted))])

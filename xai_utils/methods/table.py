@@ -185,6 +185,28 @@ def attribute(name: str, seen: Observation, sample: int = 0, **options: Any) -> 
     return _label(name, seen.model, seen.batch, sample, scores, question, {**options, **details})
 
 
+def read_relevance(
+    seen: Observation, asked: Mapping[str, tuple[str, Mapping[str, Any]]]
+) -> dict[str, list[Attribution]]:
+    """Explain an observed batch by several readings of one relevance pass, which takes its gradients from there.
+
+    Args:
+        seen: with gradients.
+        asked: label -> (name in :data:`relevance.READ`, options).
+    """
+    for name, _ in asked.values():
+        must_suit(name, seen.model)
+    assert seen.asked is not None
+    found = relevance.readings(seen.model, seen.batch, seen.asked, list(asked.values()), seen.gradient)
+    return {
+        label: [
+            _label(name, seen.model, seen.batch, i, scores, seen.asked, {**options, **details})
+            for i, (scores, details) in enumerate(own)
+        ]
+        for (label, (name, options)), own in zip(asked.items(), found, strict=True)
+    }
+
+
 def _label(
     name: str, model: Model, batch: Batch, sample: int, scores: Tensor, question: Asked | None, details: dict[str, Any]
 ) -> Attribution:  # fmt: skip
