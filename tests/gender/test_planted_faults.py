@@ -114,13 +114,17 @@ def test_sides_of_definitions_that_are_swapped_are_seen(masked, removed, capsys,
     assert verdicts(capsys, removal.change(asked, before, after, 0)) == [said]
 
 
+@pytest.fixture(scope="module")
+def patched(masked):
+    return patching.patch(masked, samples.gender.definitions()[:12])
+
+
 @pytest.mark.parametrize(("fault", "said"), [("none", HOLDS), ("shuffled", OPEN)])
-def test_gradients_of_other_tokens_do_not_follow_patching(masked, means, monkeypatch, capsys, fault, said):
-    one = patching.patch(masked, samples.gender.definitions()[:12])
-    real, order = patching.of_states, np.random.default_rng(1).permutation(len(one.tokens))
+def test_gradients_of_other_tokens_do_not_follow_patching(patched, means, monkeypatch, capsys, fault, said):
+    real, order = patching.of_states, np.random.default_rng(1).permutation(len(patched.tokens))
     if fault == "shuffled":
         monkeypatch.setattr(patching, "of_states", lambda *given: real(*given)[..., order])
-    assert verdicts(capsys, {"": patching.follows([one], "gradient × difference", means, 0, 999)}) == [said]
+    assert verdicts(capsys, {"": patching.follows([patched], "gradient × difference", means, 0, 999)}) == [said]
 
 
 @pytest.fixture(scope="module")
