@@ -91,7 +91,7 @@ def pole(ax: Axes, alphas: Sequence[float], most: float = 2.2) -> None:
         ax.plot(values, curve.where(curve.abs() < 6, torch.nan), label=f"α = {alpha}, pole at {alpha**-0.5:.2f}")
     ax.axvspan(0, 1, color="0.92")
     ax.set(xlabel="singular value s", ylabel="f(s)", ylim=(-5, 5), title="guarded maps stay in the grey part")
-    ax.legend()
+    ax.legend(loc="lower left")  # there is no curve
 
 
 def largest_values(ax: Axes, largest: Mapping[str, Tensor], alpha: float) -> None:
