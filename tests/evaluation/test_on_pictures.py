@@ -1,11 +1,14 @@
 """Marks of maps against masks: a perfect map, blind maps, pairing, the foreground that the model sees, refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
 import torch
 
-from xai_utils.evaluation import judged, on_pictures
+from xai_utils import claims, models, samples, stats
+from xai_utils.evaluation import judged, on_pictures, sanity
 from xai_utils.evaluation.on_pictures import intervals, marks, paired
 from xai_utils.models.encoding import view_mask
 from xai_utils.result import Attribution
@@ -174,3 +177,60 @@ def test_a_map_points_at_one_object_at_both_or_at_none(monkeypatch):
     assert means.loc["gone"].tolist() == [1, 0, 0] and len(found) == 9
     shares = on_pictures.shares(found.assign(background=["a", "a", "b"] * 3), ["first"], 0)["first"]
     assert shares["star"].mean == pytest.approx(2 / 3) and shares["gone"].bounds == (0, 0)
+
+
+# Faults planted in the study of the shortcut, which its claims have to see
+
+READERS = ("vit-shortcut", "vit-scenes")
+METHODS = ("attnlrp", "generic_attention")
+
+
+PARTS = ("digit", "badge")
+
+
+def looked_at(name):
+    return on_pictures.pointed(models.load(name), samples.marked_pictures(12, 1056, "backgrounds"), METHODS, PARTS)
+
+
+@pytest.fixture(scope="module")
+def points():
+    return {name: looked_at(name) for name in READERS}
+
+
+def revealed(points, capsys, part="badge"):
+    """Say whether each method points at the badge more often in the model that reads it."""
+    reads, other = (points[name].set_index("method")[part] for name in READERS)
+    tests = {name: (reads[name].to_numpy() - other[name].to_numpy()).tolist() for name in METHODS}
+    for name, one in stats.gains(tests, 0).items():
+        claims.tested(name, one.interval.mean, one.p)
+    return [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_maps_reveal_the_shortcut_and_swapped_models_or_masks_are_seen(points, capsys):
+    assert revealed(points, capsys) == ["holds"] * 2
+    turned = dict(zip(READERS, reversed(points.values()), strict=True))
+    assert revealed(turned, capsys) == ["does not hold"] * 2
+    assert revealed(points, capsys, "digit") == ["does not hold"] * 2
+
+
+def test_a_shortcut_in_shuffled_weights_is_seen(points, capsys, monkeypatch):
+    model = models.load(READERS[0])
+    monkeypatch.setattr(models, "load", lambda _: model)
+    with sanity.randomised(model, sanity.layers(model), 0):
+        assert "holds" not in revealed(points | {READERS[0]: looked_at(READERS[0])}, capsys)
+
+
+def opposite(maps):
+    return [replace(one, scores=one.scores.max() - one.scores) for one in maps]
+
+
+@pytest.mark.parametrize("change", [lambda maps: [*maps[1:], maps[0]], opposite], ids=["another picture's", "opposite"])
+def test_maps_of_another_picture_and_turned_maps_are_seen(change, capsys, monkeypatch):
+    real = on_pictures.scoring.attributions
+
+    def attributions(*given):
+        maps, seconds = real(*given)
+        return change(maps), seconds
+
+    monkeypatch.setattr(on_pictures.scoring, "attributions", attributions)
+    assert "holds" not in revealed({name: looked_at(name) for name in READERS}, capsys)
