@@ -64,3 +64,14 @@ def test_pictures_are_stored_lighter_and_look_the_same():
     again = output.data["image/png"]
     frames.lighten(notebook)
     assert notebook.cells[0].outputs[0].data["image/png"] == again, "lighter only once"
+
+
+def test_a_small_spot_of_a_rare_colour_keeps_it():
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200))
+    shown = np.repeat(noise[..., None], 3, 2).astype(np.uint8)
+    shown[90:96, 90:96] = 179, 88, 6  # orange, on grey
+    file = io.BytesIO()
+    Image.fromarray(shown).save(file, "png")
+    light = frames._light(base64.b64encode(file.getvalue()).decode(), 200)
+    kept = np.asarray(Image.open(io.BytesIO(base64.b64decode(light))).convert("RGB")).astype(int)
+    assert np.abs(kept - shown).max() <= 12

@@ -70,6 +70,9 @@ def _light(picture: str, widest: int | None) -> str:
     if widest is not None and image.width > widest:
         image = image.resize((widest, round(image.height * widest / image.width)), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    few = image.quantize(
+        COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    )  # a rare colour stays that colour
+    few.save(file, "png", optimize=True)
     light = base64.b64encode(file.getvalue()).decode()
     return light if widest is not None or len(light) < len(picture) else picture

@@ -11,6 +11,7 @@ import pytest
 import tiny
 import yaml
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from xai_utils.widgets.explorer import files
@@ -60,8 +61,8 @@ def test_a_picture_is_drawn_with_the_row_and_every_map():
     fig, words = written(PICTURE)
     titles = [one for one in words if one]
     assert titles[1] == "[CLS] reads: layer 1, mean of heads"
-    assert titles[2:] == ["rollout", "rollout, before", "rollout, discard share 0.5"]
-    assert fig.get_figwidth() == 2.5 * files.COLUMNS
+    assert titles[2:] == ["rollout", "rollout, discard share 0.5"]
+    assert fig.get_figwidth() == 2.5 * 4 and files.SCALE in [one.get_text() for one in fig.findobj(Text)]
     _, words = written(CONVOLUTIONS)
     assert not any("reads" in one for one in words) and any("attention" in one for one in words)
 

@@ -28,6 +28,10 @@ LARGEST = 50_000_000  #: pixels of an uploaded picture
 COLUMNS = 5
 RECORDED = 10  #: answers in the record, likeliest first
 FOLDER = "exported_views"
+SCALE = (
+    "Colours: each map from 0 (dark) to its own greatest value (yellow); "
+    "with signs orange speaks for, violet against, and white is 0."
+)
 
 
 def folder() -> Path:
@@ -112,16 +116,18 @@ def _draw_picture(part: Any, request: Request, captured: Captured, shown: Sequen
     view = captured.batch.views[0]  # type: ignore[index]
     count = 2 + len(shown)
     grid = part.subplots(-(-count // COLUMNS), min(count, COLUMNS), squeeze=False)
+    part.supxlabel(SCALE, fontsize=8)
     axes = list(grid.flat)
     plots.image(axes[0], view, captured.sample.name)
     if captured.seen is not None:
         title, row = _row(request, captured)
-        plots.overlay(axes[1], view, row.cpu().view(captured.batch.grid), title, bar=False)  # type: ignore[arg-type]
+        plots.overlay(axes[1], view, row.cpu().view(captured.batch.grid), title, bar=False, smooth=False)  # type: ignore[arg-type]
     for ax, one in zip(axes[2:], shown, strict=False):
         if one.found is None:
             _excuse(ax, one)
         else:
-            plots.relevance(ax, one.found, view, _titled(one), bar=False)
+            scores, signed = one.found.picture(), one.found.signed
+            plots.overlay(ax, view, scores, _titled(one), signed=signed, bar=False, smooth=False)
     for ax in axes[count:] + ([axes[1]] if captured.seen is None else []):
         ax.axis("off")
 

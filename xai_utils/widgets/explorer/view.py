@@ -225,13 +225,20 @@ def before_after(captured: Captured, change: str, strength: float | None = None)
 def panels(captured: Captured, request: Request, beside: Mapping[str, Captured] | None = None) -> list[Panel]:
     """Return every map of a view: its methods, their difference if asked for, then before and after the change.
 
+    Rollout before the change is left out where it is one of the methods.
+
     Args:
         captured: of the model whose maps they are.
         request: what is shown.
         beside: the captured passes of the whole view by place, for the difference of two models.
     """
     asked = [panel(captured, name) for name in request.methods]
-    changed = before_after(captured, request.change, request.strength)
+    there = [one.found for one in asked]
+    changed = [
+        one
+        for one in before_after(captured, request.change, request.strength)
+        if one.found is None or not any(one.found is found for found in there)
+    ]
     return [*asked, *(_differences(captured, request, beside or {}) if request.difference else ()), *changed]
 
 
