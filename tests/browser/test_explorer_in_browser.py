@@ -71,7 +71,7 @@ def test_in_jupyterlab(address, tmp_path):
         seen = Seen(page)
         seen.root.scroll_into_view_if_needed()
         page.screenshot(path=lab.SHOTS / "10_explorer_picture.png")
-        check_dragging(seen, 6)  # four methods, rollout before and after
+        check_dragging(seen, 5)  # four methods, and rollout after the change
         check_hovering_and_clicking(seen)
         check_a_sentence_and_a_second_model(seen)
         check_mistakes(seen)
