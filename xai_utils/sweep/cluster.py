@@ -43,6 +43,12 @@ WORKER = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THRE
 #: counts it as gone for good: 15 seconds of its own are too few beside other work
 LOCAL = {"distributed.nanny.pre-spawn-environ": WORKER, "distributed.deploy.lost-worker-timeout": "10 minutes"}
 
+LOST = "the scheduler was lost in mid-run. What had finished is kept: start again."
+GONE = (
+    "all workers are gone, and no new one has come for {:g} s; were they out of memory? What had finished is kept: "
+    "start again, with fewer workers on a small machine."
+)
+
 
 @dataclass(frozen=True)
 class Where:
@@ -123,31 +129,30 @@ def _here(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tupl
 
 
 def _there(client: Any, function: Callable[[Any], Any], tasks: Sequence[Any], lost: float) -> Iterator[tuple[int, Any]]:
+    """Take each result once it is here: one that went with its worker is made again, as a task is."""
     import distributed
 
     number = {future: n for n, future in enumerate(client.map(function, tasks, pure=False))}
-    done = distributed.as_completed(list(number), loop=client.loop)
+    done = distributed.as_completed(list(number), loop=client.loop, with_results=True, raise_errors=False)
     while number:
         _wait(client, done, lost)
-        future = next(done)
-        error = future.exception() if future.status == "error" else None
-        if future.status not in ("finished", "error") or isinstance(error, CancelledError):
-            raise ConnectionError("the scheduler was lost in mid-run. What had finished is kept: start again.")
-        yield number.pop(future), error if error is not None else future.result()
+        future, found = next(done)
+        result = found[1] if future.status == "error" else found  # of type, exception and traceback
+        if isinstance(result, CancelledError):
+            raise ConnectionError(LOST)
+        yield number.pop(future), result
         future.release()
 
 
 def _wait(client: Any, done: Any, lost: float) -> None:
-    """Return once a task is done, or raise once there has been no worker for ``lost`` seconds."""
+    """Return once a result is here, or raise once there has been no worker, or no scheduler, for ``lost`` seconds."""
     there = time.monotonic()
     while not done.has_ready():
-        if client.status != "running" or client.scheduler_info()["workers"]:
+        connected = client.status == "running"
+        if connected and client.scheduler_info()["workers"]:
             there = time.monotonic()
         elif time.monotonic() - there > lost:
-            raise ConnectionError(
-                f"all workers are gone, and no new one has come for {lost:g} s; were they out of memory? What had "
-                "finished is kept: start again, with fewer workers on a small machine."
-            )
+            raise ConnectionError(GONE.format(lost) if connected else LOST)
         time.sleep(0.02)
 
 
