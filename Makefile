@@ -18,13 +18,11 @@ figures: $(STAMP)  ## draw every figure from the notebooks (RUN=name ONLY=01,02 
 compare: $(STAMP)  ## list the figures and tables that are not as in FOLDER=folder, drawn on another machine
 	$(XAI) figures --compare $(FOLDER)
 
-test: $(STAMP)  ## unit tests, then every notebook against its stored output; contacts no network
+test: $(STAMP)  ## unit tests, and every notebook against its stored output (JOBS=2); contacts no network
 	@figures=$$(mktemp -d) || exit 1; trap 'rm -rf "$$figures"' EXIT; trap 'exit 130' INT TERM; \
-	export HF_HUB_OFFLINE=1 PYTHONHASHSEED=0 XAI_FIGURES="$$figures"; failed=0; \
-	export OMP_NUM_THREADS=1; \
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests || failed=1; \
-	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-cell-timeout=600 notebooks || failed=1; \
-	exit $$failed
+	export HF_HUB_OFFLINE=1 PYTHONHASHSEED=0 OMP_NUM_THREADS=1 XAI_FIGURES="$$figures"; \
+	$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadscope --no-loadscope-reorder \
+	--nbval-lax --nbval-cell-timeout=600 notebooks tests
 
 golden: $(STAMP)  ## re-execute the notebooks in place and clean them for git (ONLY=01,02 JOBS=2)
 	$(XAI) golden $(RUNNING)

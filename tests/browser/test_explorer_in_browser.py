@@ -59,14 +59,9 @@ class Seen:
         lab.wait_for(condition, lab.PATIENCE, f"{what}; the message is: {self.message!r}")
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    with lab.served(tmp_path_factory.mktemp("lab")) as where:
-        yield where
-
-
 def test_in_jupyterlab(address, tmp_path):
     with lab.opened(address, NOTEBOOK, tmp_path) as page:
+        assert len(lab.cells(page)) > 10, "the whole notebook"
         lab.run_all(page)
         seen = Seen(page)
         seen.root.scroll_into_view_if_needed()
