@@ -9,6 +9,7 @@ from xai_utils import stats
 from xai_utils.evaluation import on_prompts
 from xai_utils.samples import prompts
 from xai_utils.sweep import causes
+from xai_utils.sweep.standings import NULLS
 
 COUNT = 4
 WRONG = "notes:1"
@@ -166,3 +167,41 @@ def test_a_cascade_refuses_more_blocks_than_there_are_and_unknown_maps(model, fo
         causes.cascade(model, found, ["AttnLRP"], [1, 99], 2)
     with pytest.raises(ValueError, match="'magic', expected one of"):
         causes.cascade(model, found, ["magic"], [1], 2)
+
+
+def swept(rho=1.0, seed=0):
+    """A table of two tasks: deleting ranks as the cause does, the other way by chance, and unproved prompts against."""
+    noise, rows = np.random.default_rng(seed), []
+    methods = [*(f"method {i}" for i in range(9)), "leave_one_out", *NULLS]
+    for task in ("indirect_object", "agreement"):
+        right, other = np.linspace(0.1, 0.9, len(methods)), noise.permutation(len(methods)) / len(methods)
+        for i in range(12):
+            jitter = noise.normal(0, 0.01, (3, len(methods)))
+            for n, method in enumerate(methods):
+                told = {
+                    "aopc": (rho * right[n] + jitter[0, n], other[n] + jitter[1, n]) if i < 10 else (-right[n],) * 2
+                }
+                at = {"model": "lm", "method": method, "sample": f"{task}:{i}", "seconds": 0.0, "error": ""}
+                rows += [at | {"metric": "aopc", "operator": way, "value": value}
+                         for way, value in zip(("delete", "word"), told["aopc"], strict=True)]  # fmt: skip
+                if i < 10:
+                    rows.append(at | {"metric": "average_precision", "operator": "", "value": right[n] + jitter[2, n]})
+    return pd.DataFrame(rows)
+
+
+def test_a_metric_that_ranks_as_the_cause_does_is_told_from_one_that_does_not():
+    ranks, each = causes.metrics_ranked(swept(), 0)
+    assert list(zip(ranks.operator, ranks.without, strict=True)) == [
+        (way, without) for way in ("delete", "word") for without in ("", "leave_one_out")
+    ]
+    found = ranks.set_index(["operator", "without"])
+    assert found.loc["delete", "rho"].min() > 0.98 and found.loc["delete", "p"].max() < 0.01
+    assert (found.loc["word", "p"] > 0.05).all() and found.loc["word", "rho"].abs().max() < 0.6
+    assert (found.low <= found.rho).all() and (found.rho <= found.high).all()
+    assert set(each.model) == {"indirect_object", "agreement"} and set(each.methods) == {9, 10}
+
+
+def test_a_metric_that_ranks_against_the_cause_is_found_so():
+    ranks, _ = causes.metrics_ranked(swept(rho=-1.0), 0)
+    found = ranks.set_index(["operator", "without"]).loc["delete"]
+    assert found.rho.max() < -0.98 and found.p.max() < 0.01

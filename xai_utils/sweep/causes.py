@@ -29,7 +29,7 @@ from xai_utils.evaluation.on_prompts import Verified
 from xai_utils.models import Model
 from xai_utils.samples import prompts
 from xai_utils.samples.prompts import Prompt
-from xai_utils.sweep import parts
+from xai_utils.sweep import agreement, parts, standings
 
 #: one or two passes a prompt
 QUICK: dict[str, tuple[str, dict[str, Any]]] = {
@@ -56,6 +56,7 @@ ALONE = ("generic attention", "AttnLRP")
 SIGNED = ("AttCAT", "gradient × input", "CP-LRP", "AttnLRP")
 SHUFFLED = ("generic attention", "gradient norm", "CP-LRP", "AttnLRP")
 ECHOED = ("generic attention", "gradient norm", "CP-LRP", "AttnLRP")
+REMOVALS = ("infidelity", "delta_af", "comprehensiveness", "sufficiency", "aopc", "log_odds")  #: that know no cause
 PART = 20  #: prompts in one part
 RIGHT = "right answers"  #: in :func:`cascade`
 
@@ -309,3 +310,34 @@ def _now(model: Model, some: Sequence[Prompt], labels: Sequence[str], seed: int)
 def _drawn(name: str) -> Prompt:
     task, _, seed = name.partition(":")
     return prompts.draw(task, int(seed))
+
+
+def metrics_ranked(table: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ask whether metrics of removal, which know no cause, rank methods as the known cause does.
+
+    Only prompts of known cause take part. Leaving one out is a removal itself, so everything is asked without it, too.
+
+    Args:
+        table: rows of a sweep of the tasks, such as ``sweeps/language.yml``.
+        seed: of resampling and permutations.
+
+    Returns:
+        :func:`agreement.with_truth` over the tasks, for each way to remove (``operator``, ``""`` for infidelity, which
+        has its own) and with one method left out (``without``, or ``""``), ``p`` corrected by Holm's method over all
+        of it; and the same task by task.
+    """
+    known = table[table["sample"].isin(table.loc[table.metric == standings.TRUTH, "sample"])]
+    known = known.assign(model=known["sample"].astype(str).str.partition(":")[0])  # a task in place of a model
+    tasks = [task for task in prompts.TASKS if (known.model == task).any()]
+    whole: list[pd.DataFrame] = []
+    each: list[pd.DataFrame] = []
+    for way in sorted(known.operator.unique()):
+        removals = [name for name in REMOVALS if ((known.metric == name) & (known.operator == way)).any()]
+        for without in ("", "leave_one_out") if removals else ():
+            own = known[known.operator.isin(["", way]) & (known.method != without)]
+            found = agreement.with_truth(own, tasks, seed, removals)
+            for rows, one in zip((whole, each), found, strict=True):
+                rows.append(one.assign(operator=way, without=without))
+    ranks = pd.concat(whole, ignore_index=True)
+    ranks["p"] = list(stats.holm({str(n): p for n, p in enumerate(ranks.p)}).values())
+    return ranks, pd.concat(each, ignore_index=True)
