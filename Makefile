@@ -44,7 +44,8 @@ bench: $(STAMP)  ## time the methods in one table (QUICK=1 ONLY=part; PEERS=1 in
 	$(if $(ONLY),--only $(ONLY))
 
 explore: $(STAMP)  ## open the notebooks in JupyterLab, on this machine only
-	$(BIN)/jupyter lab --ip=127.0.0.1 $(ROOT_MAY) notebooks
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(ROOT_MAY) \
+	--ContentsManager.pre_save_hook=xai_utils.workbook.saved.as_stored notebooks
 
 app: $(STAMP)  ## open the explorer alone, as an app, on this machine only
 	$(XAI) app

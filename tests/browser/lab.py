@@ -4,6 +4,7 @@ import ast
 import http.client
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -21,6 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SHOTS = ROOT / "screenshots"
 PATIENCE = 300  # seconds, for a slow machine
+HOOK = re.search(r"pre_save_hook=(\S+)", (ROOT / "Makefile").read_text())[1]  # as ``make explore`` has it
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -94,16 +96,13 @@ def names(statement: ast.stmt) -> tuple[set[str], set[str]]:
 
 
 @contextmanager
-def served(home: Path, copy: Callable[[Path, Path], object] = copied, **more: dict) -> Iterator[str]:
-    """Serve copies of all notebooks from a folder of its own; yield the address with NAME for the notebook's name.
-
-    ``more`` are settings of JupyterLab beside :data:`SETTINGS`.
-    """
+def served(home: Path, copy: Callable[[Path, Path], object] = copied) -> Iterator[str]:
+    """Serve copies of all notebooks from a folder of its own; yield the address with NAME for the notebook's name."""
     (home / "served").mkdir()
     for notebook in NOTEBOOKS:
         copy(notebook, home / "served")
     settings = home / "settings/@jupyterlab"
-    for extension, choice in (SETTINGS | more).items():
+    for extension, choice in SETTINGS.items():
         (settings / extension).parent.mkdir(parents=True, exist_ok=True)
         (settings / f"{extension}.jupyterlab-settings").write_text(json.dumps(choice))
     port, token = free_port(), secrets.token_hex(16)
@@ -125,7 +124,7 @@ def served(home: Path, copy: Callable[[Path, Path], object] = copied, **more: di
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root",
         f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'served'}", "--ServerApp.port_retries=0",
-        "--LabApp.expose_app_in_browser=True",
+        "--LabApp.expose_app_in_browser=True", f"--ContentsManager.pre_save_hook={HOOK}",
     ]  # fmt: skip
     with (home / "log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)

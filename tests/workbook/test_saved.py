@@ -1,0 +1,34 @@
+"""A notebook that was only opened is saved as it was; in a browser see ``tests/browser``."""
+
+import copy
+
+import nbformat
+import pytest
+
+from tests.workbook.made_up import NOTEBOOKS
+from xai_utils.workbook import saved
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_jupyterlab_adds_is_left_out(path):
+    content = nbformat.read(path, as_version=4)
+    opened = copy.deepcopy(content)
+    opened.metadata.kernelspec.display_name = "Python 3 (ipykernel)"
+    opened.metadata.language_info.version = "3.12.1"
+    saved.as_stored({"type": "notebook", "content": opened}, path=path.name, contents_manager=None)
+    assert opened == content
+
+
+@pytest.mark.parametrize(
+    "model", [{"type": "file", "content": "text"}, {"type": "notebook", "content": None}, {"type": "directory"}]
+)
+def test_anything_else_is_left_alone(model):
+    before = copy.deepcopy(model)
+    saved.as_stored(model)
+    assert model == before
+
+
+def test_another_kernel_keeps_its_name():
+    content = {"metadata": {"kernelspec": {"name": "ir", "display_name": "R"}}}
+    saved.as_stored({"type": "notebook", "content": content})
+    assert content["metadata"]["kernelspec"]["display_name"] == "R"
