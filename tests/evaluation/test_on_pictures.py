@@ -164,12 +164,15 @@ def test_a_map_points_at_one_object_at_both_or_at_none(monkeypatch):
     covers = [[on_pictures.metrics.cover(mask, tiny.GRID) for mask in one.masks.values()] for one in some]
     drawn = {"star": [one[0] for one in covers], "both": [one[0] + one[1] for one in covers]}
 
-    def attributions(model, method, asked, targets, seed):
+    def maps_of(model, names, asked, targets, seed):
         labels = tuple(map(str, range(16)))
-        maps = [Attribution(one, labels, method, model.name, grid=tiny.GRID) for one in drawn.get(method, ())]
-        return [*maps[:2], None] if maps else [None] * 3, 0.0
+        maps = {
+            name: [Attribution(one, labels, name, model.name, grid=tiny.GRID) for one in own[:2]]
+            for name, own in drawn.items()
+        }
+        return {name: [*maps[name], None] if name in maps else [None] * 3 for name in names}
 
-    monkeypatch.setattr(on_pictures.scoring, "attributions", attributions)
+    monkeypatch.setattr(on_pictures.scoring, "maps_of", maps_of)
     found = on_pictures.pointed(tiny.model("timm-vit"), some, ["star", "both", "gone"], ["first", "second"])
     means = found.groupby("method")[["fails", "first", "second"]].mean().astype(float)
     assert means.loc["star"].tolist() == pytest.approx([1 / 3, 2 / 3, 0])
@@ -183,8 +186,6 @@ def test_a_map_points_at_one_object_at_both_or_at_none(monkeypatch):
 
 READERS = ("vit-shortcut", "vit-scenes")
 METHODS = ("attnlrp", "generic_attention")
-
-
 PARTS = ("digit", "badge")
 
 
@@ -226,11 +227,10 @@ def opposite(maps):
 
 @pytest.mark.parametrize("change", [lambda maps: [*maps[1:], maps[0]], opposite], ids=["another picture's", "opposite"])
 def test_maps_of_another_picture_and_turned_maps_are_seen(change, capsys, monkeypatch):
-    real = on_pictures.scoring.attributions
+    real = on_pictures.scoring.maps_of
 
-    def attributions(*given):
-        maps, seconds = real(*given)
-        return change(maps), seconds
+    def maps_of(*given):
+        return {name: change(own) for name, own in real(*given).items()}
 
-    monkeypatch.setattr(on_pictures.scoring, "attributions", attributions)
+    monkeypatch.setattr(on_pictures.scoring, "maps_of", maps_of)
     assert "holds" not in revealed({name: looked_at(name) for name in READERS}, capsys)

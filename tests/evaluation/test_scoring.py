@@ -115,6 +115,29 @@ def test_a_map_that_fails_does_not_take_the_others_with_it(known, monkeypatch):
         scoring.score_shard("bert", "attention", [PLAIN], ("delta_af",), 0)
 
 
+@pytest.mark.parametrize("name", ["bert", "timm-vit"])
+def test_many_maps_from_one_pass_are_each_as_alone(known, name, monkeypatch):
+    model, some = known[name], tiny.samples(name, 3)
+    monkeypatch.setattr(scoring, "BATCH", 2)
+    names = ("attention", "gradient_x_input", "rollout", "integrated_gradients", "random")
+    real = methods.METHODS["rollout"]
+
+    def picky(view, **options):
+        if view.attention.shape[-1] == len(encode(model, [some[1]]).labels[0]) + model.prefix and name == "bert":
+            raise ValueError("no answer")
+        return real.score(view, **options)
+
+    monkeypatch.setitem(methods.METHODS, "rollout", replace(real, score=picky))
+    found = scoring.maps_of(model, names, some, [0, 1, 0], 7)
+    assert list(found) == list(names)
+    for method, own in found.items():
+        alone = scoring.attributions(model, method, some, [0, 1, 0], 7)[0]
+        assert [one is None for one in own] == [one is None for one in alone]
+        for one, other in zip(own, alone, strict=True):
+            assert one is None or torch.allclose(one.scores, other.scores, atol=1e-10)
+    assert (None in found["rollout"]) == (name == "bert") and None not in found["attention"]
+
+
 @pytest.mark.parametrize(
     "call, message",
     [

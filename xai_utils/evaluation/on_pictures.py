@@ -153,8 +153,7 @@ def pointed(
         targets = model.logits(batch.inputs).argmax(-1).tolist()
     seen = [{part: inside(model, one, [name]) for part, name in zip(parts, one.masks, strict=True)} for one in pictures]
     rows: list[dict[str, object]] = []
-    for method in names:
-        maps = scoring.attributions(model, method, pictures, targets, seed)[0]
+    for method, maps in scoring.maps_of(model, names, pictures, targets, seed).items():
         for picture, one, masks in zip(pictures, maps, seen, strict=True):
             hits = {part: 0.0 if one is None else _greatest(one.scores, mask) for part, mask in masks.items()}
             told = {"method": method, "picture": picture.name, "background": picture.background}

@@ -20,6 +20,7 @@ from xai_utils import check, methods, metrics, models
 from xai_utils.capture.scans import scanning
 from xai_utils.evaluation import jitter
 from xai_utils.evaluation.probe import Probe, probe
+from xai_utils.methods.observation import Observation
 from xai_utils.methods.table import Method
 from xai_utils.metrics import pictures, rankings, removal_curves
 from xai_utils.metrics.words import auprc, iou_prf, spans, token_prf
@@ -28,6 +29,7 @@ from xai_utils.result import Attribution
 from xai_utils.samples.kinds import Sample
 
 DRAWS = 2  # noisy inputs of max_sensitivity
+BATCH = 16  # samples in one captured pass
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,40 @@ def attributions(
         if not any(found):
             raise error
     return found, (time.process_time() - begun) / len(samples)
+
+
+def maps_of(
+    model: Model, names: Sequence[str], samples: Sequence[Sample], targets: Sequence[int], seed: int
+) -> dict[str, list[Attribution | None]]:
+    """Do :func:`attributions` for many methods; those that look at one captured pass share it.
+
+    Args:
+        model: the model.
+        names: of methods and nulls.
+        samples: sentences or pictures.
+        targets: class of each.
+        seed: of random maps.
+    """
+    used = [methods.METHODS[name] for name in names]
+    shared = [name for name, one in zip(names, used, strict=True) if one.score is not None]
+    gradient, maps = any(one.asks for one in used), any(one.reads_maps for one in used)
+    found: dict[str, list[Attribution | None]] = {name: [] for name in names}
+    for start in range(0, len(samples) if shared else 0, BATCH):
+        some, asked = samples[start : start + BATCH], list(targets[start : start + BATCH])
+        seen = methods.observe(model, some, asked, gradient, maps=maps)
+        for name in shared:
+            found[name] += [_seen(name, seen, i) for i in range(len(some))]
+    for name in names:
+        if name not in shared:
+            found[name] = attributions(model, name, samples, targets, seed)[0]
+    return found
+
+
+def _seen(method: str, seen: Observation, sample: int) -> Attribution | None:
+    try:
+        return methods.attribute(method, seen, sample)
+    except ValueError:
+        return None
 
 
 def _explain(
