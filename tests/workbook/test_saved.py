@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from tests.workbook.made_up import NOTEBOOKS
-from xai_utils.workbook import saved
+from xai_utils.workbook import execute, saved
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -17,6 +17,13 @@ def test_what_jupyterlab_adds_is_left_out(path):
     opened.metadata.language_info.version = "3.12.1"
     saved.as_stored({"type": "notebook", "content": opened}, path=path.name, contents_manager=None)
     assert opened == content
+
+
+def test_a_notebook_that_was_executed_is_stored_like_one_that_was_opened():
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    language = {"name": "python", "version": "3.12.1"}
+    cleaned = execute.clean(nbformat.v4.new_notebook(metadata={"kernelspec": kernel, "language_info": language}))
+    assert cleaned.metadata.kernelspec.display_name == "Python 3" and cleaned.metadata.language_info == {"name": "python"}
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from rich.table import Table
 from traitlets.config import Config
 
 from xai_utils import files
-from xai_utils.workbook import frames, parallel, runs
+from xai_utils.workbook import frames, parallel, runs, saved
 from xai_utils.workbook.runs import Job, Places
 
 CLAIMS = {"held": "holds  ", "not held": "does not hold  ", "undecided": "undecided  "}
@@ -138,6 +138,7 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     stills = frames.stills(notebook)
     notebook = strip_output(notebook, keep_output=True, keep_count=True, keep_id=False, extra_keys=VOLATILE)
     frames.lighten(notebook)
+    saved.as_stored({"type": "notebook", "content": notebook})
     for place, cell in enumerate(notebook.cells):
         if place in stills:
             cell.outputs = stills[place]
