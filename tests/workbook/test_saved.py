@@ -22,8 +22,9 @@ def test_what_jupyterlab_adds_is_left_out(path):
 def test_a_notebook_that_was_executed_is_stored_like_one_that_was_opened():
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     language = {"name": "python", "version": "3.12.1"}
-    cleaned = execute.clean(nbformat.v4.new_notebook(metadata={"kernelspec": kernel, "language_info": language}))
-    assert cleaned.metadata.kernelspec.display_name == "Python 3" and cleaned.metadata.language_info == {"name": "python"}
+    about = {"kernelspec": kernel, "language_info": language}
+    cleaned = execute.clean(nbformat.v4.new_notebook(metadata=about)).metadata
+    assert cleaned.kernelspec.display_name == "Python 3" and cleaned.language_info == {"name": "python"}
 
 
 @pytest.mark.parametrize(
