@@ -86,7 +86,10 @@ class Controls:
             options=[EXAMPLES], description="examples", tooltip="inputs to begin with; one replaces the input"
         )
         self.upload = widgets.FileUpload(
-            accept="image/*", multiple=False, description="own picture", tooltip="take a picture from your disk"
+            accept="image/*",
+            multiple=False,
+            description="own picture",
+            tooltip="take a picture from your disk; models called scenes know digits only, deit_tiny everyday things",
         )
         self.target = _box("class", "predicted", "which answer is explained; type to search, empty for the predicted")
         self.against = _box("against", "no other", "an answer that this one is set against: one map of the difference")
