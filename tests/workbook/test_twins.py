@@ -179,6 +179,23 @@ def test_what_a_published_mamba_remembers(executed, tmp_path):
     assert (lives.model == known["TEXT_MODEL"]).sum() == 2 * 5 and lives.share.between(0, 1).all()
 
 
+def test_maps_of_a_published_vision_mamba_on_photographs(executed, dogs, tmp_path, monkeypatch, capsys):
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name, embed_dim=24))
+    torch.manual_seed(0)
+    twin = Vim(img_size=224, patch_size=16, stride=16, embed_dim=16, depth=2, num_classes=1000, d_state=2)
+    torch.save({"model": twin.state_dict()}, tmp_path / "twin.pth")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    small = {"EACH": 2, "REVIEWS": 6, "SCENES": 4, "SHUFFLES": 1, "STEPS": 1, "DEVICE": "cpu"}
+    known = executed("08", "vim-coco", PICTURES=dogs, **small)
+    assert known["vim"].name == "vim_small" and known["vit"].name == "deit_small" and len(known["pictures"]) == 4
+    told = capsys.readouterr().out
+    assert all(f"{name} names the object: 1.000" in told for name in ("vim_small", "deit_small"))
+    found = figures.read_table("08_objects", tmp_path / "figures").set_index(["measure", "map"])["mean"]
+    assert found["lift", "uniform"] == pytest.approx(1) and found["lift", "exact mask"] > found["lift", "ViT: rollout"]
+    assert {"08_pictures", "08_diffusion"} <= {path.stem for path in (tmp_path / "figures").glob("*.png")}
+
+
 @pytest.fixture
 def few_words(monkeypatch):
     """Ask about every eighth occupation, and of the definitions a dozen couples a template."""
