@@ -85,7 +85,7 @@ def test_jobs_are_bounded_by_memory_and_by_what_is_asked(monkeypatch):
     assert parallel.at_once(1) == (1, "")
     assert parallel.at_once(2) == (2, "")
     found, why = parallel.at_once(None)
-    assert found == 2 and why == "2 at once, not 16: 12.0 GiB of memory are free, and one may need 5.0"
+    assert found == 3 and why == "3 at once, not 16: 12.0 GiB of memory are free, and one may need 4.0"
     assert parallel.at_once(4, 13 * parallel.GIB)[0] == 1, "one always runs"
 
 

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from xai_utils.workbook.runs import Job
 
 GIB = 2**30
-MEMORY = 5 * GIB  #: that one notebook may need: the greatest that the bundled ones take is 4.5 GiB
+MEMORY = 4 * GIB  #: that one notebook may need: the greatest that the bundled ones take is 3.2 GiB
 PRELOADED = "xai_utils.workbook.execute"  #: imported once, for all processes: that takes a second or two
 PATIENCE = 30.0  # seconds that a process has to shut its kernel down
 
