@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
 from xai_utils.capture import capture_attention
+from xai_utils.capture.attention import with_gradient
 from xai_utils.methods import METHODS, attribute, explain, methods_for, table
 from xai_utils.methods.observation import observe
 from xai_utils.models import Model, memory, state_sha256
@@ -200,7 +201,7 @@ def test_golden_gradients_before_the_layer_norm_say_nothing(golden, target):
     words = []
     with capture_attention(model.module) as trace:
         embedding = model.module.get_input_embeddings()
-        handle = embedding.register_forward_hook(lambda _module, _args, output: words.append(output))
+        handle = embedding.register_forward_hook(lambda _module, _args, output: words.append(with_gradient(output)))
         model.logits(inputs)[:, target].sum().backward()
         handle.remove()
     assert trace.stack_grad().any()
