@@ -23,7 +23,7 @@ from xai_utils.sweep.standings import NULL, NULLS, TRUTH, chosen, matched
 
 FOLDER = runtime.DATA / "sweeps"
 FILE = FOLDER / "leaderboard.parquet"
-PLANS = ("leaderboard", "state_space")  #: in ``sweeps/``, of which the bundled table was made
+PLANS = ("leaderboard", "state_space", "language")  #: in ``sweeps/``, of which the bundled table was made
 KEY = ["model", "method", "sample", "metric", "operator"]
 LEFT_OUT = ("insertion",)  #: not bundled: it is deletion plus delta_af
 CHEAP = ("pixel_gradient", "gradient_x_input", "closed_gradient_x_input")  #: scored again to see that nothing changed
@@ -44,6 +44,7 @@ ABOUT = {
     "vit-shortcut": ("vision transformer", CAUSE),
     "resnet-scenes": ("convolutional network", CAUSE),
     "vim-scenes": ("Vision Mamba", CAUSE),
+    "smollm2": ("language model", CAUSE),
 }
 
 

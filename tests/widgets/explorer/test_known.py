@@ -38,5 +38,5 @@ def test_another_model_has_those_of_its_kind_where_the_cause_is_known_if_anywher
 
 def test_what_was_not_scored_has_no_badge():
     assert known.badge(tiny.model("bert"), "rollout, before") == ""
-    unscored = replace(tiny.model("bert"), head="next")
+    unscored = replace(tiny.model("bert"), head="mask")
     assert known.kind_of(unscored) == known.scored(unscored) == known.badge(unscored, "rollout") == ""

@@ -58,6 +58,12 @@ def test_a_column_that_the_others_determine_need_not_be_said(tmp_path):
     assert measured("reviews: rollout above chance", "holds", tests) == (0.2, 0.01)
 
 
+def test_that_there_is_no_difference_is_not_what_a_test_of_one_says(tmp_path):
+    tests = saved(tmp_path)
+    assert measured("reviews, precision: rollout above chance", "holds", tests)
+    assert measured("reviews, precision: rollout above chance is within 0.05 of none", "undecided", tests) is None
+
+
 def test_other_tables_and_other_notebooks_are_left_alone(tmp_path):
     saved(tmp_path)
     (tmp_path / "01_last_rule.csv").rename(tmp_path / "01_ruled.csv")

@@ -27,6 +27,8 @@ def kind_of(model: Model) -> str:
     """Return the kind of a model as the leaderboard has it, or ``""`` where none of that kind was scored."""
     if model.name in ABOUT:
         return ABOUT[model.name][0]
+    if model.head == "next":
+        return "language model"
     if model.head != "classes" or not model.classes:
         return ""
     if scanning(model.module):

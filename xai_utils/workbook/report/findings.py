@@ -23,6 +23,7 @@ EFFECTS = ("mean", "effect", "difference", "gain", "gap", "rho", "left")
 PS = ("p", "p (Holm)")
 LEVEL = 0.05  # of claims.tested
 HALF = ("left", 0.5)  #: the one effect whose claim is that it is below a number, and the number
+NONE = re.compile(r"\bwithin [\d.]+ of\b")  #: says that there is no difference, which no row of a test of one does
 SAVED = re.compile(r"\d\d_(.+_)?(tests|findings|rule|nulls|agree|changes)")
 
 
@@ -108,7 +109,7 @@ def measured(claims: Iterable[Claim], tests: Sequence[Test]) -> tuple[Claim, ...
 
 
 def _with_row(claim: Claim, tests: Sequence[Test]) -> Claim:
-    found = [test for test in tests if test.says(claim.statement)]
+    found = [test for test in tests if test.says(claim.statement) and not NONE.search(claim.statement)]
     most = max((sum(map(len, test.texts)) for test in found), default=0)
     found = [test for test in found if sum(map(len, test.texts)) == most]
     if len(found) != 1:
