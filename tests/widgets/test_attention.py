@@ -71,12 +71,13 @@ def explorer(name):
 
 @BOTH
 def test_it_opens_with_a_picture_of_a_few_kilobytes(name):
+    before = plt.get_fignums()
     opened = explorer(name)
     opened.stop()
     assert set(opened.controls) == CONTROLS and opened.controls["layer"].value == tiny.BLOCKS - 1
     assert bytes(opened.image.value).startswith(b"\x89PNG") and len(opened.image.value) < 100_000
     assert opened.picture.std() > 5 and opened.note.value.startswith("strongest: ")
-    assert not plt.get_fignums(), "a figure of pyplot is left open"
+    assert plt.get_fignums() == before, "a figure of pyplot is left open"
 
 
 @BOTH

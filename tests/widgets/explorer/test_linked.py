@@ -139,4 +139,4 @@ def test_a_badge_stands_beside_a_method_and_not_beside_another_map():
     asked = replace(ASKED, methods=("rollout",), change="heat")
     picture.show(one, view.panels(one, asked), 0, None, 0)
     badges = [about["badge"] for about in picture.maps]
-    assert badges == [known.badge(model, "rollout"), "", ""] and badges[0].startswith("on minilm-sst2 0.")
+    assert badges == [known.badge(model, "rollout"), ""] and badges[0].startswith("on minilm-sst2 0.")
