@@ -36,6 +36,15 @@ def picture(size=(90, 60)):
     return (image * 255).astype(np.uint8)
 
 
+@pytest.mark.parametrize("kind", ["hf", "lm"])
+def test_a_file_is_no_folder_of_a_model(tmp_path, kind):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(ValueError, match=r"is a file; expected the folder that save_pretrained wrote"):
+        models.load(f"{kind}:{tmp_path / 'model.safetensors'}")
+    with pytest.raises(ValueError, match=r"is a folder without config\.json; expected"):
+        models.load(f"{kind}:{tmp_path}")
+
+
 def test_a_text_classifier_is_loaded_from_a_folder(tmp_path):
     module = tiny.module("bert", dtype=torch.float32)
     module.config.id2label = dict(enumerate(tiny.RATINGS))

@@ -71,8 +71,13 @@ def from_hub(loader: Any, source: str, revision: str | None, **options: Any) -> 
 
     Raises:
         Unavailable: neither cached nor reachable.
-        ValueError: a repository that cannot be loaded without its own code.
+        ValueError: a file or an empty folder, or a repository that cannot be loaded without its own code.
     """
+    if found := _no_folder(Path(source)):
+        raise ValueError(
+            f"{source} is {found}; expected the folder that save_pretrained wrote (config.json, model.safetensors), an "
+            "owner/name of the hub, or lm:FILE.gguf."
+        )
     if _known_missing(source):
         raise _unavailable(source)
 
@@ -90,6 +95,14 @@ def from_hub(loader: Any, source: str, revision: str | None, **options: Any) -> 
             f"{source} needs code of its own, which is never run here. Take a model of an architecture that the "
             "installed transformers has (BERT, RoBERTa, ELECTRA, ViT, DeiT, Llama, GPT-2, Mamba and others)."
         ) from error
+
+
+def _no_folder(path: Path) -> str:
+    """Say what stands where the folder of a model should; ``""`` for such a folder, and for a name of the hub."""
+    if path.is_file():
+        return "a file"
+    described = any((path / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return "a folder without config.json" if path.is_dir() and not described else ""
 
 
 def _stays_fused(found: Any) -> bool:
