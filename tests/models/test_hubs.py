@@ -39,7 +39,7 @@ def picture(size=(90, 60)):
 @pytest.mark.parametrize("kind", ["hf", "lm"])
 def test_a_file_is_no_folder_of_a_model(tmp_path, kind):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    with pytest.raises(ValueError, match=r"is a file; expected the folder that save_pretrained wrote"):
+    with pytest.raises(ValueError, match=r"is a file; expected a folder of save_pretrained"):
         models.load(f"{kind}:{tmp_path / 'model.safetensors'}")
     with pytest.raises(ValueError, match=r"is a folder without config\.json; expected"):
         models.load(f"{kind}:{tmp_path}")

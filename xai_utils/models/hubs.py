@@ -74,10 +74,7 @@ def from_hub(loader: Any, source: str, revision: str | None, **options: Any) -> 
         ValueError: a file or an empty folder, or a repository that cannot be loaded without its own code.
     """
     if found := _no_folder(Path(source)):
-        raise ValueError(
-            f"{source} is {found}; expected the folder that save_pretrained wrote (config.json, model.safetensors), an "
-            "owner/name of the hub, or lm:FILE.gguf."
-        )
+        raise ValueError(f"{source} is {found}; expected a folder of save_pretrained, owner/name, or lm:FILE.gguf.")
     if _known_missing(source):
         raise _unavailable(source)
 
@@ -99,10 +96,8 @@ def from_hub(loader: Any, source: str, revision: str | None, **options: Any) -> 
 
 def _no_folder(path: Path) -> str:
     """Say what stands where the folder of a model should; ``""`` for such a folder, and for a name of the hub."""
-    if path.is_file():
-        return "a file"
-    described = any((path / name).is_file() for name in ("config.json", "adapter_config.json"))
-    return "a folder without config.json" if path.is_dir() and not described else ""
+    empty = path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return "a file" if path.is_file() else "a folder without config.json" if empty else ""
 
 
 def _stays_fused(found: Any) -> bool:
