@@ -305,7 +305,7 @@ def test_an_uploaded_picture_is_kept_and_looked_at(tmp_path):
     Image.fromarray(np.full((20, 30, 3), 90, dtype=np.uint8)).save(file, "png")
     one.controls.upload.set_trait("value", upload("mine.PNG", file.getvalue()))
     one.wait()
-    (kept,) = tmp_path.glob("upload_*.png")
+    (kept,) = tmp_path.glob("mine_*.png")
     assert one.request.sample == kept.name and kept.read_bytes() == file.getvalue()
 
 

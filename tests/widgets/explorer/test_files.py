@@ -101,17 +101,24 @@ def test_nothing_shown_is_no_view(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_received_picture_is_named_by_its_content(tmp_path):
+def test_a_received_picture_keeps_its_name_beside_a_hash_of_its_content(tmp_path):
     file = io.BytesIO()
     Image.fromarray(np.full((2, 3, 3), 90, dtype=np.uint8)).save(file, "png")
-    paths = {
-        files.received({"name": name, "content": file.getvalue()}, tmp_path) for name in ("a.PNG", "b", "c.exe\n.sh")
+    names = {
+        "my cat.PNG": "my_cat",
+        "../../b": "b",
+        "..\\c.exe\n.sh": "c_exe",
+        "…": "upload",
+        "x" * 90 + ".png": "x" * 40,
     }
-    (kept,) = paths
-    assert kept.suffix == ".png" and kept.read_bytes() == file.getvalue()
+    for name, stem in names.items():
+        kept = files.received({"name": name, "content": file.getvalue()}, tmp_path)
+        assert kept == files.received({"name": name, "content": file.getvalue()}, tmp_path), "one content, one file"
+        assert kept.parent == tmp_path and kept.suffix == ".png" and kept.read_bytes() == file.getvalue()
+        assert kept.stem.rpartition("_")[0] == stem and len(kept.stem.rpartition("_")[2]) == 10
     with pytest.raises(ValueError, match="cannot be read as a picture"):
         files.received({"name": "half.png", "content": file.getvalue()[:40]}, tmp_path)
-    assert list(tmp_path.iterdir()) == [kept]
+    assert len(list(tmp_path.iterdir())) == len(names)
 
 
 def test_an_upload_is_found_again_from_any_folder(tmp_path, monkeypatch):

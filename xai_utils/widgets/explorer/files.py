@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -247,7 +248,7 @@ def _short(text: str) -> str:
 
 
 def received(upload: Mapping[str, Any], folder: Path) -> Path:
-    """Keep an uploaded picture as it is, named by its content, so that a view can name it; return its path.
+    """Keep an uploaded picture as it is, under its name and a hash of its content, for a view to name; return its path.
 
     Args:
         upload: ``name`` and ``content`` as ipywidgets' ``FileUpload`` has them.
@@ -268,4 +269,5 @@ def received(upload: Mapping[str, Any], folder: Path) -> Path:
             stored.load()
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"{name} cannot be read as a picture: {error}") from error
-    return files.write(folder / f"upload_{hashlib.sha256(content).hexdigest()[:10]}{ending}", content)
+    stem = re.sub(r"[^\w-]+", "_", Path(str(upload["name"])).stem)[:40].strip("_") or "upload"
+    return files.write(folder / f"{stem}_{hashlib.sha256(content).hexdigest()[:10]}{ending}", content)
