@@ -315,5 +315,5 @@ def test_pictures_encoders_of_a_hub_are_compared(name, tmp_path):
     together = methods.explain("gradient_x_input", like, some[:2])
     for one, found in zip(some, together, strict=False):
         alone = methods.explain("gradient_x_input", like, one).scores
-        torch.testing.assert_close(found.scores, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
+        torch.testing.assert_close(found.scores, alone, rtol=1e-8, atol=1e-9 * float(alone.abs().max()))
     assert methods.explain("leave_one_out", like, some[0]).scores.any()
